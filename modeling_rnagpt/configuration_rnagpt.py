@@ -1,0 +1,71 @@
+"""Configuration of RNA-GPT (ships with every checkpoint).
+
+    RNA -> encoder (RNA-FM = EsmModel) -> average over `rna_pool_size` positions -> linear projector -> LLM
+"""
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+# RNA-FM's published size, as transformers' EsmModel expresses it (99.1 M parameters, at most 1,022 nt).
+RNA_FM = {
+    "vocab_size": 25,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "mask_token_id": 24,
+    "hidden_size": 640,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 20,
+    "intermediate_size": 5120,
+    "max_position_embeddings": 1026,
+    "position_embedding_type": "absolute",
+    "emb_layer_norm_before": True,
+    "token_dropout": False,
+    "layer_norm_eps": 1e-5,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+
+
+@strict
+class RnaGptConfig(PreTrainedConfig):
+    """Sizes and special ids of an RNA-GPT model.
+
+    Args:
+        rna_config: the RNA encoder's configuration; by default RNA-FM's (an `EsmConfig`).
+        text_config: the LLM's configuration; by default Llama's.
+        rna_token_id: id of the placeholder `<RNAHere>` in the LLM's tokenizer; every occurrence is overwritten by one
+            soft token. By default 128256, the first id after Llama-3's vocabulary.
+        rna_drop_token_ids: encoder tokens that become no soft token (BOS and EOS); an empty list keeps them.
+        rna_pool_size: encoder positions averaged into one soft token; 1, as in the paper, keeps one per nucleotide.
+    """
+
+    model_type = "rnagpt"
+    sub_configs_defaults = {
+        "rna_config": SubConfigSpec(config_class=AutoConfig, model_type="esm", init_kwargs=RNA_FM),
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama"),
+    }
+
+    rna_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    rna_token_id: int = 128256
+    rna_drop_token_ids: list[int] | tuple[int, ...] = (0, 2)
+    rna_pool_size: int = 1
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        if self.rna_pool_size < 1:
+            raise ValueError(f"rna_pool_size must be at least 1, got {self.rna_pool_size}")
+        self.rna_drop_token_ids = list(self.rna_drop_token_ids)
+        # The LLM says whether its head is tied to its embeddings; the outer model has to agree to save it once.
+        self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
+        self.auto_map = {
+            "AutoConfig": "configuration_rnagpt.RnaGptConfig",
+            "AutoModel": "modeling_rnagpt.RnaGptModel",
+            "AutoModelForCausalLM": "modeling_rnagpt.RnaGptForCausalLM",
+        }
+
+
+__all__ = ["RNA_FM", "RnaGptConfig"]

@@ -1,0 +1,302 @@
+"""RNA-GPT: frozen RNA encoder -> linear projector -> causal LM (ships with every checkpoint).
+
+    rna_input_ids (batch, n_rna, length) -> encoder -> pool -> projector -> soft tokens
+    input_ids     (batch, seq)           -> embed; each <RNAHere> is overwritten by one soft token -> LLM
+
+The sequence length never changes inside the model, so labels made outside stay aligned. The processor decides how many
+`<RNAHere>` a prompt holds; here both numbers are only compared.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import AutoModel, GenerationMixin, PreTrainedModel
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import BaseModelOutputWithPast, ModelOutput
+from transformers.modeling_utils import slice_logits_to_keep
+from transformers.utils import can_return_tuple, torch_compilable_check
+
+from .configuration_rnagpt import RnaGptConfig
+
+RNA_INPUTS = ("rna_input_ids", "rna_attention_mask", "rna_features", "rna_feature_mask")
+
+
+@dataclass
+class RnaGptOutput(ModelOutput):
+    """Output of `RnaGptForCausalLM`: loss (scalar), logits (batch, kept positions, vocabulary), the LLM's cache."""
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.Tensor] | None = None
+    attentions: tuple[torch.Tensor] | None = None
+
+
+class RnaGptPreTrainedModel(PreTrainedModel):
+    config_class = RnaGptConfig
+    base_model_prefix = "model"
+    input_modalities = ("rna", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["EsmLayer", "LlamaDecoderLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
+    # Half the encoder's and projector's work is lost in fp16, and they are 1% of the model.
+    _keep_in_fp32_modules = ["model.rna_encoder", "model.projector", "rna_encoder", "projector"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+
+class RnaGptModel(RnaGptPreTrainedModel):
+    """Encoder, projector and LLM body, without the LM head."""
+
+    base_model_prefix = "model"
+
+    def __init__(self, config: RnaGptConfig):
+        super().__init__(config)
+        self.rna_encoder = AutoModel.from_config(config.rna_config, **encoder_arguments(config.rna_config))
+        self.projector = nn.Linear(config.rna_config.hidden_size, config.text_config.hidden_size)
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module):
+        self.language_model.set_input_embeddings(value)
+
+    def encode_rna(
+        self, rna_input_ids: torch.LongTensor, rna_attention_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.LongTensor]:
+        """Run the encoder and pool its positions; what a feature cache stores.
+
+        Args:
+            rna_input_ids: (batch, n_rna, length) int64, encoder tokens.
+            rna_attention_mask: (batch, n_rna, length), 1 on real tokens; a row of zeros is an absent RNA.
+
+        Returns:
+            features (slots of all present RNAs in order, encoder hidden size) and the number of slots of each present
+            RNA, (present RNAs,) int64.
+        """
+        ids = rna_input_ids.flatten(0, 1)  # (batch * n_rna, length)
+        mask = rna_attention_mask.flatten(0, 1)
+        present = mask.any(dim=-1)
+        config = self.config
+        return encode_and_pool(
+            self.rna_encoder, ids[present], mask[present], config.rna_drop_token_ids, config.rna_pool_size
+        )
+
+    def get_rna_features(self, rna_input_ids, rna_attention_mask) -> torch.Tensor:
+        """Soft tokens (slots of all RNAs, LLM hidden size) of `rna_input_ids` (batch, n_rna, length)."""
+        return self.projector(self.encode_rna(rna_input_ids, rna_attention_mask)[0].to(self.projector.weight.dtype))
+
+    def _soft_tokens(self, rna_input_ids, rna_attention_mask, rna_features, rna_feature_mask) -> torch.Tensor | None:
+        if rna_features is not None:
+            if rna_feature_mask is None:
+                raise ValueError("rna_features needs rna_feature_mask (batch, n_rna, slots) to tell slots from padding")
+            return self.projector(rna_features[rna_feature_mask.bool()].to(self.projector.weight.dtype))
+        if rna_input_ids is None:
+            return None
+        if rna_attention_mask is None:
+            raise ValueError("rna_input_ids needs rna_attention_mask: without it the encoder would read its padding")
+        return self.get_rna_features(rna_input_ids, rna_attention_mask)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        rna_input_ids: torch.LongTensor | None = None,
+        rna_attention_mask: torch.Tensor | None = None,
+        rna_features: torch.Tensor | None = None,
+        rna_feature_mask: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPast:
+        """Embed the text, put one soft token on each `<RNAHere>` and run the LLM body.
+
+        Args:
+            input_ids: (batch, seq) int64. `inputs_embeds` (batch, seq, hidden) may stand in for it, without RNA.
+            rna_input_ids, rna_attention_mask: (batch, n_rna, length), see `encode_rna`.
+            rna_features, rna_feature_mask: (batch, n_rna, slots, encoder hidden) and (batch, n_rna, slots): what
+                `encode_rna` returned before, instead of running the encoder again.
+
+        Raises:
+            ValueError: placeholders and soft tokens disagree in number, or one is there without the other.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give exactly one of input_ids and inputs_embeds")
+        soft_tokens = self._soft_tokens(rna_input_ids, rna_attention_mask, rna_features, rna_feature_mask)
+        if inputs_embeds is None:
+            placeholder = input_ids == self.config.rna_token_id  # (batch, seq)
+            # The placeholder's id may lie beyond the embedding table: look up row 0, which is overwritten below.
+            inputs_embeds = self.get_input_embeddings()(input_ids.masked_fill(placeholder, 0))
+            if soft_tokens is not None:
+                torch_compilable_check(
+                    placeholder.sum() == soft_tokens.shape[0],
+                    lambda: (
+                        f"The prompts hold {int(placeholder.sum())} <RNAHere> placeholders, but the RNAs give "
+                        f"{soft_tokens.shape[0]} soft tokens. Let RnaGptProcessor expand <RNAHere>, with the same "
+                        f"rna_pool_size as the model's ({self.config.rna_pool_size})."
+                    ),
+                )
+                inputs_embeds = inputs_embeds.masked_scatter(
+                    placeholder.unsqueeze(-1), soft_tokens.to(inputs_embeds.device, inputs_embeds.dtype)
+                )
+            elif not torch.compiler.is_compiling() and bool(placeholder.any()):
+                raise ValueError(
+                    f"The prompts hold {int(placeholder.sum())} <RNAHere> placeholders, but no RNA was given: pass "
+                    "rna_input_ids and rna_attention_mask as RnaGptProcessor returns them."
+                )
+        elif soft_tokens is not None:
+            raise ValueError("RNA inputs need input_ids: inputs_embeds does not say where the placeholders are")
+        return self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            **kwargs,
+        )
+
+
+class RnaGptForCausalLM(RnaGptPreTrainedModel, GenerationMixin):
+    """RNA-GPT with its LM head: `forward` for training and scoring, `generate` for answers."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+
+    def __init__(self, config: RnaGptConfig):
+        super().__init__(config)
+        self.model = RnaGptModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module):
+        self.model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    @classmethod
+    def from_encoder_and_llm(
+        cls, encoder: PreTrainedModel, llm: PreTrainedModel, *, rna_token_id: int, **config_fields
+    ) -> "RnaGptForCausalLM":
+        """Join a loaded encoder and a loaded causal LM by a fresh projector; their weights are taken over, not copied.
+
+        Args:
+            encoder: any model with `last_hidden_state`, e.g. `EsmModel`; frozen by the training stages.
+            llm: any causal LM with a body (`base_model`) and a linear head.
+            rna_token_id: id of `<RNAHere>` in the LLM's tokenizer.
+            config_fields: further fields of `RnaGptConfig`, e.g. `rna_pool_size`.
+        """
+        config = RnaGptConfig(
+            rna_config=encoder.config, text_config=llm.config, rna_token_id=rna_token_id, **config_fields
+        )
+        with torch.device("meta"):
+            model = cls(config)
+        projector = nn.Linear(encoder.config.hidden_size, llm.config.hidden_size)
+        nn.init.normal_(projector.weight, std=config.text_config.initializer_range)
+        nn.init.zeros_(projector.bias)
+        model.model.rna_encoder = encoder.eval()
+        model.model.projector = projector
+        model.model.language_model = llm.base_model
+        model.lm_head = llm.get_output_embeddings()
+        model.generation_config = llm.generation_config
+        return model.eval()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        rna_input_ids: torch.LongTensor | None = None,
+        rna_attention_mask: torch.Tensor | None = None,
+        rna_features: torch.Tensor | None = None,
+        rna_feature_mask: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs,
+    ) -> RnaGptOutput:
+        """Logits and, with `labels` (batch, seq; -100 is ignored), the mean next-token loss.
+
+        `logits_to_keep` is passed to `slice_logits_to_keep`: a boolean (batch, seq) mask projects only those positions
+        through the LM head, which gives logits (kept, vocabulary); it cannot be combined with `labels`.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            rna_input_ids=rna_input_ids,
+            rna_attention_mask=rna_attention_mask,
+            rna_features=rna_features,
+            rna_feature_mask=rna_feature_mask,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
+            )
+        return RnaGptOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def prepare_inputs_for_generation(self, input_ids, use_cache=True, is_first_iteration=False, **kwargs):
+        inputs = super().prepare_inputs_for_generation(
+            input_ids, use_cache=use_cache, is_first_iteration=is_first_iteration, **kwargs
+        )
+        if use_cache and not is_first_iteration:
+            # After the first step the placeholders are in the cache: new tokens bring no RNA.
+            for name in RNA_INPUTS:
+                inputs.pop(name, None)
+        return inputs
+
+
+def encode_and_pool(
+    encoder: nn.Module, ids: torch.LongTensor, mask: torch.Tensor, drop_token_ids: list[int], pool_size: int
+) -> tuple[torch.Tensor, torch.LongTensor]:
+    """Encoder output averaged over runs of `pool_size` kept positions.
+
+    Args:
+        ids, mask: (rnas, length), encoder tokens and 1 on the real ones.
+        drop_token_ids: tokens whose positions are left out (BOS, EOS).
+
+    Returns:
+        features (slots of all RNAs in order, hidden) and slots per RNA (rnas,) int64.
+    """
+    hidden = encoder(input_ids=ids, attention_mask=mask).last_hidden_state  # (rnas, length, hidden)
+    dropped = torch.tensor(drop_token_ids, device=ids.device, dtype=ids.dtype)
+    kept = mask.bool() & ~torch.isin(ids, dropped)
+    slots = (kept.sum(dim=-1) + pool_size - 1) // pool_size  # (rnas,)
+    if pool_size == 1:
+        return hidden[kept], slots
+    # Kept position k of an RNA belongs to that RNA's slot k // pool_size: sum into slots, then divide by their sizes.
+    first_slot = slots.cumsum(0) - slots
+    slot = (first_slot[:, None] + (kept.cumsum(dim=-1) - 1) // pool_size)[kept]  # (kept positions of all RNAs,)
+    total = int(slots.sum())
+    summed = hidden.new_zeros(total, hidden.shape[-1]).index_add(0, slot, hidden[kept])
+    return summed / torch.bincount(slot, minlength=total)[:, None], slots
+
+
+def encoder_arguments(rna_config) -> dict:
+    """`{"add_pooling_layer": False}` for encoders that would add an untrained pooler nobody reads (Esm), else {}."""
+    return {"add_pooling_layer": False} if rna_config.model_type == "esm" else {}
+
+
+__all__ = ["RnaGptForCausalLM", "RnaGptModel", "RnaGptPreTrainedModel"]

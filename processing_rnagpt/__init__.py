@@ -1,0 +1,7 @@
+"""RNA-GPT's processor (ships with every checkpoint) and, not shipped, the RNA tokenizer's builder and the collator."""
+
+from .processing_rnagpt import RnaGptProcessor
+
+RnaGptProcessor.register_for_auto_class()
+
+__all__ = ["RnaGptProcessor"]

@@ -1,0 +1,189 @@
+"""The training collator: question-answer pairs of RNAs -> one batch, the RNA's prefix stored once.
+
+    [RNA prefix][question 1, answer 1][question 2, answer 2]...      one sequence per RNA (share_prefix=True)
+    [RNA prefix][question 1, answer 1] / [RNA prefix][question 2, answer 2]   the naive form, for comparison
+
+With a shared prefix a block mask lets each pair see the prefix and itself, and positions restart after the prefix, so
+losses and gradients equal those of separate sequences while L + n*q tokens are computed instead of n * (L + q).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from .processing_rnagpt import RnaGptProcessor
+
+IGNORED = -100
+
+
+@dataclass
+class EncodedPair:
+    """One conversation as token ids, and where its answer begins."""
+
+    input_ids: list[int]
+    answer_start: int
+
+
+@dataclass
+class SharedPrefixCollator:
+    """Collates rows {"rna_id", "sequence", "pairs": [{"question", "answer"}, ...]} for the SFT trainer.
+
+    Args:
+        processor: renders the chat and expands `<RNAHere>`.
+        features: rna_id -> encoder output (slots, hidden) as `RnaGptModel.encode_rna` gave it; without it the batch
+            carries `rna_input_ids`, and the model runs its encoder.
+        share_prefix: one sequence per RNA (True) or one per pair (False).
+        chat_template: name or text of the template; the processor's default when None.
+        loss_per: "question" weighs every pair alike, "token" every answer token alike.
+    """
+
+    processor: RnaGptProcessor
+    features: Mapping[str, torch.Tensor] | None = None
+    share_prefix: bool = True
+    chat_template: str | None = None
+    loss_per: str = "question"
+
+    def __post_init__(self):
+        if self.loss_per not in ("question", "token"):
+            raise ValueError(f"loss_per must be 'question' or 'token', got {self.loss_per!r}")
+
+    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+        """-> input_ids, position_ids, labels (batch, seq) int64; loss_weights (batch, seq) float32, which sum to 1;
+        attention_mask (batch, 1, seq, seq) float32, 0 where seen; RNA inputs (batch, 1, ...)."""
+        sequences, owners, n_pairs = [], [], sum(len(row["pairs"]) for row in rows)
+        for row in rows:
+            pairs = self.encode_pairs(row)
+            for group in [pairs] if self.share_prefix else [[pair] for pair in pairs]:
+                sequences.append(lay_out(group, shared_prefix_length(group)))
+                owners.append(row)
+        length = max(len(sequence["input_ids"]) for sequence in sequences)
+        batch = {
+            "input_ids": torch.full((len(sequences), length), self.processor.tokenizer.pad_token_id or 0),
+            "position_ids": torch.zeros((len(sequences), length), dtype=torch.long),
+            "labels": torch.full((len(sequences), length), IGNORED),
+            "loss_weights": torch.zeros((len(sequences), length)),
+        }
+        # Padding sees only itself: a row that sees nothing would be NaN in the softmax.
+        seen = torch.eye(length, dtype=torch.bool).repeat(len(sequences), 1, 1)
+        for i, sequence in enumerate(sequences):
+            n = len(sequence["input_ids"])
+            batch["input_ids"][i, :n] = torch.tensor(sequence["input_ids"])
+            batch["position_ids"][i, :n] = torch.tensor(sequence["position_ids"])
+            batch["labels"][i, :n] = torch.tensor(sequence["labels"])
+            batch["loss_weights"][i, :n] = torch.tensor(sequence["weights"]) / n_pairs
+            seen[i, :n, :n] = block_mask(torch.tensor(sequence["block"]))
+        if self.loss_per == "token":
+            answers = batch["labels"] != IGNORED
+            batch["loss_weights"] = answers / answers.sum()
+        batch["attention_mask"] = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
+        batch.update(self._rna_inputs(owners))
+        return batch
+
+    def encode_pairs(self, row: dict) -> list[EncodedPair]:
+        """Render and tokenise each question-answer pair of a row as a conversation of its own.
+
+        Raises:
+            ValueError: the template does not keep the prompt's tokens when the answer follows.
+        """
+        conversations = []
+        for pair in row["pairs"]:
+            content = [{"type": "rna", "rna": row["sequence"]}]
+            if pair["question"]:
+                content.append({"type": "text", "text": pair["question"]})
+            question = {"role": "user", "content": content}
+            conversations.append(([question], [question, {"role": "assistant", "content": pair["answer"]}]))
+        prompts = self._token_ids([prompt for prompt, _ in conversations], add_generation_prompt=True)
+        wholes = self._token_ids([whole for _, whole in conversations], add_generation_prompt=False)
+        pairs = []
+        for prompt, whole in zip(prompts, wholes, strict=True):
+            if whole[: len(prompt)] != prompt:
+                raise ValueError(
+                    f"{row['rna_id']}: the chat template does not begin the answer where the opened assistant turn "
+                    "ends, so its tokens cannot be told from the question's. Use another template."
+                )
+            # What follows the stop token (a line break in ChatML) is never generated, so it is not learned.
+            end = len(whole)
+            while end > len(prompt) and whole[end - 1] != self.processor.tokenizer.eos_token_id:
+                end -= 1
+            if end == len(prompt):
+                raise ValueError(
+                    f"{row['rna_id']}: the chat template does not end the answer with the LLM's stop token "
+                    f"{self.processor.tokenizer.eos_token!r}; a model trained so would never stop."
+                )
+            pairs.append(EncodedPair(whole[:end], len(prompt)))
+        return pairs
+
+    def _token_ids(self, conversations: list[list[dict]], add_generation_prompt: bool) -> list[list[int]]:
+        return self.processor.apply_chat_template(
+            conversations,
+            chat_template=self.chat_template,
+            add_generation_prompt=add_generation_prompt,
+            tokenize=True,
+            return_dict=True,
+            processor_kwargs={"padding": False, "return_tensors": None},
+        )["input_ids"]
+
+    def _rna_inputs(self, owners: list[dict]) -> dict[str, torch.Tensor]:
+        if self.features is None:
+            rows = [[row["sequence"]] for row in owners]
+            ids, _ = self.processor.encode_rnas([sequence for row in rows for sequence in row])
+            return self.processor.pad_rnas(rows, ids)
+        features = [self.features[row["rna_id"]] for row in owners]
+        slots = max(len(f) for f in features)
+        padded = features[0].new_zeros(len(features), 1, slots, features[0].shape[-1])
+        mask = torch.zeros(len(features), 1, slots, dtype=torch.bool)
+        for i, f in enumerate(features):
+            padded[i, 0, : len(f)] = f
+            mask[i, 0, : len(f)] = True
+        return {"rna_features": padded, "rna_feature_mask": mask}
+
+
+def shared_prefix_length(pairs: list[EncodedPair]) -> int:
+    """Number of leading tokens that all pairs have in common, at most to the first answer.
+
+    Compared token by token after tokenising each conversation whole, so no merge across the border can differ.
+    """
+    shortest = min(pair.answer_start for pair in pairs)
+    for i in range(shortest):
+        if any(pair.input_ids[i] != pairs[0].input_ids[i] for pair in pairs):
+            return i
+    return shortest
+
+
+def lay_out(pairs: list[EncodedPair], prefix: int) -> dict[str, list]:
+    """One sequence: the first `prefix` tokens once, then the rest of each pair.
+
+    block 0 is the prefix, block k the k-th pair. Every answer token weighs 1 / (length of its answer). A label belongs
+    to the position it is at, as in transformers: position i predicts label i + 1, so a pair whose answer begins right
+    after the prefix cannot share its prediction position with others and needs prefix < answer_start.
+    """
+    prefix = min(prefix, min(pair.answer_start for pair in pairs) - 1) if len(pairs) > 1 else prefix
+    ids = list(pairs[0].input_ids[:prefix])
+    out = {
+        "input_ids": ids,
+        "position_ids": list(range(prefix)),
+        "labels": [IGNORED] * prefix,
+        "weights": [0.0] * prefix,
+        "block": [0] * prefix,
+    }
+    for k, pair in enumerate(pairs, start=1):
+        rest = pair.input_ids[prefix:]
+        n_answer = len(pair.input_ids) - pair.answer_start
+        n_question = len(rest) - n_answer
+        out["input_ids"] += rest
+        out["position_ids"] += list(range(prefix, len(pair.input_ids)))
+        out["labels"] += [IGNORED] * n_question + rest[n_question:]
+        out["weights"] += [0.0] * n_question + [1.0 / n_answer] * n_answer
+        out["block"] += [k] * len(rest)
+    return out
+
+
+def block_mask(block: torch.Tensor) -> torch.Tensor:
+    """(seq,) block numbers -> (seq, seq) bool: causal, and only within the own block or the prefix (block 0).
+
+    >>> block_mask(torch.tensor([0, 1, 2])).int().tolist()
+    [[1, 0, 0], [1, 1, 0], [1, 0, 1]]
+    """
+    own = (block[:, None] == block[None, :]) | (block[None, :] == 0)
+    return own & torch.ones(len(block), len(block), dtype=torch.bool).tril()
