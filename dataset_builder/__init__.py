@@ -1,0 +1,1 @@
+"""Build RNA question-answer data: the packaged table of real RNAs, and questions phrased from its facts."""
