@@ -1,0 +1,205 @@
+"""The one self-contained report.html of a run: what the model can do, what it cannot, and how that was measured.
+
+    summary = summarise("run/evaluation/items.jsonl")
+    print_table(summary)
+    write_report("run", summary, read_learning_curves("run"), run_facts)
+
+The page needs no script and no network: its style and its figures stand in it. The layout is report.html.jinja.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from importlib import resources
+from itertools import groupby
+from pathlib import Path
+
+from dataset_builder.fact_questions import SHORT_NAMES
+from rnagpt.evaluation import charts
+from rnagpt.evaluation.headline import headline, topic_label
+from rnagpt.evaluation.summary import print_table, share_of_row, summarise
+from rnagpt.evaluation.systems import GROUPS, system
+
+__all__ = ["print_table", "render_report", "summarise", "write_report"]
+
+LONGEST_ANSWER = 420  # characters shown of an example's answer
+_EXAMPLES = {"right": "Right", "wrong": "Wrong", "swapped": "The same question, another RNA swapped in"}
+
+
+def write_report(run_dir: str | Path, summary: dict, learning_curves: Sequence[dict] = (),
+                 run_facts: dict | None = None) -> Path:
+    """Write run_dir/report.html (a temporary file, then a rename) and return its path.
+
+    summary: of `summarise`. learning_curves: rows as in `curves`. run_facts: versions, hardware, seeds, wall time,
+    memory, settings, as {name: value} or {heading: {name: value}}, shown in their order.
+    """
+    path = Path(run_dir) / "report.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(render_report(summary, learning_curves, run_facts), encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def render_report(summary: dict, learning_curves: Sequence[dict] = (), run_facts: dict | None = None) -> str:
+    """The report as HTML text; whatever came from data or from a model is escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined,
+                                     loader=jinja2.FunctionLoader(_own_file))
+    main = summary["main"]
+    return environment.get_template("report.html.jinja").render(
+        summary=summary, headline=headline(summary), level=f"{100 * summary['confidence']:g}%",
+        main_label=system(main).label if main else "", bars=_bars(summary), groups=_groups(summary),
+        topics=_topics(summary), comparisons=_comparisons(summary), heat=_heat(summary),
+        curves=_curves(learning_curves, summary), examples=_examples(summary), methods=_methods(summary),
+        facts=_facts(run_facts or {}))
+
+
+def _own_file(name: str) -> str:
+    return (resources.files("rnagpt.evaluation") / name).read_text(encoding="utf-8")
+
+
+def type_label(rna_type: str) -> str:
+    """An RNA type for people.
+
+    >>> type_label("5S_rRNA"), type_label("autocatalytically_spliced_intron")
+    ('5S rRNA', 'group I intron')
+    """
+    return SHORT_NAMES.get(rna_type, rna_type.replace("_", " "))
+
+
+def _figure(name: str, alt: str, wide: Sequence[str], narrow: Sequence[str]) -> dict:
+    from markupsafe import Markup
+
+    return {"alt": alt} | {
+        width: [Markup(charts.with_own_ids(svg, f"{name}-{width}-{index}")) for index, svg in enumerate(figures)]
+        for width, figures in (("wide", wide), ("narrow", narrow))}
+
+
+def _bars(summary: dict) -> dict:
+    measures = [measure for measure in ("rna_type", "closed") if any(row[measure] for row in summary["systems"])]
+    alt = "Bar chart of accuracies, also given in the next table. " + "; ".join(
+        f"{row['label']}: {100 * row['rna_type']['value']:.0f}% of RNA types"
+        for row in summary["systems"] if row["rna_type"])
+    return _figure("bars", alt, [charts.accuracy_bars(summary, measures)],
+                   [charts.accuracy_bars(summary, [measure], narrow=True) for measure in measures])
+
+
+def _groups(summary: dict) -> list[dict]:
+    return [{"key": key, "label": GROUPS[key], "rows": list(rows)}
+            for key, rows in groupby(summary["systems"], key=lambda row: row["group"])]
+
+
+def _topics(summary: dict) -> list[dict]:
+    def asked(topic: str) -> int:
+        return max((row["topics"][topic]["n_items"] for row in summary["systems"] if row["topics"][topic]), default=0)
+
+    return [{"key": topic, "label": topic_label(topic), "chance": summary["chance"]["topics"][topic],
+             "n": asked(topic)} for topic in summary["topics"]]
+
+
+def _comparisons(summary: dict) -> list[dict]:
+    rows: dict[str, dict] = {}
+    for comparison in summary.get("comparisons", []):
+        row = rows.setdefault(comparison["other"], {"label": system(comparison["other"]).label,
+                                                    "rna_type": None, "closed": None})
+        row[comparison["measure"]] = comparison
+    return list(rows.values())
+
+
+def _heat(summary: dict) -> dict | None:
+    """The confusion matrix as rows of cells: the percentage, its shade, and whether it is the right answer."""
+    confusion = summary.get("confusion")
+    if not confusion:
+        return None
+    labels, rows = confusion["labels"], []
+    for index, (label, counts) in enumerate(zip(labels, confusion["counts"], strict=True)):
+        cells = []
+        for column, percent in enumerate(share_of_row(counts)):
+            css = ["hit"] if column == index else []
+            css += ["deep"] if percent >= 78 else ["nothing"] if percent == 0 else []
+            text = f"{percent:.0f}" if percent else "·"
+            cells.append({"percent": round(percent), "css": " ".join(css), "text": text})
+        rows.append({"label": type_label(label), "cells": cells})
+    hits = [row["cells"][index]["percent"] for index, row in enumerate(rows)]
+    best, worst = max(range(len(hits)), key=hits.__getitem__), min(range(len(hits)), key=hits.__getitem__)
+    caption = (f"Best at {rows[best]['label']} ({hits[best]}% right), worst at {rows[worst]['label']} "
+               f"({hits[worst]}%). Each row holds {_from_to(map(sum, confusion['counts']))} RNAs; "
+               "“none” means that none of these types was found in the answer.")
+    return {"columns": [*map(type_label, labels), "none"], "rows": rows, "caption": caption}
+
+
+def _from_to(numbers: Iterable[int]) -> str:
+    """
+    >>> _from_to([26, 26]), _from_to([26, 31])
+    ('26', '26 to 31')
+    """
+    numbers = sorted(numbers)
+    return str(numbers[0]) if numbers[0] == numbers[-1] else f"{numbers[0]} to {numbers[-1]}"
+
+
+def _curves(rows: Sequence[dict], summary: dict) -> dict | None:
+    chance = summary["chance"]["rna_type"]
+    wide = charts.learning_curves(rows, chance)
+    if not wide:
+        return None
+    sentences = []
+    for stage in dict.fromkeys(row["stage"] for row in rows):
+        logged = [row for row in rows if row["stage"] == stage and "loss" in row]
+        if not logged:
+            continue
+        last = max(logged, key=lambda row: row["step"])
+        time = f" and {last['seconds']:,.0f} seconds" if "seconds" in last else ""
+        sentences.append(f"{topic_label(stage)}: loss from {logged[0]['loss']:.2f} to {last['loss']:.2f} in "
+                         f"{last['step']:,.0f} steps{time}.")
+    lead = " ".join(sentences)
+    return {"lead": lead} | _figure("curves", f"Learning curves. {lead}", [wide],
+                                    [charts.learning_curves(rows, chance, narrow=True)])
+
+
+def _examples(summary: dict) -> list[dict]:
+    def clip(text: str | None) -> str:
+        text = (text or "").strip()
+        return "(nothing)" if not text else text if len(text) <= LONGEST_ANSWER else text[:LONGEST_ANSWER] + " …"
+
+    rows = [example | {"answer": clip(example["answer"]), "swapped_answer": clip(example.get("swapped_answer")),
+                       "type_label": type_label(example["rna_type"]),
+                       "swapped_type_label": type_label(example.get("swapped_rna_type", ""))}
+            for example in summary.get("examples", [])]
+    return [{"label": _EXAMPLES[outcome], "rows": list(group)}
+            for outcome, group in groupby(rows, key=lambda example: example["outcome"])]
+
+
+def _methods(summary: dict) -> str:
+    """The interval methods in use, the commonest first."""
+    used = [row[measure]["method"] for row in summary["systems"] for measure in ("rna_type", "closed") if row[measure]]
+    methods = sorted(set(used), key=lambda method: -used.count(method))
+    return f"{'; '.join(methods)}; {100 * summary['confidence']:g}% each"
+
+
+def _facts(run_facts: dict) -> list[dict]:
+    """Loose values under "Run" first, then one part for each nested dict."""
+    loose = [(name, _plain(value)) for name, value in run_facts.items() if not isinstance(value, dict)]
+    parts = [{"label": "Run", "rows": loose}] if loose else []
+    return parts + [{"label": str(heading), "rows": [(name, _plain(value)) for name, value in values.items()]}
+                    for heading, values in run_facts.items() if isinstance(values, dict) and values]
+
+
+def _plain(value: object) -> str:
+    """A setting as people read it.
+
+    >>> _plain(1200.0), _plain(0.00123), _plain([1, 2]), _plain(True)
+    ('1,200', '0.00123', '1, 2', 'yes')
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return f"{value:,.4g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:,.0f}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(inner)}" for name, inner in value.items())
+    return str(value)

@@ -1,0 +1,185 @@
+"""Intervals and comparisons whose unit is the sequence cluster, never the single question.
+
+Questions about one RNA, and RNAs of one cluster, share their errors. Resampling questions as if they were
+independent makes an interval too narrow, so every number here is computed from one row per cluster:
+how many questions it has and how many were answered correctly.
+
+    estimate = accuracy([True, True, False], clusters=[7, 7, 9])
+    estimate.value, estimate.low, estimate.high        # 0.667 and its 95 % interval
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+CONFIDENCE = 0.95
+RESAMPLES = 9_999
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A proportion or a difference of proportions, with its interval and what it rests on."""
+
+    value: float
+    low: float
+    high: float
+    n_items: int
+    n_clusters: int
+    method: str
+
+    def to_dict(self) -> dict:
+        """The estimate as plain numbers for JSON."""
+        return asdict(self)
+
+
+def wilson_interval(successes: float, trials: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Wilson score interval of a proportion; it stays inside [0, 1] and is not empty at 0 % or 100 %.
+
+    >>> [round(bound, 4) for bound in wilson_interval(10, 10)]
+    [0.7225, 1.0]
+    """
+    from scipy.stats import norm
+
+    if trials <= 0:
+        raise ValueError(f"an interval needs at least one trial, got {trials}")
+    z = norm.ppf(0.5 + confidence / 2)
+    share = successes / trials
+    middle = (share + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2))
+    return float(max(0.0, middle - half)), float(min(1.0, middle + half))
+
+
+def sum_by_cluster(values: Sequence[float], clusters: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
+    """One row per cluster: the sum of its values and the number of its items; both (n_clusters,) float64.
+
+    >>> sums, counts = sum_by_cluster([1, 0, 1], ["a", "a", "b"])
+    >>> sums.tolist(), counts.tolist()
+    ([1.0, 1.0], [2.0, 1.0])
+    """
+    if len(values) != len(clusters):
+        raise ValueError(f"every value needs a cluster: got {len(values)} values and {len(clusters)} clusters")
+    if not len(values):
+        raise ValueError("there is nothing to measure: got no values")
+    index_of: dict[Hashable, int] = {}
+    row = np.array([index_of.setdefault(cluster, len(index_of)) for cluster in clusters])
+    return np.bincount(row, weights=np.asarray(values, dtype=float)), np.bincount(row).astype(float)
+
+
+def _ratio(sums: np.ndarray, counts: np.ndarray, axis: int = -1) -> np.ndarray:
+    return sums.sum(axis=axis) / counts.sum(axis=axis)
+
+
+def _bca(sums: np.ndarray, counts: np.ndarray, confidence: float, seed: int) -> tuple[float, float] | None:
+    """BCa interval of sum(sums) / sum(counts) over clusters, or None where the bootstrap has no spread."""
+    from scipy.stats import bootstrap
+
+    if len(sums) < 2 or np.ptp(sums / counts) == 0:
+        return None
+    result = bootstrap((sums, counts), _ratio, paired=True, vectorized=True, method="BCa", n_resamples=RESAMPLES,
+                       batch=2_000, confidence_level=confidence, rng=np.random.default_rng(seed))
+    interval = float(result.confidence_interval.low), float(result.confidence_interval.high)
+    return interval if np.isfinite(interval).all() else None
+
+
+def accuracy(correct: Sequence[bool], clusters: Sequence[Hashable], confidence: float = CONFIDENCE,
+             seed: int = 0) -> Estimate:
+    """Share of correct items; interval by BCa bootstrap over clusters (Efron 1987, `scipy.stats.bootstrap`).
+
+    Where all clusters score the same (all right, all wrong, a single cluster) the bootstrap has no spread: then
+    the Wilson interval with the number of clusters, not of items, as its trials. `method` says which was used.
+    """
+    right, counts = sum_by_cluster(correct, clusters)
+    share = float(right.sum() / counts.sum())
+    interval, method = _bca(right, counts, confidence, seed), "BCa bootstrap over clusters"
+    if interval is None:
+        interval, method = wilson_interval(share * len(right), len(right), confidence), "Wilson over clusters"
+    return Estimate(share, *interval, n_items=int(counts.sum()), n_clusters=len(right), method=method)
+
+
+def balanced_accuracy(gold: Sequence[str], parsed: Sequence[str | None]) -> float:
+    """Mean over the true labels of the share answered correctly (macro recall); unparseable counts as wrong.
+
+    >>> balanced_accuracy(["a", "a", "a", "b"], ["a", "a", "a", None])
+    0.5
+    """
+    labels = sorted(set(gold))
+    if not labels:
+        raise ValueError("there is nothing to measure: got no gold labels")
+    recalls = [np.mean([answer == label for true, answer in zip(gold, parsed, strict=True) if true == label])
+               for label in labels]
+    return float(np.mean(recalls))
+
+
+def chance_level(options: Sequence[Sequence[str]]) -> float:
+    """Expected accuracy of a guess drawn evenly from each item's own options.
+
+    >>> chance_level([["yes", "no"], ["a", "b", "c", "d"]])
+    0.375
+    """
+    if not options or not all(options):
+        raise ValueError("chance needs the options of every item; at least one item has none")
+    return float(np.mean([1 / len(choices) for choices in options]))
+
+
+def confusion_matrix(gold: Sequence[str], parsed: Sequence[str | None], labels: Sequence[str]) -> np.ndarray:
+    """Counts, (n_labels, n_labels + 1): rows are true labels, columns the answers, the last one unparseable.
+
+    An answer outside `labels` is counted in the last column as well; a gold label outside them is a ValueError.
+    """
+    position = {label: index for index, label in enumerate(labels)}
+    unknown = set(gold) - set(position)
+    if unknown:
+        raise ValueError(f"gold labels {sorted(unknown)} are not among the labels {list(labels)}")
+    counts = np.zeros((len(labels), len(labels) + 1), dtype=int)
+    for true, answer in zip(gold, parsed, strict=True):
+        counts[position[true], position.get(answer, len(labels))] += 1
+    return counts
+
+
+def _newcombe(share_a: float, share_b: float, trials: int, confidence: float) -> tuple[float, float]:
+    """Interval of a difference of two proportions from their Wilson intervals (Newcombe 1998, method 10)."""
+    (low_a, high_a), (low_b, high_b) = (wilson_interval(share * trials, trials, confidence)
+                                        for share in (share_a, share_b))
+    difference = share_a - share_b
+    return (difference - float(np.hypot(share_a - low_a, high_b - share_b)),
+            difference + float(np.hypot(high_a - share_a, share_b - low_b)))
+
+
+def paired_difference(correct_a: Sequence[bool], correct_b: Sequence[bool], clusters: Sequence[Hashable],
+                      confidence: float = CONFIDENCE, seed: int = 0) -> tuple[Estimate, float]:
+    """Accuracy of A minus accuracy of B on the same items, and the p-value of "no difference" (two-sided).
+
+    Interval: BCa over clusters; Newcombe's from two Wilson intervals where every cluster differs alike. p-value:
+    within each cluster the two systems' results are swapped at random (`scipy.stats.permutation_test`, "samples").
+    """
+    from scipy.stats import permutation_test
+
+    right_a, counts = sum_by_cluster(correct_a, clusters)
+    right_b, _ = sum_by_cluster(correct_b, clusters)
+    gain = right_a - right_b
+    value = float(gain.sum() / counts.sum())
+    interval, method = _bca(gain, counts, confidence, seed), "BCa bootstrap over clusters"
+    if interval is None:
+        shares = right_a.sum() / counts.sum(), right_b.sum() / counts.sum()
+        interval, method = _newcombe(*shares, len(gain), confidence), "Newcombe over clusters"
+    estimate = Estimate(value, *interval, int(counts.sum()), len(counts), method)
+    if len(gain) < 2 or not gain.any():  # every swap is as extreme as what was seen
+        return estimate, 1.0
+    result = permutation_test((right_a, right_b), lambda a, b, axis=-1: (a - b).sum(axis=axis),
+                              permutation_type="samples", vectorized=True, n_resamples=RESAMPLES, batch=2_000,
+                              rng=np.random.default_rng(seed))
+    return estimate, float(result.pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction of a family of p-values, in the order given (Holm 1979).
+
+    >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
+    [0.03, 0.06, 0.06]
+    """
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(np.argsort(p_values, kind="stable")):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
