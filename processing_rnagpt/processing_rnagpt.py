@@ -16,6 +16,9 @@ from transformers import BatchFeature, ProcessorMixin
 RNA_TOKEN = "<RNAHere>"
 RNA_BLOCK = f"<RNA>{RNA_TOKEN}</RNA>"
 NUCLEOTIDE_CODES = "ACGURYKMSWBDHVN"  # IUPAC; T is read as U
+# Stands for an RNA block while a chat is rendered with `sanitize_control_tokens`: a private-use character, taken out
+# of everything typed, so it tells the block put there for an RNA from a `<RNAHere>` that somebody wrote.
+RNA_MARK = "\U000f0010"
 
 
 def normalize_rna(sequence: str) -> str:
@@ -134,6 +137,7 @@ class RnaGptProcessor(ProcessorMixin):
         padding_side="left",
         return_tensors="pt",
         add_special_tokens=None,
+        sanitize_control_tokens=False,
         **kwargs,
     ) -> BatchFeature:
         """Expand `<RNAHere>` and tokenise text and RNAs.
@@ -145,6 +149,9 @@ class RnaGptProcessor(ProcessorMixin):
                 RNAs may also stand inside the messages, as {"type": "rna", "rna": "ACGU"}.
             padding, padding_side, add_special_tokens, kwargs: for the LLM's tokenizer; padded on the left, which
                 `generate` needs.
+            sanitize_control_tokens: for conversations, encode control tokens in the messages (`<|im_end|>`,
+                `<RNAHere>`) as the plain text they are; use it for what a stranger typed. RNAs then stand inside the
+                messages as {"type": "rna"} parts. (For strings: they come from such a rendering.)
 
         Returns:
             input_ids, attention_mask: (batch, seq) int64; with RNA also rna_input_ids, rna_attention_mask:
@@ -163,6 +170,7 @@ class RnaGptProcessor(ProcessorMixin):
                 add_generation_prompt=True,
                 tokenize=True,
                 return_dict=True,
+                sanitize_control_tokens=sanitize_control_tokens,
                 processor_kwargs={
                     "rna": rna,
                     "padding": padding,
@@ -175,9 +183,11 @@ class RnaGptProcessor(ProcessorMixin):
         texts = [text] if single else list(text)
         rows = self._rna_rows(rna, single, len(texts))
         ids, slots = self.encode_rnas([sequence for row in rows for sequence in row])
+        # what stands in the prompt for an RNA -> what it becomes, still with one placeholder
+        mark, block = (RNA_MARK, RNA_BLOCK) if sanitize_control_tokens else (RNA_TOKEN, RNA_TOKEN)
         expanded, first = [], 0
         for i, (prompt, row) in enumerate(zip(texts, rows, strict=True)):
-            placeholders = prompt.count(RNA_TOKEN)
+            placeholders = prompt.count(mark)
             if placeholders != len(row):
                 where = "" if single else f" in text {i + 1} of {len(texts)}"
                 raise ValueError(
@@ -185,7 +195,9 @@ class RnaGptProcessor(ProcessorMixin):
                     f"each RNA needs one {RNA_TOKEN}"
                 )
             counts = iter(slots[first : first + len(row)])
-            expanded.append(re.sub(re.escape(RNA_TOKEN), lambda _, c=counts: RNA_TOKEN * next(c), prompt))
+            expanded.append(
+                re.sub(re.escape(mark), lambda _, c=counts: block.replace(RNA_TOKEN, RNA_TOKEN * next(c)), prompt)
+            )
             first += len(row)
         if add_special_tokens is None:
             # A rendered chat begins with its BOS already; a second one would shift every position.
@@ -197,6 +209,7 @@ class RnaGptProcessor(ProcessorMixin):
             add_special_tokens=add_special_tokens,
             return_tensors=return_tensors,
             return_token_type_ids=False,
+            sanitize_control_tokens=sanitize_control_tokens,
             **kwargs,
         )
         data = dict(batch)
@@ -209,11 +222,13 @@ class RnaGptProcessor(ProcessorMixin):
 
         Messages hold a string, or a list of parts {"type": "text", "text": …} and {"type": "rna", "rna": …}; parts are
         joined by line breaks, an RNA as `<RNA><RNAHere></RNA>`. So any LLM's own chat template serves.
+        `sanitize_control_tokens=True` makes control tokens inside text parts plain text (see `__call__`).
         """
         batched = bool(conversation) and isinstance(conversation[0], list | tuple)
+        sanitize = kwargs.get("sanitize_control_tokens", False)
         flat, rnas = [], []
         for messages in conversation if batched else [conversation]:
-            messages, sequences = flatten_messages(messages)
+            messages, sequences = flatten_messages(messages, RNA_MARK if sanitize else RNA_BLOCK)
             flat.append(messages)
             rnas.append(sequences)
         processor_kwargs = dict(processor_kwargs or {})
@@ -254,8 +269,8 @@ class RnaGptProcessor(ProcessorMixin):
         return {"rna_input_ids": rna_input_ids, "rna_attention_mask": mask}
 
 
-def flatten_messages(messages: list[dict]) -> tuple[list[dict], list[str]]:
-    """Messages with string contents, and the RNAs that stood in them.
+def flatten_messages(messages: list[dict], rna_block: str = RNA_BLOCK) -> tuple[list[dict], list[str]]:
+    """Messages with string contents, and the RNAs that stood in them; `RNA_MARK` is taken out of their texts.
 
     [{"role": "user", "content": [{"type": "rna", "rna": "ACGU"}, {"type": "text", "text": "Type?"}]}]
     -> [{"role": "user", "content": "<RNA><RNAHere></RNA>\\nType?"}], ["ACGU"]
@@ -263,18 +278,20 @@ def flatten_messages(messages: list[dict]) -> tuple[list[dict], list[str]]:
     flat, rnas = [], []
     for message in messages:
         content = message["content"]
-        if not isinstance(content, str):
+        if isinstance(content, str):
+            content = content.replace(RNA_MARK, "")
+        else:
             lines = []
             for part in content:
                 if part["type"] == "rna":
                     rnas.append(part["rna"])
-                    lines.append(RNA_BLOCK)
+                    lines.append(rna_block)
                 elif part["type"] == "text":
-                    lines.append(part["text"])
+                    lines.append(part["text"].replace(RNA_MARK, ""))
                 else:
                     raise ValueError(f"a message part is of type 'rna' or 'text', got {part['type']!r}")
-            message = {**message, "content": "\n".join(line for line in lines if line)}
-        flat.append(message)
+            content = "\n".join(line for line in lines if line)
+        flat.append({**message, "content": content})
     return flat, rnas
 
 

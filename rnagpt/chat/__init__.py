@@ -1,0 +1,1 @@
+"""Chat about an RNA: reading it (fasta), one conversation (conversation), the terminal (terminal, command)."""

