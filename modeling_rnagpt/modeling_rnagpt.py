@@ -95,7 +95,7 @@ class RnaGptModel(RnaGptPreTrainedModel):
     def _soft_tokens(self, rna_input_ids, rna_attention_mask, rna_features, rna_feature_mask) -> torch.Tensor | None:
         if rna_features is not None:
             if rna_feature_mask is None:
-                raise ValueError("rna_features needs rna_feature_mask (batch, n_rna, slots) to tell slots from padding")
+                raise ValueError("rna_features needs rna_feature_mask (batch, n_rna, slots) to tell slots from pads")
             return self.projector(rna_features[rna_feature_mask.bool()].to(self.projector.weight.dtype))
         if rna_input_ids is None:
             return None

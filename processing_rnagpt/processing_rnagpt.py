@@ -72,7 +72,9 @@ class RnaGptProcessor(ProcessorMixin):
         keep_rna_special_tokens=False,
     ):
         if tokenizer is not None and RNA_TOKEN not in tokenizer.get_vocab():
-            tokenizer.add_special_tokens({"additional_special_tokens": [RNA_TOKEN]}, replace_extra_special_tokens=False)
+            tokenizer.add_special_tokens(
+                {"additional_special_tokens": [RNA_TOKEN]}, replace_extra_special_tokens=False
+            )
         self.rna_pool_size = rna_pool_size
         self.keep_rna_special_tokens = keep_rna_special_tokens
         super().__init__(tokenizer, rna_tokenizer, chat_template=chat_template or tokenizer.chat_template)

@@ -1,7 +1,7 @@
 """Builds, loads and saves RNA-GPT: whole checkpoints, and parts that leave the LLM out.
 
     whole   config.json, model.safetensors, processor and remote code: AutoModelForCausalLM loads it anywhere
-    parts   parts.json, projector or PEFT adapter (with projector), and the encoder: a few MB, joined to the LLM on load
+    parts   parts.json and a projector or a PEFT adapter (with projector): a few MB, joined to LLM and encoder on load
 
 The shipped demo is a folder of parts.
 """
@@ -73,7 +73,8 @@ def build(llm: str, encoder: str, rna_pool_size: int = 1, template: str = "llm")
     if "<|im_start|>" in tokenizer.get_vocab():
         templates["chatml"] = chat_template("chatml")
     if template not in templates:
-        raise UserError(f"chat template {template!r} does not suit {llm}: choose one of {', '.join(sorted(templates))}")
+        choices = ", ".join(sorted(templates))
+        raise UserError(f"chat template {template!r} does not suit {llm}: choose one of {choices}")
     templates["default"] = templates[template]
     processor = RnaGptProcessor(tokenizer, rna_tokenizer, chat_template=templates, rna_pool_size=rna_pool_size)
     model = RnaGptForCausalLM.from_encoder_and_llm(

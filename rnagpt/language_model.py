@@ -10,6 +10,7 @@ import importlib.metadata
 import importlib.util
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from rnagpt.errors import UserError
@@ -61,7 +62,7 @@ def embedded_llm() -> Path | str:
     if not folder.is_dir():
         # Not imported: the package's own code wants a llama.cpp build that nothing here needs.
         (gguf,) = Path(spec.submodule_search_locations[0]).glob("*.gguf")
-        print(f"converting {gguf.name} once (half a minute; kept in {folder})", flush=True)
+        print(f"converting {gguf.name} once (half a minute; kept in {folder})", file=sys.stderr, flush=True)
         llm, tokenizer = read_gguf(gguf)
         part = folder.with_name(f"{folder.name}.part-{os.getpid()}")
         shutil.rmtree(part, ignore_errors=True)

@@ -58,12 +58,13 @@ _FIELDS = {field.name for field in fields(Item)}
 _REQUIRED = _FIELDS - {"name"}
 
 
-def evaluation_items(facts: Sequence, seed: int = 0) -> list[Item]:
-    """One RNA-type question and up to three closed ones per RNA, the same for the same facts and seed.
+def evaluation_items(facts: Sequence, seed: int = 0, closed_per_rna: int = CLOSED_PER_RNA) -> list[Item]:
+    """One RNA-type question and up to `closed_per_rna` closed ones per RNA, the same for the same facts and seed.
 
     facts: `dataset_builder.facts.RnaFact`s of the evaluation types; another type is a ValueError. The closed ones: is
     it of type X (yes and no alternate within each type), then two of amino acid, organism group and length class,
-    the least asked first. `options` are all labels that the answer may be, whether or not the question names them.
+    the least asked first. With one closed question per RNA, is-it-of-type-X and the others alternate within each type.
+    `options` are all labels that the answer may be, whether or not the question names them.
     """
     from dataset_builder.fact_questions import questions
 
@@ -75,11 +76,15 @@ def evaluation_items(facts: Sequence, seed: int = 0) -> list[Item]:
         offered = defaultdict(list)
         for question in questions(fact, seed):
             offered[question.topic].append(question)
-        wanted = ("yes", "no")[seen_of_type[fact.rna_type] % 2]
+        turn = seen_of_type[fact.rna_type]
         seen_of_type[fact.rna_type] += 1
-        chosen = offered["rna_type"][:1] + [question for question in offered["is_type"] if question.gold == wanted][:1]
+        wanted = ("yes", "no")[(turn if closed_per_rna > 1 else turn // 2) % 2]
+        n_is_type = 1 if closed_per_rna > 1 else (turn + 1) % 2
+        chosen = offered["rna_type"][:1] + [
+            question for question in offered["is_type"] if question.gold == wanted
+        ][:n_is_type]
         others = [topic for topic in choices if topic not in ("rna_type", "is_type") and topic in offered]
-        for topic in sorted(others, key=lambda topic: asked[topic])[:CLOSED_PER_RNA - 1]:
+        for topic in sorted(others, key=lambda topic: asked[topic])[: closed_per_rna - n_is_type]:
             asked[topic] += 1
             chosen.append(offered[topic][0])
         for question in chosen:

@@ -1,0 +1,256 @@
+"""Train a small RNA-GPT on this machine, measure it on held-out RNAs, and set it beside the shipped demo.
+
+reads   the recipes NAME_stage1.yaml and NAME_stage2.yaml, the packaged facts table, encoder and demo
+writes  OUTPUT/stage1, OUTPUT/stage2       what each stage trained (parts)
+        OUTPUT/checkpoint                  the whole model: rnagpt chat OUTPUT/checkpoint --fasta FILE
+        OUTPUT/evaluation/items.jsonl      every held-out question and every system's answer
+        OUTPUT/report.html                 the figures on one page
+
+About 20 minutes on two CPU cores. Interrupted at any moment, the same command goes on where it was; run again when all
+is done, it goes to the report at once.
+"""
+
+import argparse
+import csv
+import gzip
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from contextlib import contextmanager
+from importlib import metadata, resources
+from pathlib import Path
+
+from rnagpt.errors import UserError
+
+TEST_RNAS_PER_TYPE = 26
+SEED = 0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", type=Path, help="folder to write (default: runs/NAME)")
+    parser.add_argument("--recipes", default="quickstart", metavar="NAME", help="recipe pair (default: quickstart)")
+
+
+def run(args: argparse.Namespace) -> int:
+    output = args.output or Path("runs") / args.recipes
+    first, second = (find_recipe(f"{args.recipes}_stage{n}.yaml") for n in (1, 2))
+    if not (output / "report.html").is_file():
+        with only_one(output):
+            work(output, first, second)
+    return show(output)
+
+
+def find_recipe(name: str) -> Path:
+    """A packaged recipe by its file name."""
+    path = Path(str(resources.files("rnagpt"))) / "recipes" / name
+    if not path.is_file():
+        raise UserError(f"no recipe {name} in {path.parent}: --recipes takes the name before _stage1.yaml")
+    return path
+
+
+def work(output: Path, first: Path, second: Path) -> None:
+    """All steps in order; each is skipped when its result is there."""
+    import dataclasses
+
+    import transformers
+
+    from rnagpt.recipe import load_recipe
+
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    stage1, stage2 = output / "stage1", output / "stage2"
+    recipes = {
+        1: dataclasses.replace(load_recipe(first), output=str(stage1)),
+        2: dataclasses.replace(load_recipe(second), output=str(stage2), start_from=str(stage1)),
+    }
+    for n, recipe in recipes.items():
+        with step(output, f"stage {n}", f"[{n}/4] stage {n}, {recipe.stage}") as needed:
+            folder = output / f"stage{n}"
+            if (folder / "training.json").is_file():
+                check_same_recipe(folder, recipe)
+            elif needed:
+                import train_sft
+
+                train_sft.train(recipe)
+    from rnagpt import checkpoint
+
+    with step(output, "checkpoint", "[3/4] merging the adapter into a whole checkpoint"):
+        if not (output / "checkpoint").is_dir():
+            checkpoint.save(*checkpoint.load(stage2), output / "checkpoint")
+    with step(output, "evaluation", "[4/4] held-out evaluation"):
+        evaluate(output)
+    write_curves(output)
+    write_report(output)
+
+
+def check_same_recipe(folder: Path, recipe) -> None:
+    """Refuse to go on from the work of another recipe."""
+    import dataclasses
+
+    done = json.loads((folder / "training.json").read_text())["recipe"]
+    wanted = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    changed = [key for key in wanted if done.get(key) != wanted[key] and key not in ("output", "start_from")]
+    if changed:
+        raise UserError(
+            f"{folder} was trained by another recipe (different: {', '.join(changed)}): "
+            "remove the folder, or give another --output"
+        )
+
+
+def evaluate(output: Path) -> None:
+    """Answers of every system to the held-out questions; the test split is looked at once per run, here."""
+    import torch
+
+    from dataset_builder.facts import EVALUATION_TYPES, balanced_subset, load_facts
+    from rnagpt import checkpoint
+    from rnagpt.evaluation.answers import write_answers
+    from rnagpt.evaluation.baselines import baseline_answers
+    from rnagpt.evaluation.controls import dinucleotide_shuffle, swap_partners
+    from rnagpt.evaluation.items import SHUFFLED, ItemWriter, evaluation_items
+    from rnagpt.features import encode_features
+
+    scored = [fact for fact in load_facts(split="test") if fact.rna_type in EVALUATION_TYPES]
+    held_out = balanced_subset(scored, TEST_RNAS_PER_TYPE, SEED)
+    items = evaluation_items(held_out, SEED, closed_per_rna=1)
+    sequences = {fact.rna_id: fact.sequence for fact in held_out}
+    partners = swap_partners(held_out, SEED)
+    import random
+
+    rng = random.Random(SEED)
+    shown = {
+        "true": {name: (name, sequence) for name, sequence in sequences.items()},
+        "swapped": {name: (partners[name], sequences[partners[name]]) for name in sequences},
+        "shuffled": {name: (name + SHUFFLED, dinucleotide_shuffle(s, rng)) for name, s in sequences.items()},
+        "none": dict.fromkeys(sequences),
+    }
+    with ItemWriter(output / "evaluation" / "items.jsonl") as writer:
+        for item in recorded_demo(items):
+            writer.write(item)
+        model, processor = checkpoint.load(output / "stage1")
+        if not all(writer.done("linear_probe", item) for item in items):
+            train_facts = load_facts(split="train")
+            features = encode_features(
+                model.model.rna_encoder,
+                processor.rna_tokenizer,
+                {fact.rna_id: fact.sequence for fact in [*train_facts, *held_out]},
+                model.config.rna_drop_token_ids,
+                model.config.rna_pool_size,
+            )
+            train_x, test_x = (
+                torch.stack([features[fact.rna_id].mean(0) for fact in facts]).numpy()
+                for facts in (train_facts, held_out)
+            )
+            for item in baseline_answers(train_facts, held_out, items, SEED, train_x, test_x):
+                writer.write(item)
+        # Before stage 2 the LLM is untouched: without soft tokens it is the plain LLM.
+        write_answers(model, processor, items, "llm_text", shown["true"], writer, as_text=True)
+        write_answers(model, processor, items, "stage1", shown["true"], writer)
+        del model
+        model, processor = checkpoint.load(output / "checkpoint")
+        write_answers(model, processor, items, "stage2", shown["true"], writer)
+        write_answers(model, processor, items, "stage2_swapped", shown["swapped"], writer)
+        write_answers(model, processor, items, "stage2_shuffled", shown["shuffled"], writer)
+        write_answers(model, processor, items, "stage2_no_rna", shown["none"], writer)
+
+
+def recorded_demo(items: list) -> list:
+    """The shipped demo's answers to the same questions, as recorded when it was trained."""
+    from rnagpt.evaluation.items import from_line
+
+    path = Path(str(resources.files("rnagpt"))) / "assets" / "demo" / "items.jsonl.gz"
+    if not path.is_file():
+        return []
+    asked = {item.key for item in items}
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        return [item for item in map(from_line, file) if item.key in asked]
+
+
+def write_curves(output: Path) -> None:
+    """learning_curves.csv from both stages' curve.jsonl."""
+    rows = [
+        json.loads(line)
+        for stage in ("stage1", "stage2")
+        for line in (output / stage / "curve.jsonl").read_text().splitlines()
+    ]
+    names = ["stage", "step", "seconds", "loss", "eval_true_loss", "eval_swapped_loss"]
+    part = output / "learning_curves.csv.part"
+    with part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    part.replace(output / "learning_curves.csv")
+
+
+def write_report(output: Path) -> None:
+    from rnagpt.evaluation.command import read_run_facts, write_summary
+    from rnagpt.evaluation.curves import read_learning_curves
+    from rnagpt.evaluation.report import summarise
+    from rnagpt.evaluation.report import write_report as write_html
+
+    note(output, "Machine", machine_facts())
+    summary = summarise(output / "evaluation" / "items.jsonl")
+    write_summary(output, summary)
+    write_html(output, summary, read_learning_curves(output), read_run_facts(output))
+
+
+def show(output: Path) -> int:
+    """The table, where the report is, and what to try next; no model is loaded."""
+    from rnagpt.evaluation.summary import print_table
+
+    print_table(json.loads((output / "evaluation" / "summary.json").read_text()))
+    print(f"\nreport:  {output / 'report.html'}")
+    print(f"talk:    rnagpt chat {output / 'checkpoint'} --fasta FILE")
+    return 0
+
+
+@contextmanager
+def step(output: Path, name: str, title: str):
+    """Announce a step and add its time and peak memory to run.json; yields True."""
+    print(f"\n{title}", file=sys.stderr, flush=True)
+    started = time.monotonic()
+    try:
+        yield True
+    finally:
+        seconds = time.monotonic() - started
+        facts = read_facts(output)
+        spent = facts.get("Seconds", {})
+        note(output, "Seconds", {**spent, name: round(spent.get(name, 0) + seconds, 1)})
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        before = facts.get("Memory", {}).get("peak (GiB)", 0)
+        note(output, "Memory", {"peak (GiB)": max(before, round(peak, 2))})
+
+
+def read_facts(output: Path) -> dict:
+    path = output / "run.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def note(output: Path, heading: str, values: dict) -> None:
+    """Set one heading of run.json, which the report shows."""
+    output.mkdir(parents=True, exist_ok=True)
+    part = output / "run.json.part"
+    part.write_text(json.dumps({**read_facts(output), heading: values}, indent=1) + "\n")
+    part.replace(output / "run.json")
+
+
+def machine_facts() -> dict:
+    """Versions and hardware, without any name of the machine."""
+    packages = {name: metadata.version(name) for name in ("torch", "transformers", "trl", "peft", "datasets")}
+    return {"python": platform.python_version(), "processor cores": os.cpu_count(), "seed": SEED, **packages}
+
+
+@contextmanager
+def only_one(output: Path):
+    """Hold OUTPUT/.lock while working: two runs in one folder would undo each other's work."""
+    import fcntl
+
+    output.mkdir(parents=True, exist_ok=True)
+    with open(output / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another run is working in {output}: wait for it, or give another --output") from None
+        yield

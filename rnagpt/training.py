@@ -1,0 +1,160 @@
+"""What training adds to TRL's SFTTrainer: a loss on answer positions only, the projector's own learning rate, a
+closed-form start of the projector, and a resume that passes over half-written checkpoints."""
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from transformers import TrainerCallback
+from trl import SFTTrainer
+
+from modeling_rnagpt import RnaGptForCausalLM
+from processing_rnagpt.collator import IGNORED
+
+# Every linear layer of the LLM's blocks, and none of the encoder's ("all-linear" would reach those too).
+LORA_TARGETS = r".*language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+
+
+class RnaGptTrainer(SFTTrainer):
+    """SFTTrainer for batches of `SharedPrefixCollator`.
+
+    Args:
+        projector_lr_scale: the projector's learning rate as a multiple of `args.learning_rate`.
+    """
+
+    def __init__(self, *args, projector_lr_scale: float = 1.0, **kwargs):
+        self.projector_lr_scale = projector_lr_scale
+        super().__init__(*args, **kwargs)
+        # The collator's weights sum to 1 in each batch, so accumulated batches are averaged, not summed.
+        self.model_accepts_loss_kwargs = False
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Weighted next-token loss; only positions that predict an answer token pass through the LM head."""
+        inputs = dict(inputs)
+        labels, weights = inputs.pop("labels")[:, 1:], inputs.pop("loss_weights")[:, 1:]  # (batch, seq - 1)
+        answers = labels != IGNORED
+        outputs = model(**inputs, logits_to_keep=F.pad(answers, (0, 1)), use_cache=False)
+        losses = F.cross_entropy(outputs.logits.float(), labels[answers], reduction="none")  # (answer tokens,)
+        loss = (losses * weights[answers]).sum()
+        return (loss, outputs) if return_outputs else loss
+
+    def create_optimizer(self, model=None):
+        optimizer = super().create_optimizer(model)
+        if self.projector_lr_scale != 1.0:
+            model = self.model if model is None else model
+            projector = {id(p) for name, p in model.named_parameters() if "projector" in name}
+            for group in list(optimizer.param_groups):
+                own = [p for p in group["params"] if id(p) in projector]
+                if own:
+                    group["params"] = [p for p in group["params"] if id(p) not in projector]
+                    optimizer.add_param_group(
+                        {**group, "params": own, "lr": self.args.learning_rate * self.projector_lr_scale}
+                    )
+        return optimizer
+
+
+def freeze_all_but_projector(model: RnaGptForCausalLM) -> None:
+    """Stage 1 trains the projector alone; its trainer checkpoints leave all frozen weights out."""
+    model.requires_grad_(False)
+    model.model.projector.requires_grad_(True)
+    model._keys_to_ignore_on_save = [name for name in model.state_dict() if "projector" not in name]
+
+
+@torch.no_grad()
+def ridge_start(
+    model: RnaGptForCausalLM,
+    features: Mapping[str, torch.Tensor],
+    annotation_ids: Mapping[str, list[int]],
+    gain: float,
+    penalty: float = 0.01,
+) -> float:
+    """Set the projector by ridge regression: an RNA's mean feature -> the mean embedding of its annotation's tokens.
+
+    A soft token then points, in the LLM's own embedding space, at the words that the annotation uses more than other
+    RNAs' annotations do. Each RNA's slots average to its prediction, because the projector is linear.
+
+    Args:
+        features: rna_id -> (slots, encoder hidden).
+        annotation_ids: rna_id -> LLM tokens of its annotation.
+        gain: norm of an average soft token as a multiple of an average token embedding's norm.
+        penalty: ridge penalty per RNA, for features of unit variance.
+
+    Returns:
+        The share of the variance of the mean embeddings that the features explain (R squared, on the same RNAs).
+    """
+    table = model.get_input_embeddings().weight.float().cpu()
+    names = list(features)
+    x = torch.stack([features[name].mean(0) for name in names]).double()  # (rnas, encoder hidden)
+    y = torch.stack([table[torch.tensor(annotation_ids[name])].mean(0) for name in names]).double()
+    x_mean, y_mean = x.mean(0), y.mean(0)
+    x_std = x.std(0).clamp(min=1e-6)
+    z, y = (x - x_mean) / x_std, y - y_mean
+    gram = z.T @ z + penalty * len(names) * torch.eye(z.shape[1], dtype=z.dtype)
+    weight = torch.linalg.solve(gram, z.T @ y)  # (encoder hidden, LLM hidden)
+    predicted = z @ weight
+    explained = float(1 - (y - predicted).square().sum() / y.square().sum())
+    scale = gain * table.norm(dim=-1).mean().double() / predicted.norm(dim=-1).mean()
+    weight = (weight / x_std[:, None]) * scale
+    projector = model.model.projector
+    projector.weight.copy_(weight.T.to(projector.weight.dtype))
+    projector.bias.copy_((-(x_mean @ weight)).to(projector.bias.dtype))
+    return explained
+
+
+def last_complete_checkpoint(work: Path) -> str | None:
+    """Newest trainer checkpoint in `work` that was written to the end; half-written ones are removed with a word."""
+    folders = sorted(work.glob("checkpoint-*"), key=lambda folder: int(folder.name.split("-")[1]), reverse=True)
+    for folder in folders:
+        try:
+            # The trainer writes its state last, so a readable state means that all before it is there.
+            json.loads((folder / "trainer_state.json").read_text())
+            for weights in folder.glob("*.safetensors"):
+                with safe_open(weights, "pt"):
+                    pass
+            torch.load(folder / "optimizer.pt", weights_only=True)
+            return str(folder)
+        except Exception as error:  # noqa: BLE001  whatever a torn file raises, the checkpoint is unusable
+            print(f"passing over {folder.name}, which was not written to its end ({type(error).__name__})")
+            shutil.rmtree(folder)
+    return None
+
+
+class CurveWriter(TrainerCallback):
+    """Keeps the learning curve as JSON lines {stage, step, seconds, loss | eval_..._loss}; resumed runs append."""
+
+    def __init__(self, path: Path, stage: str):
+        self.path, self.stage = path, stage
+
+    def on_train_begin(self, args, state, control, **kwargs):
+
+        rows = read_curve(self.path)
+        kept = [row for row in rows if row["step"] <= state.global_step]
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        self.started = time.monotonic() - (kept[-1]["seconds"] if kept else 0.0)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+
+        losses = {name: value for name, value in (logs or {}).items() if name == "loss" or name.endswith("_loss")}
+        losses.pop("train_loss", None)
+        if losses:
+            seconds = round(time.monotonic() - self.started, 1)
+            row = {"stage": self.stage, "step": state.global_step, "seconds": seconds}
+            with open(self.path, "a") as file:
+                file.write(json.dumps({**row, **losses}) + "\n")
+
+
+def read_curve(path: Path) -> list[dict]:
+    """Rows of a learning curve; a torn last line, from a kill in mid-write, is left out."""
+    rows = []
+    if path.is_file():
+        for line in path.read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
+    return rows
