@@ -57,12 +57,14 @@ def train(recipe: Recipe) -> Path:
     set_seed(recipe.seed)
     model, processor = checkpoint.build(**dataclasses.asdict(recipe.model))
     train_facts = load_facts(split="train")
+    visits = fact_rows.visits(train_facts, recipe.data.visits, recipe.data.type_balance, recipe.seed)
     scored = [fact for fact in load_facts(split="validation") if fact.rna_type in EVALUATION_TYPES]
     validation = balanced_subset(scored, recipe.data.validation_rnas // len(EVALUATION_TYPES), recipe.seed)
+    seen = train_facts if recipe.projector_start == "ridge" else [fact for fact, _ in visits]
     features = encode_features(
         model.model.rna_encoder,
         processor.rna_tokenizer,
-        {fact.rna_id: fact.sequence for fact in [*train_facts, *validation]},
+        {fact.rna_id: fact.sequence for fact in [*seen, *validation]},
         model.config.rna_drop_token_ids,
         model.config.rna_pool_size,
     )
@@ -76,7 +78,6 @@ def train(recipe: Recipe) -> Path:
         print(f"projector started by ridge regression: {explained:.0%} of the annotations' mean embedding explained")
 
     # data
-    visits = fact_rows.visits(train_facts, recipe.data.visits, recipe.data.type_balance, recipe.seed)
     if recipe.stage == "alignment":
         rows = [fact_rows.alignment_row(fact, visit) for fact, visit in visits]
         held_out = [fact_rows.alignment_row(fact, 0) for fact in validation]
@@ -108,7 +109,7 @@ def train(recipe: Recipe) -> Path:
             seed=recipe.seed,
             **{
                 "bf16": on_gpu,
-                "gradient_checkpointing": on_gpu,
+                "activation_checkpointing": on_gpu,
                 "dataloader_pin_memory": on_gpu,
                 "report_to": "none",
                 "save_total_limit": 2,

@@ -97,6 +97,7 @@ def fingerprint(model) -> str:
     """First 16 hex digits of a sha256 over a few of an LLM's tensors: tells an adapter's own LLM from another one."""
     digest = hashlib.sha256()
     for name, tensor in model.named_parameters():
+        name = name.replace(".base_layer.", ".")  # how PEFT names a layer it has wrapped
         if name.endswith(("layers.0.self_attn.q_proj.weight", "layers.0.mlp.down_proj.weight", "norm.weight")):
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -1,0 +1,120 @@
+"""The shared prefix against the naive form: the same losses and gradients from fewer tokens."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from processing_rnagpt.collator import IGNORED, EncodedPair, SharedPrefixCollator, lay_out, shared_prefix_length
+
+ROWS = [
+    {
+        "rna_id": "a",
+        "sequence": "ACGUACGUACGGGUUU",
+        "pairs": [
+            {"question": "What type of RNA is this?", "answer": "It is a transfer RNA (tRNA)."},
+            {"question": "Is this a ribosomal RNA?", "answer": "No."},
+            {"question": "What is it?", "answer": "It is not known."},
+        ],
+    },
+    {"rna_id": "b", "sequence": "GGGUUU", "pairs": [{"question": "", "answer": "This RNA is a microRNA (miRNA)."}]},
+]
+
+
+def loss_of(model, batch):
+    """The trainer's loss, written out over all positions."""
+    batch = dict(batch)
+    labels, weights = batch.pop("labels"), batch.pop("loss_weights")
+    logits = model(**batch).logits
+    losses = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="none")
+    return (losses * weights[:, 1:].flatten()).sum()
+
+
+@pytest.mark.parametrize("template", ["default", "paper"])
+@pytest.mark.parametrize("loss_per", ["question", "token"])
+def test_shared_prefix_equals_separate_sequences(tiny_model, template, loss_per):
+    results = []
+    for share in (True, False):
+        model = copy.deepcopy(tiny_model[0]).double()
+        collator = SharedPrefixCollator(
+            tiny_model[1], share_prefix=share, chat_template=template, loss_per=loss_per
+        )
+        batch = collator(ROWS)
+        batch["attention_mask"] = batch["attention_mask"].double()
+        loss = loss_of(model, batch)
+        loss.backward()
+        results.append((loss, model.model.projector.weight.grad, model.lm_head.weight.grad, batch["input_ids"].numel()))
+    (shared, *shared_grads, n_shared), (separate, *separate_grads, n_separate) = results
+    assert abs(shared - separate) < 1e-7
+    for one, other in zip(shared_grads, separate_grads, strict=True):
+        assert (one - other).abs().max() <= 1e-6 * other.abs().max()
+    assert n_shared < n_separate
+
+
+def test_loss_is_the_models_own_mean_over_pairs(tiny_model):
+    """Against plain forward calls with labels, one conversation at a time, no collator."""
+    model, processor = tiny_model
+    losses = []
+    for row in ROWS:
+        for pair in row["pairs"]:
+            content = [{"type": "rna", "rna": row["sequence"]}, {"type": "text", "text": pair["question"]}]
+            user = [{"role": "user", "content": content}]
+            prompt = processor(user)
+            whole = processor.apply_chat_template(
+                [*user, {"role": "assistant", "content": pair["answer"]}], tokenize=True, return_dict=True,
+                processor_kwargs={"return_tensors": "pt"},
+            )
+            labels = whole["input_ids"].clone()
+            labels[:, : prompt["input_ids"].shape[1]] = IGNORED
+            labels[:, -1] = IGNORED  # the line break after the stop token
+            losses.append(model(**whole, labels=labels).loss)
+    batch = SharedPrefixCollator(processor)(ROWS)
+    assert abs(loss_of(model, batch) - torch.stack(losses).mean()) < 1e-5
+
+
+def test_cached_features_give_the_same_loss(tiny_model):
+    from rnagpt.features import encode_features
+
+    model, processor = tiny_model
+    features = encode_features(
+        model.model.rna_encoder, processor.rna_tokenizer, {row["rna_id"]: row["sequence"] for row in ROWS}, [0, 2], 1
+    )
+    live = loss_of(model, SharedPrefixCollator(processor)(ROWS))
+    cached = loss_of(model, SharedPrefixCollator(processor, features)(ROWS))
+    assert abs(live - cached) < 1e-5
+
+
+def test_only_answers_are_learned_and_end_with_the_stop_token(tiny_model):
+    _, processor = tiny_model
+    batch = SharedPrefixCollator(processor)(ROWS)
+    learned = batch["labels"][0][batch["labels"][0] != IGNORED].tolist()
+    text = processor.tokenizer.decode(learned)
+    assert text == "It is a transfer RNA (tRNA).<|im_end|>No.<|im_end|>It is not known.<|im_end|>"
+    assert abs(batch["loss_weights"].sum() - 1) < 1e-6
+
+
+def test_layout_of_a_toy():
+    pairs = [EncodedPair([1, 2, 3, 10, 11], 4), EncodedPair([1, 2, 4, 12], 3)]
+    assert shared_prefix_length(pairs) == 2
+    out = lay_out(pairs, 2)
+    assert out["input_ids"] == [1, 2, 3, 10, 11, 4, 12]
+    assert out["position_ids"] == [0, 1, 2, 3, 4, 2, 3]
+    assert out["block"] == [0, 0, 1, 1, 1, 2, 2]
+    assert out["labels"] == [IGNORED, IGNORED, IGNORED, IGNORED, 11, IGNORED, 12]
+
+
+def test_pairs_that_share_the_whole_question_still_predict_apart():
+    """Two answers to one question: the position that predicts their first tokens must not be shared."""
+    pairs = [EncodedPair([1, 2, 3, 10], 3), EncodedPair([1, 2, 3, 20], 3)]
+    out = lay_out(pairs, shared_prefix_length(pairs))
+    assert out["input_ids"] == [1, 2, 3, 10, 3, 20]
+    assert out["labels"] == [IGNORED, IGNORED, IGNORED, 10, IGNORED, 20]
+
+
+def test_a_template_without_stop_token_is_refused(tiny_model):
+    collator = SharedPrefixCollator(
+        tiny_model[1], chat_template="{% for m in messages %}{{ '<|im_start|>' + m['content'] }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>' }}{% endif %}"
+    )
+    with pytest.raises(ValueError, match="stop token"):
+        collator(ROWS)

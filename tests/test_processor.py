@@ -1,0 +1,90 @@
+"""The processor: what it expands, normalises and refuses; the RNA tokenizer against the rna-fm package."""
+
+import pytest
+import torch
+
+from processing_rnagpt.processing_rnagpt import RNA_TOKEN, normalize_rna
+
+
+def test_rna_tokenizer_gives_rna_fms_ids():
+    import fm
+
+    from processing_rnagpt.rna_tokenizer import build_rna_tokenizer
+
+    alphabet = fm.data.Alphabet.from_architecture("roberta_large", theme="rna")
+    converter = alphabet.get_batch_converter()
+    sequences = ["ACGU", "GGCUAGCUCAAUCGGUAGAGCGUGAGACUCUUAAUCUC", "ACGURYKMSWBDHVN"]
+    _, _, expected = converter([(str(i), s) for i, s in enumerate(sequences)])
+    got = build_rna_tokenizer()(sequences, padding=True, return_tensors="pt")["input_ids"]
+    assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("acgt", "ACGU"), (" AC GU\n", "ACGU"), ("AC-G.U", "ACGU"), ("NRY", "NRY")],
+)
+def test_normalisation(given, expected):
+    assert normalize_rna(given) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("", "empty"),
+        (" -- ", "empty"),
+        ("ACGE", r"'E' at position 4 .*protein"),
+        ("AC1", "'1' at position 3"),
+        ("ACß", "'ß' at position 3"),
+        (None, "got NoneType"),
+    ],
+)
+def test_what_is_no_rna_is_named_with_its_position(given, message):
+    with pytest.raises(ValueError, match=message):
+        normalize_rna(given)
+
+
+def test_one_placeholder_per_kept_encoder_token(tiny_model):
+    _, processor = tiny_model
+    batch = processor(f"<RNA>{RNA_TOKEN}</RNA> and {RNA_TOKEN}", rna=["ACGU", "acgtacgt"])
+    assert (batch["input_ids"] == processor.rna_token_id).sum() == 4 + 8
+    assert batch["rna_input_ids"].shape == (1, 2, 10)
+    assert batch["rna_attention_mask"].sum(-1).tolist() == [[6, 10]]
+
+
+def test_messages_and_strings_give_the_same_tokens(tiny_model):
+    _, processor = tiny_model
+    parts = [{"role": "user", "content": [{"type": "rna", "rna": "ACGU"}, {"type": "text", "text": "Type?"}]}]
+    text = processor.apply_chat_template(parts, add_generation_prompt=True)
+    assert text == "<|im_start|>user\n<RNA><RNAHere></RNA>\nType?<|im_end|>\n<|im_start|>assistant\n"
+    assert torch.equal(processor(parts)["input_ids"], processor(text, rna="ACGU")["input_ids"])
+
+
+def test_counts_that_disagree_are_refused_with_both_numbers(tiny_model):
+    _, processor = tiny_model
+    with pytest.raises(ValueError, match=r"2 <RNAHere>, but 1 RNAs"):
+        processor(f"{RNA_TOKEN} {RNA_TOKEN}", rna="ACGU")
+    with pytest.raises(ValueError, match=r"0 <RNAHere>, but 1 RNAs"):
+        processor("no place", rna="ACGU")
+    with pytest.raises(ValueError, match="2 texts need 2 entries"):
+        processor(["a", "b"], rna=["ACGU"])
+
+
+def test_an_rna_over_the_limit_is_refused_with_both_numbers(tiny_model):
+    _, processor = tiny_model
+    limit = processor.max_nucleotides
+    assert processor(RNA_TOKEN, rna="A" * limit)["rna_input_ids"].shape[-1] == limit + 2
+    with pytest.raises(ValueError, match=f"{limit + 1} nt, more than the {limit} nt"):
+        processor(RNA_TOKEN, rna="A" * (limit + 1))
+
+
+def test_processor_survives_saving(tiny_model, tmp_path):
+    from processing_rnagpt import RnaGptProcessor
+
+    _, processor = tiny_model
+    processor.save_pretrained(tmp_path)
+    again = RnaGptProcessor.from_pretrained(tmp_path)
+    messages = [{"role": "user", "content": [{"type": "rna", "rna": "ACGUACGU"}, {"type": "text", "text": "?"}]}]
+    for name, tensor in processor(messages).items():
+        assert torch.equal(tensor, again(messages)[name]), name
+    assert again.chat_template == processor.chat_template
+    assert again.rna_pool_size == processor.rna_pool_size

@@ -1,0 +1,209 @@
+"""Both stages on a tiny model: what trains, what stays frozen bit for bit, and that a killed run ends the same."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from rnagpt.errors import UserError
+from rnagpt.recipe import load_recipe
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def tiny_parts(tiny_model, tmp_path_factory):
+    """Folders of a tiny LLM and of a tiny encoder that reads the facts table's longest RNA (1,024 nt)."""
+    from transformers import EsmConfig, EsmModel, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny_parts")
+    model, processor = tiny_model
+    llm = LlamaForCausalLM(model.config.text_config)
+    llm.model.load_state_dict(model.model.language_model.state_dict())
+    llm.lm_head.load_state_dict(model.lm_head.state_dict())
+    llm.save_pretrained(folder / "llm")
+    processor.tokenizer.chat_template = processor.chat_template["default"]
+    processor.tokenizer.save_pretrained(folder / "llm")
+    config = EsmConfig(**{**model.config.rna_config.to_dict(), "max_position_embeddings": 1028})
+    torch.manual_seed(0)
+    EsmModel(config, add_pooling_layer=False).save_pretrained(folder / "encoder")
+    return folder
+
+
+def recipe(tiny_parts, output, stage="alignment", **changes):
+    content = {
+        "stage": stage,
+        "output": str(output),
+        "model": {"llm": str(tiny_parts / "llm"), "encoder": str(tiny_parts / "encoder"), "rna_pool_size": 8,
+                  "template": "chatml"},
+        "data": {"visits": 24, "validation_rnas": 8},
+        "sft": {"per_device_train_batch_size": 4, "num_train_epochs": 1, "learning_rate": 1e-2, "logging_steps": 2,
+                "save_steps": 2, "eval_strategy": "steps", "eval_steps": 3},
+    }
+    if stage == "instruction":
+        content["lora"] = {"r": 2, "lora_alpha": 4}
+    return content | changes
+
+
+def train(content, path):
+    import train_sft
+
+    path.write_text(yaml.safe_dump(content))
+    return train_sft.train(load_recipe(path))
+
+
+def test_stage_1_changes_the_projector_and_nothing_else(tiny_parts, tmp_path, monkeypatch):
+    from rnagpt import checkpoint, training
+
+    states = {}
+
+    class Watched(training.RnaGptTrainer):
+        def train(self, *args, **kwargs):
+            states["before"] = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+            result = super().train(*args, **kwargs)
+            states["after"] = self.model.state_dict()
+            return result
+
+    monkeypatch.setattr(training, "RnaGptTrainer", Watched)
+    output = train(recipe(tiny_parts, tmp_path / "stage1"), tmp_path / "recipe.yaml")
+    changed = {name for name in states["before"] if not torch.equal(states["before"][name], states["after"][name])}
+    assert changed == {"model.projector.weight", "model.projector.bias"}
+    model, _ = checkpoint.load(output)
+    assert torch.equal(model.model.projector.weight, states["after"]["model.projector.weight"])
+    assert sorted(path.name for path in output.iterdir()) == [
+        "curve.jsonl", "parts.json", "projector.safetensors", "training.json",
+    ]
+    assert not (tmp_path / "stage1.work").exists()
+    curve = [json.loads(line) for line in (output / "curve.jsonl").read_text().splitlines()]
+    assert {"loss", "eval_true_loss", "eval_swapped_loss"} <= {name for row in curve for name in row}
+
+
+def test_stage_2_changes_projector_and_adapter_and_reloads_merged(tiny_parts, tmp_path, monkeypatch):
+    from rnagpt import checkpoint, training
+
+    kept = {}
+
+    class Watched(training.RnaGptTrainer):
+        def train(self, *args, **kwargs):
+            before = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+            result = super().train(*args, **kwargs)
+            after = self.model.state_dict()
+            kept["changed"] = {name for name in before if not torch.equal(before[name], after[name])}
+            kept["model"] = self.model
+            return result
+
+    first = train(recipe(tiny_parts, tmp_path / "stage1"), tmp_path / "recipe1.yaml")
+    monkeypatch.setattr(training, "RnaGptTrainer", Watched)
+    content = recipe(tiny_parts, tmp_path / "stage2", "instruction", start_from=str(first), projector_lr_scale=2.0)
+    output = train(content, tmp_path / "recipe2.yaml")
+    assert kept["changed"] and all(
+        "lora_" in name or "projector.modules_to_save" in name for name in kept["changed"]
+    )
+    assert any("lora_A" in name for name in kept["changed"])
+    model, processor = checkpoint.load(output)
+    messages = [{"role": "user", "content": [{"type": "rna", "rna": "ACGU" * 8}, {"type": "text", "text": "Type?"}]}]
+    batch = processor(messages)
+    with torch.no_grad():
+        merged, trained = model(**batch).logits, kept["model"].eval()(**batch).logits
+    assert (merged - trained).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("stage", ["alignment", "instruction"])
+def test_killed_training_ends_with_the_weights_of_an_unbroken_run(tiny_parts, tmp_path, stage):
+    content = recipe(tiny_parts, tmp_path / "unbroken", stage)
+    content["sft"]["save_steps"] = 1
+    whole = train(content, tmp_path / "whole.yaml")
+    content["output"] = str(tmp_path / "broken")
+    path = tmp_path / "broken.yaml"
+    path.write_text(yaml.safe_dump(content))
+    command = [sys.executable, str(ROOT / "train_sft.py"), "--config", str(path)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "broken.work").glob("checkpoint-*/trainer_state.json")):
+        assert process.poll() is None and time.monotonic() < deadline, "the run ended before it could be killed"
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "broken").exists()
+    # a half-written checkpoint, as a kill in mid-save leaves it, must not stop the resumed run
+    torn = tmp_path / "broken.work" / "checkpoint-99"
+    torn.mkdir()
+    (torn / "trainer_state.json").write_text('{"global_step": 9')
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-1500:]
+    assert "passing over checkpoint-99" in done.stdout
+    name = "projector.safetensors" if stage == "alignment" else "adapter_model.safetensors"
+    assert (tmp_path / "broken" / name).read_bytes() == (whole / name).read_bytes()
+    steps = [json.loads(line) for line in (tmp_path / "broken" / "curve.jsonl").read_text().splitlines()]
+    logged = [row["step"] for row in steps if "loss" in row]
+    assert logged == sorted(set(logged)), "a step was logged twice"
+
+
+def test_ridge_start_puts_mean_features_onto_mean_annotation_embeddings(tiny_model):
+    """Against scikit-learn's ridge regression on the same standardised features."""
+    import copy
+
+    import numpy as np
+    from sklearn.linear_model import Ridge
+
+    from rnagpt.training import ridge_start
+
+    model = copy.deepcopy(tiny_model[0])
+    rng = np.random.default_rng(0)
+    features = {str(i): torch.tensor(rng.normal(size=(3, 32)) * 2 + 1, dtype=torch.float32) for i in range(60)}
+    ids = {name: rng.integers(0, 200, 7).tolist() for name in features}
+    ridge_start(model, features, ids, gain=1.0, penalty=0.01)
+    table = model.get_input_embeddings().weight.detach().double().numpy()
+    x = np.stack([f.mean(0).double().numpy() for f in features.values()])
+    y = np.stack([table[ids[name]].mean(0) for name in features])
+    z = (x - x.mean(0)) / x.std(0, ddof=1)
+    expected = Ridge(alpha=0.01 * 60, fit_intercept=False).fit(z, y - y.mean(0)).predict(z)
+    got = model.model.projector(torch.tensor(x, dtype=torch.float32)).detach().numpy()
+    scale = np.linalg.norm(got) / np.linalg.norm(expected)
+    assert np.abs(got - expected * scale).max() < 1e-4 * np.abs(got).max()
+    norms = np.linalg.norm(table, axis=1).mean()
+    assert np.linalg.norm(got, axis=1).mean() == pytest.approx(norms, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stages": "both"}, "unknown key 'stages'"),
+        ({"stage": "pretraining"}, "stage must be one of alignment, instruction"),
+        ({"data": {"visits": "many"}}, "key 'data': key 'visits' must be int, got 'many'"),
+        ({"data": {"visits": 0}}, "data.visits must be at least 1"),
+        ({"data": {}}, "key 'visits' is missing"),
+        ({"lora": {"r": 8}}, "lora is for the instruction stage"),
+        ({"model": {"llm": "x", "encoder": "y", "pool": 2}}, "key 'model': unknown key 'pool'"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_with_the_keys_name(tiny_parts, tmp_path, change, message):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe(tiny_parts, tmp_path) | change))
+    with pytest.raises(UserError, match=message):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*_stage?.yaml")), ids=lambda path: path.name)
+def test_every_shipped_recipe_is_valid(path):
+    assert load_recipe(path).stage == ("alignment" if "stage1" in path.name else "instruction")
+
+
+def test_visits_show_every_rna_of_a_type_before_any_again():
+    from dataset_builder.facts import load_facts
+    from rnagpt.fact_rows import visits
+
+    facts = load_facts(split="train")
+    drawn = visits(facts, 3000, 0.3, seed=1)
+    assert drawn == visits(list(reversed(facts)), 3000, 0.3, seed=1)
+    for rna_type in {fact.rna_type for fact in facts}:
+        times = [visit for fact, visit in drawn if fact.rna_type == rna_type]
+        names = [fact.rna_id for fact, visit in drawn if fact.rna_type == rna_type and visit == 0]
+        assert times == sorted(times) and len(names) == len(set(names))
