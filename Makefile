@@ -75,8 +75,10 @@ test-all: lint  ## lint and every test
 quickstart: setup  ## train a small RNA-GPT here, evaluate it, ask it a question
 	@$(BIN)/rnagpt quickstart
 
-demo: setup  ## train again the demo checkpoint that ships with the package
-	@$(BIN)/rnagpt quickstart --recipe recipes/demo.yaml
+demo: setup  ## train again the encoder and the demo checkpoint that ship with the package (under an hour)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m rnagpt.encoder_pretraining recipes/demo_encoder.yaml
+	@$(BIN)/rnagpt quickstart --recipes demo
+	@$(BIN)/python -m rnagpt.demo runs/demo
 
 facts: setup  ## build the table of RNA facts again from its sources
 	@$(BIN)/python -m dataset_builder.build_facts

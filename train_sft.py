@@ -134,7 +134,7 @@ def train(recipe: Recipe) -> Path:
     trainer.train(resume_from_checkpoint=training.last_complete_checkpoint(work))
 
     # save
-    checkpoint.save_parts(trainer.model, output, dataclasses.asdict(recipe.model))
+    checkpoint.save_parts(trainer.model, output, dataclasses.asdict(recipe.model), recipe.save_dtype)
     shutil.copy(work / "curve.jsonl", output / "curve.jsonl")
     facts_of_run = {"recipe": dataclasses.asdict(recipe), "seconds": round(time.monotonic() - started, 1)}
     (output / "training.json").write_text(json.dumps(facts_of_run, indent=1) + "\n")

@@ -24,6 +24,7 @@ from rnagpt.registration import RnaGptForCausalLM, RnaGptProcessor
 
 PARTS = "parts.json"
 PROJECTOR = "projector.safetensors"
+ADAPTER = "adapter_model.safetensors"  # PEFT's name
 PACKAGED_ENCODER = "packaged"
 
 
@@ -126,12 +127,13 @@ def save(model: RnaGptForCausalLM, processor: RnaGptProcessor, folder: Path) -> 
         processor.save_pretrained(part)
 
 
-def save_parts(model, folder: Path, recipe_model: dict) -> None:
+def save_parts(model, folder: Path, recipe_model: dict, dtype: str = "float32") -> None:
     """Write what training changed, and what is needed to join it to its LLM and encoder again.
 
     Args:
         model: an `RnaGptForCausalLM` (its projector is written) or a `PeftModel` of one (its adapter is written).
         recipe_model: the arguments of `build`.
+        dtype: of the written tensors; "float16" halves what ships.
     """
     adapted = isinstance(model, PeftModel)
     base = model.get_base_model() if adapted else model
@@ -140,9 +142,11 @@ def save_parts(model, folder: Path, recipe_model: dict) -> None:
         if adapted:
             model.save_pretrained(part)
             (part / "README.md").unlink(missing_ok=True)
+            name, state = ADAPTER, load_file(part / ADAPTER)
         else:
-            state = {name: tensor.contiguous() for name, tensor in base.model.projector.state_dict().items()}
-            save_file(state, part / PROJECTOR)
+            name, state = PROJECTOR, base.model.projector.state_dict()
+        state = {key: tensor.to(getattr(torch, dtype)).contiguous() for key, tensor in state.items()}
+        save_file(state, part / name, metadata={"format": "pt"})
         parts = {"build": recipe_model, "llm_fingerprint": fingerprint(base.model.language_model)}
         (part / PARTS).write_text(json.dumps(parts, indent=1) + "\n")
 

@@ -46,6 +46,7 @@ class Recipe:
     start_from: folder of parts that the projector comes from (the earlier stage's output).
     projector_start: "random", or "ridge" (closed-form; alignment stage only).
     projector_lr_scale: the projector's learning rate as a multiple of `sft.learning_rate`.
+    save_dtype: dtype of what is written, "float32" or "float16".
     lora: arguments of `peft.LoraConfig` (r, lora_alpha, ...), instruction stage only.
     sft: arguments of `trl.SFTConfig`.
     """
@@ -62,6 +63,7 @@ class Recipe:
     projector_lr_scale: float = 1.0
     share_prefix: bool = True
     loss_per: str = "question"
+    save_dtype: str = "float32"
     lora: dict = field(default_factory=dict)
 
     def __post_init__(self):
@@ -69,6 +71,7 @@ class Recipe:
             "stage": ("alignment", "instruction"),
             "projector_start": ("random", "ridge"),
             "loss_per": ("question", "token"),
+            "save_dtype": ("float32", "float16"),
         }
         for key, allowed in choices.items():
             if getattr(self, key) not in allowed:

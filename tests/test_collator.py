@@ -44,7 +44,8 @@ def test_shared_prefix_equals_separate_sequences(tiny_model, template, loss_per)
         batch["attention_mask"] = batch["attention_mask"].double()
         loss = loss_of(model, batch)
         loss.backward()
-        results.append((loss, model.model.projector.weight.grad, model.lm_head.weight.grad, batch["input_ids"].numel()))
+        grads = (model.model.projector.weight.grad, model.lm_head.weight.grad)
+        results.append((loss, *grads, batch["input_ids"].numel()))
     (shared, *shared_grads, n_shared), (separate, *separate_grads, n_separate) = results
     assert abs(shared - separate) < 1e-7
     for one, other in zip(shared_grads, separate_grads, strict=True):
@@ -113,8 +114,10 @@ def test_pairs_that_share_the_whole_question_still_predict_apart():
 
 
 def test_a_template_without_stop_token_is_refused(tiny_model):
-    collator = SharedPrefixCollator(
-        tiny_model[1], chat_template="{% for m in messages %}{{ '<|im_start|>' + m['content'] }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>' }}{% endif %}"
+    template = (
+        "{% for m in messages %}{{ '<|im_start|>' + m['content'] }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>' }}{% endif %}"
     )
+    collator = SharedPrefixCollator(tiny_model[1], chat_template=template)
     with pytest.raises(ValueError, match="stop token"):
         collator(ROWS)

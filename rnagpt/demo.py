@@ -1,0 +1,60 @@
+"""Packs a finished `rnagpt quickstart --recipes demo` run as the demo that ships inside the package.
+
+    python -m rnagpt.demo runs/demo
+
+Reads RUN_DIR/stage2 (parts), its curve and RUN_DIR/evaluation/items.jsonl; writes rnagpt/assets/demo: the parts and,
+as items.jsonl.gz, the demo's own recorded answers to the held-out questions with the true and with another type's RNA,
+so that every quick start can set itself beside them without running the demo again.
+"""
+
+import argparse
+import gzip
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from rnagpt.errors import UserError
+
+RECORDED = {"stage2": "demo", "stage2_swapped": "demo_swapped"}
+LIMIT = 12_000_000  # bytes of encoder, projector and adapter together
+
+
+def pack(run_dir: Path, assets: Path) -> Path:
+    """Copy the parts and the recorded answers; the demo is there complete or not at all."""
+    from rnagpt.checkpoint import replacing
+    from rnagpt.evaluation.items import read_items, to_line
+
+    if not (run_dir / "report.html").is_file():
+        raise UserError(f"{run_dir} holds no finished run: rnagpt quickstart --recipes demo --output {run_dir}")
+    items = read_items(run_dir / "evaluation" / "items.jsonl")
+    recorded = [replace(item, system=RECORDED[item.system]) for item in items if item.system in RECORDED]
+    with replacing(assets / "demo") as part:
+        shutil.copytree(run_dir / "stage2", part)
+        # mtime=0 and no name: the same answers give the same bytes.
+        with open(part / "items.jsonl.gz", "wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as file:
+            file.write("".join(map(to_line, recorded)).encode())
+        size = sum(path.stat().st_size for path in [*assets.rglob("*.safetensors")] if "demo/" not in str(path))
+        size += sum(path.stat().st_size for path in part.glob("*.safetensors"))
+        if size > LIMIT:
+            raise UserError(f"encoder, projector and adapter take {size:,} bytes; at most {LIMIT:,} may ship")
+    print(f"wrote {assets / 'demo'}: {size:,} bytes with the encoder, {len(recorded)} recorded answers")
+    return assets / "demo"
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("run_dir", type=Path, help="folder of the finished run, e.g. runs/demo")
+    args = parser.parse_args(argv)
+    from rnagpt.checkpoint import assets
+
+    try:
+        pack(args.run_dir, assets())
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
