@@ -1,0 +1,96 @@
+"""The quick start's whole path on a tiny model: train, merge, evaluate, report; then again, in no time."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+from test_training import recipe, tiny_parts  # noqa: F401  a fixture
+
+from rnagpt import quickstart
+from rnagpt.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_parts, tmp_path_factory):  # noqa: F811
+    """A finished run of two RNAs per type and its two recipes."""
+    folder = tmp_path_factory.mktemp("quickstart")
+    paths = []
+    for n, stage in enumerate(("alignment", "instruction"), start=1):
+        paths.append(folder / f"tiny_stage{n}.yaml")
+        paths[-1].write_text(yaml.safe_dump(recipe(tiny_parts, folder / f"unused{n}", stage)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quickstart, "TEST_RNAS_PER_TYPE", 2)
+        quickstart.work(folder / "run", *paths)
+    return folder / "run", paths
+
+
+def test_every_system_answers_every_held_out_question(finished):
+    from dataset_builder.facts import load_facts
+    from rnagpt.evaluation.items import read_items
+
+    run, _ = finished
+    items = read_items(run / "evaluation" / "items.jsonl")
+    by_system = {}
+    for item in items:
+        by_system.setdefault(item.system, {})[item.key] = item
+    asked = by_system["stage2"].keys()
+    expected = {"majority", "nearest_train", "length_only", "kmer_length", "linear_probe", "llm_text", "stage1",
+                "stage2", "stage2_swapped", "stage2_shuffled", "stage2_no_rna"}
+    assert expected <= by_system.keys()
+    for system in expected:
+        assert by_system[system].keys() == asked, system
+    test_ids = {fact.rna_id for fact in load_facts(split="test")}
+    assert {item.rna_id for item in items} <= test_ids
+    swapped = by_system["stage2_swapped"].values()
+    assert all(item.shown_rna_id in test_ids and item.shown_rna_id != item.rna_id for item in swapped)
+    assert all(item.shown_rna_id is None for item in by_system["stage2_no_rna"].values())
+
+
+def test_it_leaves_a_report_curves_and_a_whole_checkpoint(finished):
+    from rnagpt import checkpoint
+
+    run, _ = finished
+    assert "Stage 2" in (run / "report.html").read_text()
+    curves = (run / "learning_curves.csv").read_text().splitlines()
+    assert curves[0].startswith("stage,step,seconds,loss") and len(curves) > 8
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["Memory"]["peak (GiB)"] > 0 and {"stage 1", "stage 2", "evaluation"} <= facts["Seconds"].keys()
+    model, processor = checkpoint.load(run / "checkpoint")
+    assert model.config.rna_pool_size == processor.rna_pool_size == 8
+
+
+def test_a_finished_run_is_shown_without_loading_a_model(finished):
+    run, _ = finished
+    code = (
+        "import sys; from rnagpt.cli import main\n"
+        f"code = main(['quickstart', '--output', {str(run)!r}])\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
+        "sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Stage 2" in done.stdout and "report.html" in done.stdout
+
+
+def test_work_of_another_recipe_is_refused_by_the_keys_name(finished, tmp_path):
+    run, paths = finished
+    changed = yaml.safe_load(paths[1].read_text()) | {"seed": 7}
+    other = tmp_path / "other_stage2.yaml"
+    other.write_text(yaml.safe_dump(changed))
+    with pytest.raises(UserError, match="another recipe .different: seed."):
+        quickstart.work(run, paths[0], other)
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    with quickstart.only_one(tmp_path), pytest.raises(UserError, match="another run is working"):
+        with quickstart.only_one(tmp_path):
+            pass
+
+
+def test_an_unknown_recipe_name_is_a_users_mistake(capsys):
+    from rnagpt.cli import main
+
+    assert main(["quickstart", "--recipes", "nothing"]) == 2
+    assert "no recipe nothing_stage1.yaml" in capsys.readouterr().err
