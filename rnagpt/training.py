@@ -73,32 +73,36 @@ def ridge_start(
     gain: float,
     penalty: float = 0.01,
 ) -> float:
-    """Set the projector by ridge regression: an RNA's mean feature -> the mean embedding of its annotation's tokens.
+    """Set the projector by ridge regression: each slot's feature -> the mean embedding of its RNA's annotation.
 
     A soft token then points, in the LLM's own embedding space, at the words that the annotation uses more than other
-    RNAs' annotations do. Each RNA's slots average to its prediction, because the projector is linear.
+    RNAs' annotations do. Fitted slot by slot (each RNA weighs the same), so that what varies along one RNA, which says
+    nothing of the whole, is suppressed.
 
     Args:
         features: rna_id -> (slots, encoder hidden).
         annotation_ids: rna_id -> LLM tokens of its annotation.
         gain: norm of an average soft token as a multiple of an average token embedding's norm.
-        penalty: ridge penalty per RNA, for features of unit variance.
+        penalty: ridge penalty, as a share of a feature's variance.
 
     Returns:
-        The share of the variance of the mean embeddings that the features explain (R squared, on the same RNAs).
+        The share of the variance of the mean embeddings that single slots explain (R squared, on the same RNAs).
     """
     table = model.get_input_embeddings().weight.float().cpu()
     names = list(features)
-    x = torch.stack([features[name].mean(0) for name in names]).double()  # (rnas, encoder hidden)
+    slots = torch.tensor([len(features[name]) for name in names])
+    x = torch.cat([features[name] for name in names]).double()  # (slots of all RNAs, encoder hidden)
     y = torch.stack([table[torch.tensor(annotation_ids[name])].mean(0) for name in names]).double()
-    x_mean, y_mean = x.mean(0), y.mean(0)
-    x_std = x.std(0).clamp(min=1e-6)
-    z, y = (x - x_mean) / x_std, y - y_mean
-    gram = z.T @ z + penalty * len(names) * torch.eye(z.shape[1], dtype=z.dtype)
-    weight = torch.linalg.solve(gram, z.T @ y)  # (encoder hidden, LLM hidden)
+    y = (y - y.mean(0)).repeat_interleave(slots, dim=0)
+    share = (1.0 / slots.double()).repeat_interleave(slots)[:, None] / len(names)  # sums to 1
+    x_mean = (share * x).sum(0)
+    x_std = (share * (x - x_mean).square()).sum(0).sqrt().clamp(min=1e-6)
+    z = (x - x_mean) / x_std
+    gram = z.T @ (share * z) + penalty * torch.eye(z.shape[1], dtype=z.dtype)
+    weight = torch.linalg.solve(gram, z.T @ (share * y))  # (encoder hidden, LLM hidden)
     predicted = z @ weight
-    explained = float(1 - (y - predicted).square().sum() / y.square().sum())
-    scale = gain * table.norm(dim=-1).mean().double() / predicted.norm(dim=-1).mean()
+    explained = float(1 - (share * (y - predicted).square()).sum() / (share * y.square()).sum())
+    scale = gain * table.norm(dim=-1).mean().double() / (share * predicted.norm(dim=-1, keepdim=True)).sum()
     weight = (weight / x_std[:, None]) * scale
     projector = model.model.projector
     projector.weight.copy_(weight.T.to(projector.weight.dtype))
