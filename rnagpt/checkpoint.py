@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
 from modeling_rnagpt.modeling_rnagpt import encoder_arguments
 from processing_rnagpt.rna_tokenizer import build_rna_tokenizer
 from rnagpt.errors import UserError
-from rnagpt.language_model import fingerprint, load_llm
+from rnagpt.language_model import fingerprint, load_llm, reach_hub
 from rnagpt.registration import RnaGptForCausalLM, RnaGptProcessor
 
 PARTS = "parts.json"
@@ -47,8 +47,8 @@ def load_encoder(name: str):
     path = assets() / "encoder" if name == PACKAGED_ENCODER else name
     if Path(path).exists() and not (Path(path) / "config.json").is_file():
         raise UserError(f"{path} is no encoder: expected a folder with config.json, or a Hub id")
-    from transformers import AutoConfig
-
+    if not Path(path).exists():
+        reach_hub(str(path))
     config = AutoConfig.from_pretrained(path)
     encoder = AutoModel.from_pretrained(path, dtype=torch.float32, **encoder_arguments(config)).eval()
     if not (Path(path) / "tokenizer_config.json").is_file() and config.model_type == "esm":
@@ -99,7 +99,9 @@ def load(path: str | Path):
         return load_parts(folder)
     if not folder.exists() and len(folder.parts) != 2:
         raise UserError(f"no checkpoint at {path}: expected a folder written by RNA-GPT's training, or a Hub id")
-    if folder.exists():
+    if not folder.exists():
+        reach_hub(str(path))
+    else:
         config_file = folder / "config.json"
         try:
             model_type = json.loads(config_file.read_text()).get("model_type") if folder.is_dir() else None

@@ -46,10 +46,32 @@ def load_llm(name: str):
         return read_gguf(Path(path))
     if Path(path).exists() and not (Path(path) / "config.json").is_file():
         raise UserError(f"{path} is no LLM: expected a folder with config.json, a .gguf file or a Hub id")
+    if not Path(path).exists():
+        reach_hub(str(path))
     return (
         AutoModelForCausalLM.from_pretrained(path, dtype=dtype).eval(),
         AutoTokenizer.from_pretrained(path),
     )
+
+
+def reach_hub(repo_id: str) -> None:
+    """Ask the Hub once whether it has this repository, unless it is in the local cache: the libraries' own downloads
+    try an unreachable Hub for minutes before they say so.
+
+    Raises:
+        UserError: there is no such repository, or no access to it.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    try:
+        if not isinstance(try_to_load_from_cache(repo_id, "config.json"), str):
+            HfApi().model_info(repo_id, timeout=15)
+    except (HFValidationError, RepositoryNotFoundError):
+        raise UserError(
+            f"{repo_id} is neither a folder here nor a repository on the Hub that you can read: check the name, or "
+            "log in with `hf auth login`"
+        ) from None
 
 
 def embedded_llm() -> Path | str:
