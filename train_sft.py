@@ -113,7 +113,7 @@ def train(recipe: Recipe) -> Path:
                 "dataloader_pin_memory": on_gpu,
                 "report_to": "none",
                 "save_total_limit": 2,
-                "train_sampling_strategy": "group_by_length",
+                "train_sampling_strategy": "random",
                 **recipe.sft,
             },
             max_length=None,
