@@ -12,6 +12,10 @@ from rnagpt import quickstart
 from rnagpt.errors import UserError
 
 
+# the first test pays for the whole run
+pytestmark = pytest.mark.timeout(900)
+
+
 @pytest.fixture(scope="module")
 def finished(tiny_parts, tmp_path_factory):  # noqa: F811
     """A finished run of two RNAs per type and its two recipes."""

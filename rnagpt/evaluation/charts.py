@@ -90,6 +90,14 @@ def _bar_panel(axes, rows: Sequence[dict], places: Sequence[float], measure: str
     axes.tick_params(length=0)
 
 
+# column, colour, label; where the last two part, the model reads the RNA
+_VALIDATION_LOSSES = [
+    ("eval_loss", "control", "validation"),
+    ("eval_true_loss", "reference", "validation, true RNA"),
+    ("eval_swapped_loss", "control", "validation, another RNA"),
+]
+
+
 def learning_curves(rows: Sequence[dict], chance: float | None = None, narrow: bool = False) -> str:
     """One panel of loss per stage and one of validation accuracy; x is seconds where every row has them, else steps.
 
@@ -98,7 +106,8 @@ def learning_curves(rows: Sequence[dict], chance: float | None = None, narrow: b
     stages = list(dict.fromkeys(row["stage"] for row in rows))
     accuracies = sorted({name for row in rows for name in row if name.startswith("eval_") and "accuracy" in name})
     panels = [("loss", stage) for stage in stages if any(
-        "loss" in row or "eval_loss" in row for row in rows if row["stage"] == stage)]
+        "loss" in row or any(name in row for name, _, _ in _VALIDATION_LOSSES)
+        for row in rows if row["stage"] == stage)]
     panels += [("accuracy", "")] if accuracies else []
     if not panels:
         return ""
@@ -145,9 +154,10 @@ def _loss_panel(axes, rows: Sequence[dict], stage: str, timed: bool, divisor: fl
             reach = max(1, len(y) // 24)
             smooth = [sum(part) / len(part) for part in (y[max(0, i - reach):i + reach + 1] for i in range(len(y)))]
             axes.plot(x, smooth, color=_COLOURS["model"], linewidth=2.2, label="training")
-    x, y = _series(rows, "eval_loss", timed, divisor)
-    if x:
-        axes.plot(x, y, color=_COLOURS["control"], linewidth=1.6, marker="o", markersize=4, label="validation")
+    for name, colour, label in _VALIDATION_LOSSES:
+        x, y = _series(rows, name, timed, divisor)
+        if x:
+            axes.plot(x, y, color=_COLOURS[colour], linewidth=1.6, marker="o", markersize=4, label=label)
     axes.set_title(f"{topic_label(stage)}: loss", pad=10)
     axes.legend(loc="upper right")
 
