@@ -11,7 +11,6 @@ from test_training import recipe, tiny_parts  # noqa: F401  a fixture
 from rnagpt import quickstart
 from rnagpt.errors import UserError
 
-
 # the first test pays for the whole run
 pytestmark = pytest.mark.timeout(900)
 
