@@ -277,7 +277,7 @@ def test_a_real_terminal(tiny_checkpoint, fasta):
 
     def wait_for(text):
         nonlocal shown
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while text not in shown:
             assert time.monotonic() < deadline, shown
             if select.select([terminal_fd], [], [], 0.5)[0]:

@@ -309,3 +309,14 @@ def test_the_command_is_cheap_to_import():
               "if name in sys.modules])")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_loss_panel_shows_where_true_and_swapped_losses_part():
+    from rnagpt.evaluation.charts import learning_curves
+
+    rows = [{"stage": "instruction", "step": 5.0, "loss": 1.0}, {"stage": "instruction", "step": 10.0, "loss": 0.5}]
+    assert "another RNA" not in learning_curves(rows)
+    rows.append({"stage": "instruction", "step": 10.0, "eval_true_loss": 0.2})
+    rows.append({"stage": "instruction", "step": 10.0, "eval_swapped_loss": 0.4})
+    drawn = learning_curves(rows)
+    assert "validation, true RNA" in drawn and "validation, another RNA" in drawn
