@@ -8,6 +8,7 @@ The shipped demo is a folder of parts.
 
 import json
 import shutil
+import warnings
 from importlib import resources
 from pathlib import Path
 
@@ -169,7 +170,10 @@ def load_parts(folder: Path):
     if (folder / PROJECTOR).is_file():
         load_projector(model, folder)
         return model, processor
-    model = PeftModel.from_pretrained(model, str(folder)).merge_and_unload(safe_merge=True)
+    with warnings.catch_warnings():
+        # PEFT 0.21 asks transformers for a property by its old name; nothing a user can do about it.
+        warnings.simplefilter("ignore", FutureWarning)
+        model = PeftModel.from_pretrained(model, str(folder)).merge_and_unload(safe_merge=True)
     return model.eval(), processor
 
 

@@ -34,8 +34,8 @@ def pack(run_dir: Path, assets: Path) -> Path:
         # mtime=0 and no name: the same answers give the same bytes.
         with open(part / "items.jsonl.gz", "wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as file:
             file.write("".join(map(to_line, recorded)).encode())
-        size = sum(path.stat().st_size for path in [*assets.rglob("*.safetensors")] if "demo/" not in str(path))
-        size += sum(path.stat().st_size for path in part.glob("*.safetensors"))
+        shipped = [*(assets / "encoder").glob("*.safetensors"), *part.glob("*.safetensors")]
+        size = sum(path.stat().st_size for path in shipped)
         if size > LIMIT:
             raise UserError(f"encoder, projector and adapter take {size:,} bytes; at most {LIMIT:,} may ship")
     print(f"wrote {assets / 'demo'}: {size:,} bytes with the encoder, {len(recorded)} recorded answers")
