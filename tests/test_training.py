@@ -146,8 +146,8 @@ def test_killed_training_ends_with_the_weights_of_an_unbroken_run(tiny_parts, tm
     assert logged == sorted(set(logged)), "a step was logged twice"
 
 
-def test_ridge_start_puts_mean_features_onto_mean_annotation_embeddings(tiny_model):
-    """Against scikit-learn's ridge regression on the same standardised features."""
+def test_ridge_start_puts_slot_features_onto_mean_annotation_embeddings(tiny_model):
+    """Against scikit-learn's ridge regression on the same standardised slots, each RNA weighing the same."""
     import copy
 
     import numpy as np
@@ -157,19 +157,25 @@ def test_ridge_start_puts_mean_features_onto_mean_annotation_embeddings(tiny_mod
 
     model = copy.deepcopy(tiny_model[0])
     rng = np.random.default_rng(0)
-    features = {str(i): torch.tensor(rng.normal(size=(3, 32)) * 2 + 1, dtype=torch.float32) for i in range(60)}
+    sizes = {str(i): 1 + i % 4 for i in range(60)}
+    features = {
+        name: torch.tensor(rng.normal(size=(n, 32)) * 2 + 1, dtype=torch.float32) for name, n in sizes.items()
+    }
     ids = {name: rng.integers(0, 200, 7).tolist() for name in features}
     ridge_start(model, features, ids, gain=1.0, penalty=0.01)
     table = model.get_input_embeddings().weight.detach().double().numpy()
-    x = np.stack([f.mean(0).double().numpy() for f in features.values()])
-    y = np.stack([table[ids[name]].mean(0) for name in features])
-    z = (x - x.mean(0)) / x.std(0, ddof=1)
-    expected = Ridge(alpha=0.01 * 60, fit_intercept=False).fit(z, y - y.mean(0)).predict(z)
+    x = np.concatenate([f.double().numpy() for f in features.values()])
+    means = np.stack([table[ids[name]].mean(0) for name in features])
+    y = np.repeat(means - means.mean(0), list(sizes.values()), axis=0)
+    share = np.concatenate([[1 / n / 60] * n for n in sizes.values()])
+    mean = np.average(x, axis=0, weights=share)
+    z = (x - mean) / np.sqrt(np.average((x - mean) ** 2, axis=0, weights=share))
+    expected = Ridge(alpha=0.01, fit_intercept=False).fit(z, y, sample_weight=share).predict(z)
     got = model.model.projector(torch.tensor(x, dtype=torch.float32)).detach().numpy()
     scale = np.linalg.norm(got) / np.linalg.norm(expected)
     assert np.abs(got - expected * scale).max() < 1e-4 * np.abs(got).max()
     norms = np.linalg.norm(table, axis=1).mean()
-    assert np.linalg.norm(got, axis=1).mean() == pytest.approx(norms, rel=1e-3)
+    assert np.average(np.linalg.norm(got, axis=1), weights=share) == pytest.approx(norms, rel=1e-3)
 
 
 @pytest.mark.parametrize(
