@@ -1,7 +1,7 @@
 """Trains one stage of RNA-GPT by TRL's SFTTrainer; the recipe says which.
 
-    python train_sft.py --config recipes/quickstart_stage1.yaml     # alignment: only the projector trains
-    python train_sft.py --config recipes/quickstart_stage2.yaml     # instruction tuning: projector and LoRA
+    rnagpt train --config recipes/quickstart_stage1.yaml     # alignment: only the projector trains
+    rnagpt train --config recipes/quickstart_stage2.yaml     # instruction tuning: projector and LoRA
 
 Reads the recipe, the LLM and the encoder it names, and the training and validation splits of the facts table. Writes
 a folder of parts (see rnagpt/checkpoint.py): projector or adapter, parts.json, curve.jsonl, training.json. Interrupted

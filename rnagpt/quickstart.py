@@ -12,10 +12,12 @@ is done, it goes to the report at once.
 
 import argparse
 import csv
+import dataclasses
 import gzip
 import json
 import os
 import platform
+import random
 import resource
 import sys
 import time
@@ -53,8 +55,6 @@ def find_recipe(name: str) -> Path:
 
 def work(output: Path, first: Path, second: Path) -> None:
     """All steps in order; each is skipped when its result is there."""
-    import dataclasses
-
     import transformers
 
     from rnagpt.recipe import load_recipe
@@ -67,11 +67,11 @@ def work(output: Path, first: Path, second: Path) -> None:
         2: dataclasses.replace(load_recipe(second), output=str(stage2), start_from=str(stage1)),
     }
     for n, recipe in recipes.items():
-        with step(output, f"stage {n}", f"[{n}/4] stage {n}, {recipe.stage}") as needed:
+        with step(output, f"stage {n}", f"[{n}/4] stage {n}, {recipe.stage}"):
             folder = output / f"stage{n}"
             if (folder / "training.json").is_file():
                 check_same_recipe(folder, recipe)
-            elif needed:
+            else:
                 import train_sft
 
                 train_sft.train(recipe)
@@ -88,8 +88,6 @@ def work(output: Path, first: Path, second: Path) -> None:
 
 def check_same_recipe(folder: Path, recipe) -> None:
     """Refuse to go on from the work of another recipe."""
-    import dataclasses
-
     done = json.loads((folder / "training.json").read_text())["recipe"]
     wanted = json.loads(json.dumps(dataclasses.asdict(recipe)))
     changed = [key for key in wanted if done.get(key) != wanted[key] and key not in ("output", "start_from")]
@@ -117,8 +115,6 @@ def evaluate(output: Path) -> None:
     items = evaluation_items(held_out, SEED, closed_per_rna=1)
     sequences = {fact.rna_id: fact.sequence for fact in held_out}
     partners = swap_partners(held_out, SEED)
-    import random
-
     rng = random.Random(SEED)
     shown = {
         "true": {name: (name, sequence) for name, sequence in sequences.items()},
@@ -208,11 +204,11 @@ def show(output: Path) -> int:
 
 @contextmanager
 def step(output: Path, name: str, title: str):
-    """Announce a step and add its time and peak memory to run.json; yields True."""
+    """Announce a step and add its time and peak memory to run.json."""
     print(f"\n{title}", file=sys.stderr, flush=True)
     started = time.monotonic()
     try:
-        yield True
+        yield
     finally:
         seconds = time.monotonic() - started
         facts = read_facts(output)
