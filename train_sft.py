@@ -57,7 +57,9 @@ def train(recipe: Recipe) -> Path:
     set_seed(recipe.seed)
     model, processor = checkpoint.build(**dataclasses.asdict(recipe.model))
     train_facts = load_facts(split="train")
-    visits = fact_rows.visits(train_facts, recipe.data.visits, recipe.data.type_balance, recipe.seed)
+    visits = fact_rows.visits(
+        train_facts, recipe.data.visits, recipe.data.type_balance, recipe.seed, recipe.data.scored_share
+    )
     scored = [fact for fact in load_facts(split="validation") if fact.rna_type in EVALUATION_TYPES]
     validation = balanced_subset(scored, recipe.data.validation_rnas // len(EVALUATION_TYPES), recipe.seed)
     seen = train_facts if recipe.projector_start == "ridge" else [fact for fact, _ in visits]
@@ -121,7 +123,9 @@ def train(recipe: Recipe) -> Path:
             dataset_kwargs={"skip_prepare_dataset": True},
             prediction_loss_only=True,
         ),
-        data_collator=SharedPrefixCollator(processor, features, recipe.share_prefix, loss_per=recipe.loss_per),
+        data_collator=SharedPrefixCollator(
+            processor, features, recipe.share_prefix, recipe.pack, loss_per=recipe.loss_per
+        ),
         train_dataset=Dataset.from_list(rows),
         eval_dataset={"true": Dataset.from_list(held_out), "swapped": Dataset.from_list(swapped)},
         processing_class=processor,

@@ -5,8 +5,14 @@
 
 With a shared prefix a block mask lets each pair see the prefix and itself, and positions restart after the prefix, so
 losses and gradients equal those of separate sequences while L + n*q tokens are computed instead of n * (L + q).
+
+    [RNA 1 ...][RNA 2 ...] / [RNA 3 ...][RNA 4 ...]     packed: several sequences per row, hardly any padding
+
+Packed sequences do not see each other either. A row is kept short, because the mask is dense: its cost grows with the
+square of the row, while padding costs in proportion.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -34,6 +40,7 @@ class SharedPrefixCollator:
         features: rna_id -> encoder output (slots, hidden) as `RnaGptModel.encode_rna` gave it; without it the batch
             carries `rna_input_ids`, and the model runs its encoder.
         share_prefix: one sequence per RNA (True) or one per pair (False).
+        pack: put several sequences into one row, about twice as long as the batch's longest sequence.
         chat_template: name or text of the template; the processor's default when None.
         loss_per: "question" weighs every pair alike, "token" every answer token alike.
     """
@@ -41,6 +48,7 @@ class SharedPrefixCollator:
     processor: RnaGptProcessor
     features: Mapping[str, torch.Tensor] | None = None
     share_prefix: bool = True
+    pack: bool = False
     chat_template: str | None = None
     loss_per: str = "question"
 
@@ -50,34 +58,39 @@ class SharedPrefixCollator:
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         """-> input_ids, position_ids, labels (batch, seq) int64; loss_weights (batch, seq) float32, which sum to 1;
-        attention_mask (batch, 1, seq, seq) float32, 0 where seen; RNA inputs (batch, 1, ...)."""
+        attention_mask (batch, 1, seq, seq) float32, 0 where seen; RNA inputs (batch, RNAs, ...)."""
         sequences, owners, n_pairs = [], [], sum(len(row["pairs"]) for row in rows)
         for row in rows:
             pairs = self.encode_pairs(row)
             for group in [pairs] if self.share_prefix else [[pair] for pair in pairs]:
                 sequences.append(lay_out(group, shared_prefix_length(group)))
                 owners.append(row)
-        length = max(len(sequence["input_ids"]) for sequence in sequences)
+        lengths = [len(sequence["input_ids"]) for sequence in sequences]
+        bins = fill_rows(lengths) if self.pack else [[i] for i in range(len(sequences))]
+        length = max(sum(lengths[i] for i in members) for members in bins)
         batch = {
-            "input_ids": torch.full((len(sequences), length), self.processor.tokenizer.pad_token_id or 0),
-            "position_ids": torch.zeros((len(sequences), length), dtype=torch.long),
-            "labels": torch.full((len(sequences), length), IGNORED),
-            "loss_weights": torch.zeros((len(sequences), length)),
+            "input_ids": torch.full((len(bins), length), self.processor.tokenizer.pad_token_id or 0),
+            "position_ids": torch.zeros((len(bins), length), dtype=torch.long),
+            "labels": torch.full((len(bins), length), IGNORED),
+            "loss_weights": torch.zeros((len(bins), length)),
         }
         # Padding sees only itself: a row that sees nothing would be NaN in the softmax.
-        seen = torch.eye(length, dtype=torch.bool).repeat(len(sequences), 1, 1)
-        for i, sequence in enumerate(sequences):
-            n = len(sequence["input_ids"])
-            batch["input_ids"][i, :n] = torch.tensor(sequence["input_ids"])
-            batch["position_ids"][i, :n] = torch.tensor(sequence["position_ids"])
-            batch["labels"][i, :n] = torch.tensor(sequence["labels"])
-            batch["loss_weights"][i, :n] = torch.tensor(sequence["weights"]) / n_pairs
-            seen[i, :n, :n] = block_mask(torch.tensor(sequence["block"]))
+        seen = torch.eye(length, dtype=torch.bool).repeat(len(bins), 1, 1)
+        for row_number, members in enumerate(bins):
+            start = 0
+            for i in members:
+                sequence, end = sequences[i], start + lengths[i]
+                batch["input_ids"][row_number, start:end] = torch.tensor(sequence["input_ids"])
+                batch["position_ids"][row_number, start:end] = torch.tensor(sequence["position_ids"])
+                batch["labels"][row_number, start:end] = torch.tensor(sequence["labels"])
+                batch["loss_weights"][row_number, start:end] = torch.tensor(sequence["weights"]) / n_pairs
+                seen[row_number, start:end, start:end] = block_mask(torch.tensor(sequence["block"]))
+                start = end
         if self.loss_per == "token":
             answers = batch["labels"] != IGNORED
             batch["loss_weights"] = answers / answers.sum()
         batch["attention_mask"] = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
-        batch.update(self._rna_inputs(owners))
+        batch.update(self._rna_inputs([[owners[i] for i in members] for members in bins]))
         return batch
 
     def encode_pairs(self, row: dict) -> list[EncodedPair]:
@@ -124,19 +137,37 @@ class SharedPrefixCollator:
             processor_kwargs={"padding": False, "return_tensors": None},
         )["input_ids"]
 
-    def _rna_inputs(self, owners: list[dict]) -> dict[str, torch.Tensor]:
+    def _rna_inputs(self, owners: list[list[dict]]) -> dict[str, torch.Tensor]:
+        """The RNAs of each row of the batch, in the order of their placeholders."""
         if self.features is None:
-            rows = [[row["sequence"]] for row in owners]
+            rows = [[row["sequence"] for row in members] for members in owners]
             ids, _ = self.processor.encode_rnas([sequence for row in rows for sequence in row])
             return self.processor.pad_rnas(rows, ids)
-        features = [self.features[row["rna_id"]] for row in owners]
-        slots = max(len(f) for f in features)
-        padded = features[0].new_zeros(len(features), 1, slots, features[0].shape[-1])
-        mask = torch.zeros(len(features), 1, slots, dtype=torch.bool)
-        for i, f in enumerate(features):
-            padded[i, 0, : len(f)] = f
-            mask[i, 0, : len(f)] = True
+        features = [[self.features[row["rna_id"]] for row in members] for members in owners]
+        rnas = max(len(row) for row in features)
+        slots = max(len(f) for row in features for f in row)
+        padded = features[0][0].new_zeros(len(features), rnas, slots, features[0][0].shape[-1])
+        mask = torch.zeros(len(features), rnas, slots, dtype=torch.bool)
+        for i, row in enumerate(features):
+            for k, f in enumerate(row):
+                padded[i, k, : len(f)] = f
+                mask[i, k, : len(f)] = True
         return {"rna_features": padded, "rna_feature_mask": mask}
+
+
+def fill_rows(lengths: list[int]) -> list[list[int]]:
+    """Indices of `lengths` in rows of about twice the longest at most: longest first, each into the emptiest row.
+
+    >>> fill_rows([3, 5, 2, 4, 6])
+    [[4, 0], [1, 3, 2]]
+    """
+    rows: list[list[int]] = [[] for _ in range(math.ceil(sum(lengths) / (2 * max(lengths))))]
+    filled = [0] * len(rows)
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        emptiest = filled.index(min(filled))
+        rows[emptiest].append(i)
+        filled[emptiest] += lengths[i]
+    return rows
 
 
 def shared_prefix_length(pairs: list[EncodedPair]) -> int:

@@ -8,14 +8,17 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from dataset_builder.fact_questions import annotation, questions
-from dataset_builder.facts import RnaFact
+from dataset_builder.facts import EVALUATION_TYPES, RnaFact
 
 
-def visits(facts: Sequence[RnaFact], n: int, type_balance: float, seed: int) -> list[tuple[RnaFact, int]]:
+def visits(
+    facts: Sequence[RnaFact], n: int, type_balance: float, seed: int, scored_share: float | None = None
+) -> list[tuple[RnaFact, int]]:
     """`n` RNAs with the number of the visit (0 the first time an RNA is seen).
 
-    Types are drawn with probability proportional to (their count) ** type_balance; within a type every RNA is shown
-    once, in a random order, before any is shown again.
+    Types are drawn with probability proportional to (their count) ** type_balance, and so that types which the
+    evaluation scores come up with probability `scored_share` if given; within a type every RNA is shown once, in a
+    random order, before any is shown again.
     """
     rng = random.Random(seed)
     by_type: dict[str, list[RnaFact]] = defaultdict(list)
@@ -24,10 +27,16 @@ def visits(facts: Sequence[RnaFact], n: int, type_balance: float, seed: int) -> 
     for group in by_type.values():
         rng.shuffle(group)
     types = sorted(by_type)
-    weights = [len(by_type[rna_type]) ** type_balance for rna_type in types]
+    weights = {rna_type: len(by_type[rna_type]) ** type_balance for rna_type in types}
+    if scored_share is not None:
+        scored = [rna_type for rna_type in types if rna_type in EVALUATION_TYPES]
+        others = [rna_type for rna_type in types if rna_type not in EVALUATION_TYPES]
+        for group, share in ((scored, scored_share), (others, 1 - scored_share)):
+            total = sum(weights[rna_type] for rna_type in group)
+            weights.update({rna_type: weights[rna_type] / total * share for rna_type in group})
     drawn: dict[str, int] = defaultdict(int)
     out = []
-    for rna_type in rng.choices(types, weights, k=n):
+    for rna_type in rng.choices(types, list(weights.values()), k=n):
         visit, i = divmod(drawn[rna_type], len(by_type[rna_type]))
         drawn[rna_type] += 1
         out.append((by_type[rna_type][i], visit))

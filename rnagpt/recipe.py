@@ -29,12 +29,14 @@ class DataRecipe:
     visits: how many times an RNA (with its pairs) is shown in all; distinct RNAs first.
     pairs_per_visit: questions per visit in the instruction stage, the type of the RNA always among them.
     type_balance: exponent on a type's share of the training RNAs; 1 keeps their frequencies, 0 shows all types alike.
+    scored_share: share of the visits that go to the types that the evaluation scores; absent: by type_balance.
     validation_rnas: RNAs of the validation split that the loss is measured on while training.
     """
 
     visits: int
     pairs_per_visit: int = 3
     type_balance: float = 0.3
+    scored_share: float | None = None
     validation_rnas: int = 32
 
 
@@ -46,6 +48,7 @@ class Recipe:
     start_from: folder of parts that the projector comes from (the earlier stage's output).
     projector_start: "random", or "ridge" (closed-form; alignment stage only).
     projector_lr_scale: the projector's learning rate as a multiple of `sft.learning_rate`.
+    share_prefix, pack, loss_per: see `processing_rnagpt.collator.SharedPrefixCollator`.
     save_dtype: dtype of what is written, "float32" or "float16".
     lora: arguments of `peft.LoraConfig` (r, lora_alpha, ...), instruction stage only.
     sft: arguments of `trl.SFTConfig`.
@@ -62,6 +65,7 @@ class Recipe:
     ridge_gain: float = 1.0
     projector_lr_scale: float = 1.0
     share_prefix: bool = True
+    pack: bool = False
     loss_per: str = "question"
     save_dtype: str = "float32"
     lora: dict = field(default_factory=dict)
@@ -83,6 +87,8 @@ class Recipe:
         for key in ("visits", "pairs_per_visit"):
             if getattr(self.data, key) < 1:
                 raise UserError(f"recipe key data.{key} must be at least 1, got {getattr(self.data, key)}")
+        if self.data.scored_share is not None and not 0 <= self.data.scored_share <= 1:
+            raise UserError(f"recipe key data.scored_share must lie between 0 and 1, got {self.data.scored_share}")
 
 
 def load_recipe(path: str | Path) -> Recipe:

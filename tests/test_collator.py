@@ -53,6 +53,31 @@ def test_shared_prefix_equals_separate_sequences(tiny_model, template, loss_per)
     assert n_shared < n_separate
 
 
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("loss_per", ["question", "token"])
+def test_packed_rows_equal_padded_rows(tiny_model, loss_per, cached):
+    from rnagpt.features import encode_features
+
+    model, processor = copy.deepcopy(tiny_model[0]).double(), tiny_model[1]
+    rows = [*ROWS, {**ROWS[1], "rna_id": "c", "sequence": "ACG" * 9}, {**ROWS[0], "rna_id": "d", "sequence": "UUGCA"}]
+    features = None
+    if cached:
+        sequences = {row["rna_id"]: row["sequence"] for row in rows}
+        features = encode_features(model.model.rna_encoder, processor.rna_tokenizer, sequences, [0, 2], 1)
+    results = []
+    for pack in (True, False):
+        model.zero_grad()
+        batch = SharedPrefixCollator(processor, features, pack=pack, loss_per=loss_per)(rows)
+        batch["attention_mask"] = batch["attention_mask"].double()
+        loss = loss_of(model, batch)
+        loss.backward()
+        results.append((loss.item(), model.model.projector.weight.grad.clone(), batch["input_ids"].shape))
+    (packed, packed_grad, packed_shape), (padded, padded_grad, padded_shape) = results
+    assert abs(packed - padded) < 1e-7
+    assert (packed_grad - padded_grad).abs().max() <= 1e-6 * padded_grad.abs().max()
+    assert packed_shape[0] < padded_shape[0] and packed_shape.numel() < padded_shape.numel()
+
+
 def test_loss_is_the_models_own_mean_over_pairs(tiny_model):
     """Against plain forward calls with labels, one conversation at a time, no collator."""
     model, processor = tiny_model

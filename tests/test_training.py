@@ -213,3 +213,12 @@ def test_visits_show_every_rna_of_a_type_before_any_again():
         times = [visit for fact, visit in drawn if fact.rna_type == rna_type]
         names = [fact.rna_id for fact, visit in drawn if fact.rna_type == rna_type and visit == 0]
         assert times == sorted(times) and len(names) == len(set(names))
+
+
+def test_scored_share_sets_how_often_the_scored_types_come_up():
+    from dataset_builder.facts import EVALUATION_TYPES, load_facts
+    from rnagpt.fact_rows import visits
+
+    drawn = visits(load_facts(split="train"), 3000, 0.3, seed=1, scored_share=0.85)
+    assert abs(sum(fact.rna_type in EVALUATION_TYPES for fact, _ in drawn) / 3000 - 0.85) < 0.02
+    assert len({fact.rna_type for fact, _ in drawn}) == 14
