@@ -161,9 +161,9 @@ torch.save({"logits": logits, "input_ids": batch["input_ids"]}, out)
 @torch.no_grad()
 def test_checkpoint_reloads_by_the_autoclasses_where_the_package_is_absent(tiny_model, tiny_checkpoint, tmp_path):
     model, processor = tiny_model
-    # -I keeps the checkout and PYTHONPATH out; -S and the site folder alone keep out the editable install's hooks.
-    site = next(path for path in sys.path if path.endswith("site-packages"))
-    code = f"import sys; sys.path.append({site!r})\n" + RELOAD
+    # -I keeps the checkout and PYTHONPATH out; -S and the site folders alone keep out the editable install's hooks.
+    site = [path for path in sys.path if path.endswith("site-packages")]
+    code = f"import sys; sys.path += {site!r}\n" + RELOAD
     (tmp_path / "empty").mkdir()
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", code, str(tiny_checkpoint), str(tmp_path / "out.pt")],

@@ -1,5 +1,7 @@
 """The processor: what it expands, normalises and refuses; the RNA tokenizer against the rna-fm package."""
 
+import copy
+
 import pytest
 import torch
 
@@ -69,8 +71,9 @@ def test_counts_that_disagree_are_refused_with_both_numbers(tiny_model):
         processor(["a", "b"], rna=["ACGU"])
 
 
-def test_an_rna_over_the_limit_is_refused_with_both_numbers(tiny_model):
-    _, processor = tiny_model
+def test_an_rna_over_the_limit_is_refused_with_both_numbers_where_the_policy_says_so(tiny_model):
+    processor = copy.deepcopy(tiny_model[1])
+    processor.long_rna = "error"
     limit = processor.max_nucleotides
     assert processor(RNA_TOKEN, rna="A" * limit)["rna_input_ids"].shape[-1] == limit + 2
     with pytest.raises(ValueError, match=f"{limit + 1} nt, more than the {limit} nt"):
@@ -81,6 +84,8 @@ def test_processor_survives_saving(tiny_model, tmp_path):
     from processing_rnagpt import RnaGptProcessor
 
     _, processor = tiny_model
+    processor = copy.deepcopy(processor)
+    processor.long_rna, processor.rna_window_overlap = "truncate", 0.5
     processor.save_pretrained(tmp_path)
     again = RnaGptProcessor.from_pretrained(tmp_path)
     messages = [{"role": "user", "content": [{"type": "rna", "rna": "ACGUACGU"}, {"type": "text", "text": "?"}]}]
@@ -88,3 +93,17 @@ def test_processor_survives_saving(tiny_model, tmp_path):
         assert torch.equal(tensor, again(messages)[name]), name
     assert again.chat_template == processor.chat_template
     assert again.rna_pool_size == processor.rna_pool_size
+    assert (again.long_rna, again.rna_window_overlap) == ("truncate", 0.5)
+
+
+def test_an_older_checkpoints_processor_reads_long_rnas_in_windows(tiny_model, tmp_path):
+    import json
+
+    from processing_rnagpt import RnaGptProcessor
+
+    tiny_model[1].save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "processor_config.json").read_text())
+    for field in ("long_rna", "rna_window_overlap"):
+        del config[field]
+    (tmp_path / "processor_config.json").write_text(json.dumps(config))
+    assert RnaGptProcessor.from_pretrained(tmp_path).long_rna == "windows"
