@@ -7,11 +7,12 @@ The sequence length never changes inside the model, so labels made outside stay 
 `<RNAHere>` a prompt holds; here both numbers are only compared.
 """
 
+import inspect
 from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import AutoModel, GenerationMixin, PreTrainedModel
+from transformers import MODEL_MAPPING, AutoModel, GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast, ModelOutput
 from transformers.modeling_utils import slice_logits_to_keep
@@ -40,7 +41,6 @@ class RnaGptPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     input_modalities = ("rna", "text")
     supports_gradient_checkpointing = True
-    _no_split_modules = ["EsmLayer", "LlamaDecoderLayer"]
     _skip_keys_device_placement = ["past_key_values"]
     # Half the encoder's and projector's work is lost in fp16, and they are 1% of the model.
     _keep_in_fp32_modules = ["model.rna_encoder", "model.projector", "rna_encoder", "projector"]
@@ -58,10 +58,21 @@ class RnaGptModel(RnaGptPreTrainedModel):
 
     def __init__(self, config: RnaGptConfig):
         super().__init__(config)
-        self.rna_encoder = AutoModel.from_config(config.rna_config, **encoder_arguments(config.rna_config))
+        self.rna_encoder = build_body(config.rna_config, **encoder_arguments(config.rna_config))
         self.projector = nn.Linear(config.rna_config.hidden_size, config.text_config.hidden_size)
-        self.language_model = AutoModel.from_config(config.text_config)
+        self.language_model = build_body(config.text_config)
         self.post_init()
+        # What encoder and LLM name as one piece, without the classes that other models of their family have (Esm's
+        # folding blocks): FSDP refuses names that it does not find.
+        present = {type(module).__name__ for module in self.modules()}
+        self._no_split_modules = {name for name in self._no_split_modules if name in present}
+
+    def train(self, mode: bool = True) -> "RnaGptModel":
+        """A frozen encoder stays in evaluation mode: with its dropout on, an RNA's features would be noisy."""
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.rna_encoder.parameters()):
+            self.rna_encoder.eval()
+        return self
 
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()
@@ -86,7 +97,17 @@ class RnaGptModel(RnaGptPreTrainedModel):
         Returns:
             features (slots of all present RNAs in order, encoder hidden size) and the number of slots of each present
             RNA, (present RNAs,) int64.
+
+        Raises:
+            ValueError: a row is longer than the encoder has positions for.
         """
+        limit = encoder_max_tokens(self.config.rna_config)
+        if limit is not None and rna_input_ids.shape[-1] > limit:
+            raise ValueError(
+                f"rna_input_ids has rows of {rna_input_ids.shape[-1]:,} tokens, but the encoder has {limit:,} "
+                "positions: let RnaGptProcessor cut windows, with an RNA tokenizer whose model_max_length is at most "
+                f"{limit:,}"
+            )
         ids = rna_input_ids.flatten(0, 1)  # (batch * n_rna, length)
         mask = rna_attention_mask.flatten(0, 1)
         if rna_index is not None:
@@ -108,7 +129,7 @@ class RnaGptModel(RnaGptPreTrainedModel):
     def get_rna_features(self, rna_input_ids, rna_attention_mask, rna_index=None) -> torch.Tensor:
         """Soft tokens (slots of all RNAs, LLM hidden size) of `rna_input_ids` (batch, n_rna, length)."""
         features, _ = self.encode_rna(rna_input_ids, rna_attention_mask, rna_index)
-        return self.projector(features.to(self.projector.weight.device, self.projector.weight.dtype))
+        return self.projector(features.to(self.projector.weight.dtype))
 
     def _soft_tokens(
         self, rna_input_ids, rna_attention_mask, rna_index, rna_features, rna_feature_mask
@@ -226,11 +247,17 @@ class RnaGptForCausalLM(RnaGptPreTrainedModel, GenerationMixin):
         projector = nn.Linear(encoder.config.hidden_size, llm.config.hidden_size)
         nn.init.normal_(projector.weight, std=config.text_config.initializer_range)
         nn.init.zeros_(projector.bias)
+        if encoder_arguments(encoder.config) and getattr(encoder, "pooler", None) is not None:
+            encoder.pooler = None  # nobody reads it, and the saved model is built again without it
         model.model.rna_encoder = encoder.eval()
         model.model.projector = projector
         model.model.language_model = llm.base_model
         model.lm_head = llm.get_output_embeddings()
         model.generation_config = llm.generation_config
+        if rna_token_id < llm.config.vocab_size:
+            # an LLM whose embeddings are padded beyond its tokenizer's words could emit the placeholder
+            others = model.generation_config.suppress_tokens or []
+            model.generation_config.suppress_tokens = sorted({*others, rna_token_id})
         return model.eval()
 
     @can_return_tuple
@@ -282,14 +309,28 @@ class RnaGptForCausalLM(RnaGptPreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
         )
 
-    def prepare_inputs_for_generation(self, input_ids, use_cache=True, is_first_iteration=False, **kwargs):
+    def prepare_inputs_for_generation(
+        self, input_ids, inputs_embeds=None, use_cache=True, is_first_iteration=False, **kwargs
+    ):
         inputs = super().prepare_inputs_for_generation(
-            input_ids, use_cache=use_cache, is_first_iteration=is_first_iteration, **kwargs
+            input_ids,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            is_first_iteration=is_first_iteration,
+            **kwargs,
         )
-        if use_cache and not is_first_iteration:
-            # After the first step the placeholders are in the cache: new tokens bring no RNA.
-            for name in RNA_INPUTS:
-                inputs.pop(name, None)
+        if not use_cache:
+            return inputs
+        new = inputs.get("input_ids")
+        if is_first_iteration and (new is None or bool((new == self.config.rna_token_id).any())):
+            return inputs
+        # The placeholders are in the cache: new tokens bring no RNA.
+        for name in RNA_INPUTS:
+            inputs.pop(name, None)
+        if new is not None:
+            # Prompt-lookup decoding proposes what the prompt holds, placeholders too; whatever stands there instead,
+            # the LLM never emits a placeholder, so the proposal ends before it.
+            inputs["input_ids"] = new.masked_fill(new == self.config.rna_token_id, 0)
         return inputs
 
 
@@ -346,12 +387,10 @@ def run_by_length(
     parts: list[torch.Tensor | None] = [None] * len(lengths)
     for bucket in length_buckets(lengths, BATCH_TOKENS):
         rows, longest = torch.tensor(bucket, device=ids.device), max(lengths[i] for i in bucket)
-        seen = mask[rows, :longest]
+        hidden = encoder(input_ids=ids[rows, :longest], attention_mask=mask[rows, :longest]).last_hidden_state
         wanted = kept[rows, :longest]
-        # `encoder.device` is where its embeddings are, also when the layers are spread over several devices
-        output = encoder(input_ids=ids[rows, :longest].to(encoder.device), attention_mask=seen.to(encoder.device))
-        hidden = output.last_hidden_state
-        found = hidden[wanted.to(hidden.device)].split(wanted.sum(dim=-1).tolist())
+        # a device map may have put the encoder elsewhere than its inputs
+        found = hidden.to(ids.device)[wanted].split(wanted.sum(dim=-1).tolist())
         for i, part in zip(bucket, found, strict=True):
             parts[i] = part
     return torch.cat(parts)
@@ -376,8 +415,41 @@ def length_buckets(lengths: list[int], batch_tokens: int, spread: float = 0.9) -
 
 
 def encoder_arguments(rna_config) -> dict:
-    """`{"add_pooling_layer": False}` for encoders that would add an untrained pooler nobody reads (Esm), else {}."""
-    return {"add_pooling_layer": False} if rna_config.model_type == "esm" else {}
+    """`{"add_pooling_layer": False}` for encoders that would add a pooler that nobody reads (Esm, Bert), else {}."""
+    model_class = MODEL_MAPPING.get(type(rna_config), None)
+    if not inspect.isclass(model_class):
+        return {}
+    return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(model_class).parameters else {}
+
+
+def build_body(config, **arguments) -> PreTrainedModel:
+    """Encoder or LLM body from its configuration; with eager attention where it refuses the implementation asked for.
+
+    One `attn_implementation` is asked for of both, and an encoder may lack what the LLM has.
+    """
+    try:
+        return AutoModel.from_config(config, **arguments)
+    except (ValueError, ImportError):
+        if config._attn_implementation in (None, "eager"):
+            raise
+        config._attn_implementation = "eager"
+        return AutoModel.from_config(config, **arguments)
+
+
+def encoder_max_tokens(rna_config) -> int | None:
+    """Most tokens that the encoder has positions for, special tokens included; None where positions have no end.
+
+    >>> encoder_max_tokens(RnaGptConfig().rna_config)
+    1024
+    """
+    positions = getattr(rna_config, "max_position_embeddings", None)
+    if positions is None or getattr(rna_config, "position_embedding_type", "absolute") != "absolute":
+        return None
+    if rna_config.model_type in ("modernbert", "nomic_bert", "eurobert"):  # rotary without saying so by type
+        return None
+    if rna_config.model_type in ("esm", "roberta", "xlm-roberta", "camembert", "data2vec-text"):
+        return positions - rna_config.pad_token_id - 1  # they count from pad_token_id + 1
+    return positions
 
 
 __all__ = ["RnaGptForCausalLM", "RnaGptModel", "RnaGptPreTrainedModel"]
