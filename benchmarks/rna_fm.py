@@ -25,15 +25,9 @@ RENAMED = {
 }
 
 
-def rna_fm_twice(layers: int = 12, dtype: torch.dtype = torch.float32, seed: int = 0, attention: str = "sdpa"):
-    """(rna-fm's model, its batch converter, EsmModel), both models in evaluation mode.
-
-    Args:
-        layers: 12 is the true size, 99.1 M parameters.
-        attention: of the EsmModel, "sdpa" or "eager".
-    """
+def rna_fm_twice(layers: int = 12, seed: int = 0):
+    """(rna-fm's model, its batch converter, EsmModel), both models in evaluation mode; 12 layers are the true size."""
     import fm
-    from fm.model import RNABertModel
     from transformers import EsmConfig, EsmModel
 
     from modeling_rnagpt.configuration_rnagpt import RNA_FM
@@ -42,17 +36,15 @@ def rna_fm_twice(layers: int = 12, dtype: torch.dtype = torch.float32, seed: int
     sizes = {"embed_dim": 640, "ffn_embed_dim": 5120, "attention_heads": 20, "max_positions": 1024}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        reference = RNABertModel(
-            Namespace(arch="roberta_large", layers=layers, token_dropout=False, logit_bias=False, **sizes), alphabet
+        reference = fm.BioBertModel(
+            Namespace(arch="roberta_large", layers=layers, emb_layer_norm_before=True, **sizes), alphabet
         ).eval()
         with torch.no_grad():
             for name, parameter in reference.named_parameters():  # biases and norms start at 0 and 1
                 if "contact_head" not in name:
                     parameter.add_(0.02 * torch.randn_like(parameter))
             reference.embed_tokens.weight[alphabet.padding_idx] = 0
-    encoder = EsmModel(
-        EsmConfig(**{**RNA_FM, "num_hidden_layers": layers}, attn_implementation=attention), add_pooling_layer=False
-    ).eval()
+    encoder = EsmModel(EsmConfig(**{**RNA_FM, "num_hidden_layers": layers}), add_pooling_layer=False).eval()
     state = {}
     for name, tensor in reference.state_dict().items():
         if name.startswith(("contact_head", "lm_head")):
@@ -63,7 +55,7 @@ def rna_fm_twice(layers: int = 12, dtype: torch.dtype = torch.float32, seed: int
     left = encoder.load_state_dict(state, strict=False)
     missing = [name for name in left.missing_keys if "contact_head" not in name and "position_ids" not in name]
     assert not missing and not left.unexpected_keys, (missing, left.unexpected_keys)
-    return reference.to(dtype), alphabet.get_batch_converter(), encoder.to(dtype)
+    return reference, alphabet.get_batch_converter(), encoder
 
 
 def reference_features(reference, tokens: torch.Tensor) -> torch.Tensor:
