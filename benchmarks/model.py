@@ -78,15 +78,13 @@ def encoder(rounds: int) -> dict:
 
     from benchmarks.rna_fm import reference_features, rna_fm_twice
     from modeling_rnagpt.modeling_rnagpt import encode_and_pool
-    from processing_rnagpt.rna_sequences import RnaReader, pad_windows
+    from processing_rnagpt.rna_sequences import RnaReader, pad_mask, pad_tokens
     from processing_rnagpt.rna_tokenizer import build_rna_tokenizer
 
     reference, converter, ours = rna_fm_twice()
     sequences = real_rnas(64)
-    ids, mask = map(
-        torch.from_numpy,
-        pad_windows([rna.windows[0] for rna in RnaReader(build_rna_tokenizer(), [0, 2]).read(sequences)], 1),
-    )
+    encoded = RnaReader(build_rna_tokenizer(), [0, 2]).read(sequences)
+    ids, mask = torch.from_numpy(pad_tokens(encoded, 1)), torch.from_numpy(pad_mask(encoded))
 
     def run_reference() -> torch.Tensor:
         features = []
@@ -160,7 +158,7 @@ def tokens(rounds: int) -> dict:
     import fm
     import torch
 
-    from processing_rnagpt.rna_sequences import RnaReader, pad_windows
+    from processing_rnagpt.rna_sequences import RnaReader, pad_tokens
     from processing_rnagpt.rna_tokenizer import build_rna_tokenizer
 
     draw = random.Random(0)
@@ -168,7 +166,7 @@ def tokens(rounds: int) -> dict:
     reader = RnaReader(build_rna_tokenizer(), [0, 2])
     converter = fm.data.Alphabet.from_architecture("roberta_large", theme="rna").get_batch_converter()
     result, ours, expected = race(
-        lambda: pad_windows([rna.windows[0] for rna in reader.read(sequences)], 1)[0],
+        lambda: pad_tokens(reader.read(sequences), 1),
         lambda: converter([("", sequence) for sequence in sequences])[2],
         rounds,
     )

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from transformers import BatchFeature, ProcessorMixin
 
-from .rna_sequences import EncodedRna, RnaAlphabet, RnaReader, normalize_rna, pad_windows
+from .rna_sequences import EncodedRna, RnaAlphabet, RnaReader, normalize_rna, pad_kept, pad_mask, pad_tokens
 
 RNA_TOKEN = "<RNAHere>"
 RNA_BLOCK = f"<RNA>{RNA_TOKEN}</RNA>"
@@ -243,10 +243,10 @@ class RnaGptProcessor(ProcessorMixin):
             has several windows, also rna_index: the number, in its prompt, of the RNA that the position gives a
             feature of, or -1 (padding, BOS and EOS, and nucleotides that another window keeps).
         """
-        ids, mask = pad_windows([window for rna in encoded for window in rna.windows], self.rna_tokenizer.pad_token_id)
+        ids, mask = pad_tokens(encoded, self.rna_tokenizer.pad_token_id), pad_mask(encoded)
         windows_of, remaining = [], iter(encoded)
         for row in rows:
-            windows_of.append([len(next(remaining).windows) for _ in row])
+            windows_of.append([len(next(remaining).spans) for _ in row])
         # (batch, n_rna): the places of the windows, filled in order
         n_rna = max(sum(windows) for windows in windows_of)
         place = np.arange(n_rna)[None, :] < np.array([sum(windows) for windows in windows_of])[:, None]
@@ -256,7 +256,7 @@ class RnaGptProcessor(ProcessorMixin):
         rna_attention_mask[place] = mask
         data = {"rna_input_ids": rna_input_ids, "rna_attention_mask": rna_attention_mask}
         if len(ids) > len(encoded):
-            kept = pad_windows([kept for rna in encoded for kept in rna.kept], 0)[0].astype(bool)
+            kept = pad_kept(encoded)
             number = np.concatenate([np.repeat(np.arange(len(windows)), windows) for windows in windows_of])
             data["rna_index"] = np.full_like(rna_input_ids, -1)
             data["rna_index"][place] = np.where(kept, number[:, None], -1)

@@ -15,10 +15,8 @@ import numpy as np
 
 NUCLEOTIDE_CODES = "ACGURYKMSWBDHVN"  # IUPAC; T is read as U
 LONG_RNA_POLICIES = ("windows", "truncate", "error")
-GAP, FOREIGN = -1, -2  # in a table of token ids: left out, refused
+GAP, FOREIGN = 254, 255  # in a table of token ids: left out, refused
 PROBE = "ACGU" * 8
-# characters looked up at once: bounds the memory of a bulk call
-CHUNK = 1 << 24
 
 
 def normalize_rna(sequence: str) -> str:
@@ -60,14 +58,15 @@ class RnaAlphabet:
         spelling: code of `NUCLEOTIDE_CODES` -> the letter that stands for it in the tokenizer's vocabulary.
         missing: codes that the tokenizer neither knows nor marks as unknown: it would skip them.
         prefix, suffix: special tokens around an RNA (BOS and EOS), (n,) int32.
-        table: ASCII code -> token id, `GAP` or `FOREIGN`, (128,) int32; None where a token is not one nucleotide.
+        table: for `bytes.translate`, ASCII code -> token id, `GAP` or `FOREIGN`; None where a token is not one
+            nucleotide.
     """
 
     spelling: dict[int, str]
     missing: str
     prefix: np.ndarray
     suffix: np.ndarray
-    table: np.ndarray | None
+    table: bytes | None
 
     @classmethod
     def of(cls, tokenizer) -> "RnaAlphabet":
@@ -106,27 +105,27 @@ class RnaAlphabet:
         )
 
 
-def nucleotide_table(ids, spelling: dict[int, str], missing: str) -> np.ndarray | None:
+def nucleotide_table(ids, spelling: dict[int, str], missing: str) -> bytes | None:
     """The look-up table of a tokenizer with one token per nucleotide, else None.
 
     Args:
         ids: text -> its token ids.
     """
     tokens = {code: ids(spelling[ord(code)], add_special_tokens=False) for code in NUCLEOTIDE_CODES}
-    if missing or any(len(token) != 1 for token in tokens.values()):
+    if missing or any(len(token) != 1 or token[0] >= GAP for token in tokens.values()):
         return None
     # every code after every other, itself included
     pairs = "".join(first + second for first in NUCLEOTIDE_CODES for second in NUCLEOTIDE_CODES)
     if ids(pairs.translate(spelling), add_special_tokens=False) != [tokens[code][0] for code in pairs]:
         return None
-    table = np.full(128, FOREIGN, dtype=np.int32)
+    table = bytearray([FOREIGN] * 256)
     for code in range(128):
         if re.match(r"[\s.\-]", chr(code)):
             table[code] = GAP
     for code, (token,) in tokens.items():
         table[ord(code)] = table[ord(code.lower())] = token
     table[ord("T")] = table[ord("t")] = tokens["U"][0]
-    return table
+    return bytes(table)
 
 
 def multi_letter_tokens(tokenizer, spelling: dict[int, str]) -> bool:
@@ -136,18 +135,46 @@ def multi_letter_tokens(tokenizer, spelling: dict[int, str]) -> bool:
     return any(len(word) > 1 and set(word) <= letters for word in words)
 
 
-@dataclass
+@dataclass(slots=True)
 class EncodedRna:
     """One RNA as its encoder reads it: a window, or several that overlap.
 
     Attributes:
-        windows: encoder tokens of each window, special tokens included, (length,) int32 each.
-        kept: positions of each window that become features, (length,) bool each. Over all windows a nucleotide is
-            kept once, where it lies most central.
+        tokens: encoder tokens of the RNA without special tokens, (length,).
+        spans: its windows, as `window_spans` gives them.
+        prefix, suffix: special tokens before and after each window.
+        drop_token_ids: tokens that become no feature.
     """
 
-    windows: list[np.ndarray]
-    kept: list[np.ndarray]
+    tokens: np.ndarray
+    spans: list[tuple[int, int, int, int]]
+    prefix: np.ndarray
+    suffix: np.ndarray
+    drop_token_ids: list[int]
+
+    @property
+    def windows(self) -> list[np.ndarray]:
+        """Encoder tokens of each window, special tokens included, (length,) each."""
+        return [
+            np.concatenate((self.prefix, self.tokens[start:stop], self.suffix)) for start, stop, _, _ in self.spans
+        ]
+
+    @property
+    def kept(self) -> list[np.ndarray]:
+        """Positions of each window that become features, (length,) bool each.
+
+        Over all windows a nucleotide is kept once, where it lies most central.
+        """
+        before, kept = len(self.prefix), []
+        for window, (start, stop, first, last) in zip(self.windows, self.spans, strict=True):
+            keep = np.zeros(len(window), dtype=bool)
+            # BOS belongs to the RNA's beginning and EOS to its end, not to a window's
+            keep[0 if start == 0 else before + first - start : before + last - start] = True
+            keep[before + stop - start :] = stop == len(self.tokens)
+            for token_id in self.drop_token_ids:
+                keep &= window != token_id
+            kept.append(keep)
+        return kept
 
     def __len__(self) -> int:
         """Features of this RNA, before pooling."""
@@ -194,53 +221,39 @@ class RnaReader:
             ValueError: an RNA is empty, holds something else than nucleotides, or is too long or too short; the
                 message names which one and where.
         """
-        bodies = self._look_up(sequences) if self.alphabet.table is not None else self._tokenize(sequences)
-        encoded = []
+        alphabet, max_tokens, encoded = self.alphabet, self.max_tokens, []
+        bodies = self._look_up(sequences) if alphabet.table is not None else self._tokenize(sequences)
         for i, body in enumerate(bodies):
             if not len(body):
                 raise ValueError(
                     f"RNA {i + 1} of {len(sequences)} is too short: this model's RNA tokenizer makes no token of "
                     f"{sequences[i]!r}"
                 )
-            if len(body) > self.max_tokens and self.long_rna == "error":
+            if len(body) > max_tokens and self.long_rna == "error":
                 raise ValueError(
                     f"RNA {i + 1} of {len(sequences)} has {len(normalize_rna(sequences[i])):,} nt, more than the "
-                    f"{self.max_tokens:,} nt that this model's encoder reads at once: give a part of it, or set the "
+                    f"{max_tokens:,} nt that this model's encoder reads at once: give a part of it, or set the "
                     "processor's long_rna to 'windows'"
                 )
-            encoded.append(self._cut(body))
+            if self.long_rna == "truncate":
+                body = body[:max_tokens]
+            spans = window_spans(len(body), max_tokens, self.overlap)
+            encoded.append(EncodedRna(body, spans, alphabet.prefix, alphabet.suffix, self.drop_token_ids))
         return encoded
 
     def _look_up(self, sequences: list[str]) -> list[np.ndarray]:
-        """Token ids of each RNA without special tokens, through the table."""
-        bodies: list[np.ndarray] = []
-        start = 0
-        while start < len(sequences):
-            chunk, size = [], 0
-            while start + len(chunk) < len(sequences) and (not chunk or size < CHUNK):
-                sequence = sequences[start + len(chunk)]
-                if not (isinstance(sequence, str) and sequence.isascii()):
-                    # white space outside ASCII, or an error
-                    sequence = self._normalize(sequences, start + len(chunk))
-                chunk.append(sequence)
-                size += len(sequence)
-            ids = self.alphabet.table[np.frombuffer("".join(chunk).encode("ascii"), dtype=np.uint8)]
-            ends = np.cumsum([len(sequence) for sequence in chunk])
-            lowest = ids.min(initial=0)
-            if lowest == FOREIGN:
-                first = int(np.searchsorted(ends, np.argmax(ids == FOREIGN), side="right"))
-                for i in range(start, start + first + 1):  # one before it may be empty
-                    self._normalize(sequences, i)
-            if lowest == GAP:
-                real = ids != GAP
-                ends = np.concatenate(([0], np.cumsum(real)))[ends]
-                ids = ids[real]
-            begins = np.concatenate(([0], ends[:-1]))
-            empty = np.flatnonzero(ends == begins)
-            if len(empty):
-                self._normalize(sequences, start + int(empty[0]))
-            bodies += [ids[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
-            start += len(chunk)
+        """Token ids of each RNA without special tokens, through the table, (length,) uint8."""
+        bodies, table = [], self.alphabet.table
+        for i, sequence in enumerate(sequences):
+            if not (isinstance(sequence, str) and sequence.isascii()):
+                # white space outside ASCII, or an error
+                sequence = self._normalize(sequences, i)
+            body = sequence.encode("ascii").translate(table)
+            if GAP in body:
+                body = body.translate(None, bytes([GAP]))
+            if FOREIGN in body or not body:
+                self._normalize(sequences, i)  # says what is wrong
+            bodies.append(np.frombuffer(body, dtype=np.uint8))
         return bodies
 
     def _tokenize(self, sequences: list[str]) -> list[np.ndarray]:
@@ -266,25 +279,6 @@ class RnaReader:
         except ValueError as error:
             raise ValueError(f"RNA {i + 1} of {len(sequences)}: {error}") from None
 
-    def _cut(self, body: np.ndarray) -> EncodedRna:
-        """Windows of an RNA's tokens (length,), each between its special tokens."""
-        prefix, suffix = self.alphabet.prefix, self.alphabet.suffix
-        if self.long_rna == "truncate":
-            body = body[: self.max_tokens]
-        windows, kept = [], []
-        spans = window_spans(len(body), self.max_tokens, self.overlap)
-        for start, stop, first, last in spans:
-            window = np.concatenate((prefix, body[start:stop], suffix))
-            keep = np.zeros(len(window), dtype=bool)
-            # BOS belongs to the RNA's beginning and EOS to its end, not to a window's
-            keep[0 if start == 0 else len(prefix) + first - start : len(prefix) + last - start] = True
-            keep[len(prefix) + stop - start :] = stop == len(body)
-            for token_id in self.drop_token_ids:
-                keep &= window != token_id
-            windows.append(window)
-            kept.append(keep)
-        return EncodedRna(windows, kept)
-
 
 def window_spans(length: int, size: int, overlap: float = 0.25) -> list[tuple[int, int, int, int]]:
     """Windows over `length` tokens, at most `size` each: (start, stop, first kept, end of the kept).
@@ -305,16 +299,44 @@ def window_spans(length: int, size: int, overlap: float = 0.25) -> list[tuple[in
     return [(start, start + size, borders[i], borders[i + 1]) for i, start in enumerate(starts)]
 
 
-def pad_windows(windows: list[np.ndarray], pad_token_id: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids (windows, longest) int64, padded on the right, and the mask of the real ones, of the same shape.
+def pad_tokens(encoded: list[EncodedRna], pad_token_id: int | None) -> np.ndarray:
+    """Token ids of all windows of all RNAs, (windows, longest) int64, padded on the right.
 
     A tokenizer without a pad token pads with id 0, which the mask hides like any other.
     """
-    lengths = np.array([len(window) for window in windows])
-    mask = np.arange(lengths.max())[None, :] < lengths[:, None]
-    ids = np.full(mask.shape, pad_token_id or 0, dtype=np.int64)
-    ids[mask] = np.concatenate(windows)
-    return ids, mask.astype(np.int64)
+    lengths = window_lengths(encoded)
+    ids = np.full((len(lengths), lengths.max()), pad_token_id or 0, dtype=np.int64)
+    rows = iter(ids)
+    for rna in encoded:
+        before = len(rna.prefix)
+        for start, stop, _, _ in rna.spans:
+            row, end = next(rows), before + stop - start
+            row[:before] = rna.prefix
+            row[before:end] = rna.tokens[start:stop]
+            row[end : end + len(rna.suffix)] = rna.suffix
+    return ids
 
 
-__all__ = ["EncodedRna", "RnaAlphabet", "RnaReader", "normalize_rna", "pad_windows", "window_spans"]
+def pad_mask(encoded: list[EncodedRna]) -> np.ndarray:
+    """1 on the real tokens of `pad_tokens`, (windows, longest) int64."""
+    lengths = window_lengths(encoded)
+    return (np.arange(lengths.max())[None, :] < lengths[:, None]).astype(np.int64)
+
+
+def pad_kept(encoded: list[EncodedRna]) -> np.ndarray:
+    """True on the positions of `pad_tokens` that become features, (windows, longest) bool."""
+    lengths = window_lengths(encoded)
+    kept = np.zeros((len(lengths), lengths.max()), dtype=bool)
+    for row, keep in zip(kept, (keep for rna in encoded for keep in rna.kept), strict=True):
+        row[: len(keep)] = keep
+    return kept
+
+
+def window_lengths(encoded: list[EncodedRna]) -> np.ndarray:
+    """Tokens of each window of all RNAs, special tokens included, (windows,) int64."""
+    return np.array(
+        [stop - start + len(rna.prefix) + len(rna.suffix) for rna in encoded for start, stop, _, _ in rna.spans]
+    )
+
+
+__all__ = ["EncodedRna", "RnaAlphabet", "RnaReader", "normalize_rna", "pad_kept", "pad_mask", "pad_tokens"]

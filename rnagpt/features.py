@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from modeling_rnagpt.modeling_rnagpt import encode_and_pool
-from processing_rnagpt.rna_sequences import EncodedRna, RnaReader, pad_windows
+from processing_rnagpt.rna_sequences import EncodedRna, RnaReader, pad_kept, pad_mask, pad_tokens, window_lengths
 
 # what a configuration says beside the architecture: where it came from, and how it is run
 NOT_ARCHITECTURE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "auto_map")
@@ -76,19 +76,16 @@ def encode_features(
 
 def tokens_of(rna: EncodedRna) -> int:
     """Encoder tokens of an RNA over all its windows."""
-    return sum(len(window) for window in rna.windows)
+    return int(window_lengths([rna]).sum())
 
 
 def encode_batch(
     encoder: PreTrainedModel, rnas: list[EncodedRna], pad_token_id: int | None, pool_size: int
 ) -> tuple[torch.Tensor, ...]:
     """Pooled encoder output (slots, hidden) of each RNA."""
-    windows = [window for rna in rnas for window in rna.windows]
-    ids, mask = (torch.from_numpy(array).to(encoder.device) for array in pad_windows(windows, pad_token_id))
-    kept = torch.from_numpy(pad_windows([kept for rna in rnas for kept in rna.kept], 0)[0]).bool().to(encoder.device)
-    number = torch.arange(len(rnas), device=encoder.device).repeat_interleave(
-        torch.tensor([len(rna.windows) for rna in rnas], device=encoder.device)
-    )
+    arrays = pad_tokens(rnas, pad_token_id), pad_mask(rnas), pad_kept(rnas)
+    ids, mask, kept = (torch.from_numpy(array).to(encoder.device) for array in arrays)
+    number = torch.tensor([i for i, rna in enumerate(rnas) for _ in rna.spans], device=encoder.device)
     # the kept positions are decided already, by the reader
     index = torch.where(kept, number[:, None], -1)
     pooled, slots = encode_and_pool(encoder, ids, mask, [], pool_size, index)
