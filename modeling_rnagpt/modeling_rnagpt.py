@@ -21,8 +21,8 @@ from transformers.utils import can_return_tuple, torch_compilable_check
 from .configuration_rnagpt import RnaGptConfig
 
 RNA_INPUTS = ("rna_input_ids", "rna_attention_mask", "rna_index", "rna_features", "rna_feature_mask")
-# encoder tokens computed at once, padding included: enough to fill a GPU, and bounded for 64 RNAs of 1,022 nt
-BATCH_TOKENS = 16_384
+# encoder tokens computed at once, padding included: enough to fill a GPU, about half a GB of activations in RNA-FM
+BATCH_TOKENS = 8_192
 
 
 @dataclass
