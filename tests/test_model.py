@@ -187,3 +187,31 @@ def test_save_and_load_keeps_every_logit(tiny_model, tiny_checkpoint):
     batch = processor(ask(RNAS[0]))
     assert torch.equal(model(**batch).logits, tiny_model[0](**batch).logits)
     assert isinstance(model, RnaGptForCausalLM)
+
+
+@torch.no_grad()
+def test_another_embedding_table_is_used(tiny_model):
+    model, processor = copy.deepcopy(tiny_model[0]), tiny_model[1]
+    batch = processor("Yes.")
+    doubled = copy.deepcopy(model.get_input_embeddings())
+    doubled.weight.mul_(2)
+    expected = model(inputs_embeds=doubled(batch["input_ids"]), attention_mask=batch["attention_mask"]).logits
+    model.set_input_embeddings(doubled)
+    assert model.get_input_embeddings() is doubled
+    assert torch.equal(model(**batch).logits, expected)
+
+
+def test_a_placeholder_beyond_the_llms_vocabulary_needs_no_suppression(tiny_model):
+    model, processor = tiny_model
+    vocabulary = model.config.text_config.vocab_size
+    inside = processor.rna_token_id < vocabulary
+    assert (model.generation_config.suppress_tokens == [processor.rna_token_id]) == inside
+
+
+def test_an_encoder_that_cannot_be_built_says_why():
+    from transformers import EsmConfig
+
+    from modeling_rnagpt.modeling_rnagpt import build_body
+
+    with pytest.raises(ValueError, match="hidden size .30. is not a multiple"):
+        build_body(EsmConfig(hidden_size=30, num_attention_heads=4, vocab_size=25, pad_token_id=1))
