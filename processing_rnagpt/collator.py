@@ -141,8 +141,8 @@ class SharedPrefixCollator:
         """The RNAs of each row of the batch, in the order of their placeholders."""
         if self.features is None:
             rows = [[row["sequence"] for row in members] for members in owners]
-            ids, _ = self.processor.encode_rnas([sequence for row in rows for sequence in row])
-            return self.processor.pad_rnas(rows, ids)
+            encoded, _ = self.processor.encode_rnas([sequence for row in rows for sequence in row])
+            return self.processor.pad_rnas(rows, encoded)
         features = [[self.features[row["rna_id"]] for row in members] for members in owners]
         rnas = max(len(row) for row in features)
         slots = max(len(f) for row in features for f in row)
@@ -159,7 +159,7 @@ def fill_rows(lengths: list[int]) -> list[list[int]]:
     """Indices of `lengths` in rows of about twice the longest at most: longest first, each into the emptiest row.
 
     >>> fill_rows([3, 5, 2, 4, 6])
-    [[4, 0], [1, 3, 2]]
+    [[4, 0, 2], [1, 3]]
     """
     rows: list[list[int]] = [[] for _ in range(math.ceil(sum(lengths) / (2 * max(lengths))))]
     filled = [0] * len(rows)
