@@ -1,7 +1,7 @@
 """RNA-GPT's configuration and model: a frozen RNA encoder, a linear projector and a causal LM.
 
-The two modules beside this file ship with every checkpoint and import nothing of this package; this file does not
-ship. Importing it makes `save_pretrained` copy the two modules into the checkpoint.
+The modules beside this file ship with every checkpoint and import nothing of this package; this file does not ship.
+Importing it makes `save_pretrained` copy them into the checkpoint.
 """
 
 from .configuration_rnagpt import RnaGptConfig

@@ -39,6 +39,8 @@ class RnaGptConfig(PreTrainedConfig):
             soft token. By default 128256, the first id after Llama-3's vocabulary.
         rna_drop_token_ids: encoder tokens that become no soft token (BOS and EOS); an empty list keeps them.
         rna_pool_size: encoder positions averaged into one soft token; 1, as in the paper, keeps one per nucleotide.
+        weights_from: where LLM and encoder come from when the checkpoint leaves them out: {"llm": a Hub id or folder,
+            "encoder": another, "llm_revision", "encoder_revision": commits}. See base_weights_rnagpt.py.
     """
 
     model_type = "rnagpt"
@@ -52,6 +54,7 @@ class RnaGptConfig(PreTrainedConfig):
     rna_token_id: int = 128256
     rna_drop_token_ids: list[int] | tuple[int, ...] = (0, 2)
     rna_pool_size: int = 1
+    weights_from: dict | None = None
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
@@ -65,6 +68,13 @@ class RnaGptConfig(PreTrainedConfig):
             "AutoConfig": "configuration_rnagpt.RnaGptConfig",
             "AutoModel": "modeling_rnagpt.RnaGptModel",
             "AutoModelForCausalLM": "modeling_rnagpt.RnaGptForCausalLM",
+        }
+        self.custom_pipelines = {
+            "rna-text-generation": {
+                "impl": "pipeline_rnagpt.RnaTextGenerationPipeline",
+                "pt": ["AutoModelForCausalLM"],
+                "type": "multimodal",
+            }
         }
 
 

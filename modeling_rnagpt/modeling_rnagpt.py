@@ -18,7 +18,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, ModelOutput
 from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils import can_return_tuple, torch_compilable_check
 
+from .base_weights_rnagpt import BaseWeights
 from .configuration_rnagpt import RnaGptConfig
+from .pipeline_rnagpt import RnaTextGenerationPipeline  # not used here: imported, it ships with the model
 
 RNA_INPUTS = ("rna_input_ids", "rna_attention_mask", "rna_index", "rna_features", "rna_feature_mask")
 # encoder tokens computed at once, padding included: enough to fill a GPU, about half a GB of activations in RNA-FM
@@ -36,19 +38,26 @@ class RnaGptOutput(ModelOutput):
     attentions: tuple[torch.Tensor] | None = None
 
 
-class RnaGptPreTrainedModel(PreTrainedModel):
+class RnaGptPreTrainedModel(BaseWeights, PreTrainedModel):
     config_class = RnaGptConfig
     base_model_prefix = "model"
     input_modalities = ("rna", "text")
     supports_gradient_checkpointing = True
     _skip_keys_device_placement = ["past_key_values"]
-    # Half the encoder's and projector's work is lost in fp16, and they are 1% of the model.
+    # Half the encoder's and projector's work is lost in 16 bits, and they are 1% of the model. The first list holds
+    # for fp16 alone, the second for bf16 too.
     _keep_in_fp32_modules = ["model.rna_encoder", "model.projector", "rna_encoder", "projector"]
+    _keep_in_fp32_modules_strict = _keep_in_fp32_modules
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The LLM's. The first parameter's, as in transformers, would be the encoder's, and be saved as everyone's."""
+        return self.get_input_embeddings().weight.dtype
 
 
 class RnaGptModel(RnaGptPreTrainedModel):
@@ -73,6 +82,11 @@ class RnaGptModel(RnaGptPreTrainedModel):
         if not any(parameter.requires_grad for parameter in self.rna_encoder.parameters()):
             self.rna_encoder.eval()
         return self
+
+    @classmethod
+    def from_encoder_and_llm(cls, encoder: PreTrainedModel, llm: PreTrainedModel, **kwargs) -> "RnaGptModel":
+        """See `RnaGptForCausalLM.from_encoder_and_llm`; without the LM head."""
+        return RnaGptForCausalLM.from_encoder_and_llm(encoder, llm, **kwargs).model
 
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()
@@ -452,4 +466,4 @@ def encoder_max_tokens(rna_config) -> int | None:
     return positions
 
 
-__all__ = ["RnaGptForCausalLM", "RnaGptModel", "RnaGptPreTrainedModel"]
+__all__ = ["RnaGptForCausalLM", "RnaGptModel", "RnaGptPreTrainedModel", "RnaTextGenerationPipeline"]

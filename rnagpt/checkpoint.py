@@ -1,4 +1,4 @@
-"""Builds, loads and saves RNA-GPT: whole checkpoints, and parts that leave the LLM out (see `rnagpt.folders`).
+"""Builds, loads and saves RNA-GPT: whole checkpoints, and three forms that leave the LLM out (see `rnagpt.folders`).
 
 The shipped demo is a folder of parts.
 """
@@ -6,20 +6,23 @@ The shipped demo is a folder of parts.
 import json
 import shutil
 import warnings
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
-from modeling_rnagpt.modeling_rnagpt import encoder_arguments
-from processing_rnagpt.rna_tokenizer import build_rna_tokenizer
+from rnagpt import model_card
 from rnagpt.errors import UserError
-from rnagpt.folders import ADAPTER, PACKAGED_ENCODER, PARTS, PROJECTOR, assets, checkpoint_form
+from rnagpt.folders import ADAPTER, PARTS, PROJECTOR, checkpoint_form
 from rnagpt.language_model import fingerprint, load_llm, reach_hub
 from rnagpt.registration import RnaGptForCausalLM, RnaGptProcessor
+from rnagpt.rna_encoder import load_encoder
+
+WEIGHTS_FROM = {"llm", "llm_revision", "encoder", "encoder_revision"}
 
 
 def chat_template(name: str) -> str:
@@ -27,26 +30,14 @@ def chat_template(name: str) -> str:
     return (resources.files("processing_rnagpt") / "templates" / f"{name}.jinja").read_text()
 
 
-def load_encoder(name: str):
-    """Encoder (fp32, eval) and its tokenizer.
-
-    Args:
-        name: "packaged" (the small one that ships), a folder or a Hub id that AutoModel loads.
-    """
-    path = assets() / "encoder" if name == PACKAGED_ENCODER else name
-    if Path(path).exists() and not (Path(path) / "config.json").is_file():
-        raise UserError(f"{path} is no encoder: expected a folder with config.json, or a Hub id")
-    if not Path(path).exists():
-        reach_hub(str(path))
-    config = AutoConfig.from_pretrained(path)
-    encoder = AutoModel.from_pretrained(path, dtype=torch.float32, **encoder_arguments(config)).eval()
-    if not (Path(path) / "tokenizer_config.json").is_file() and config.model_type == "esm":
-        # RNA-FM's alphabet; two of its positions are unused padding offsets, two are BOS and EOS.
-        return encoder, build_rna_tokenizer(config.max_position_embeddings - config.pad_token_id - 3)
-    return encoder, AutoTokenizer.from_pretrained(path)
-
-
-def build(llm: str, encoder: str, rna_pool_size: int = 1, template: str = "llm"):
+def build(
+    llm: str,
+    encoder: str,
+    rna_pool_size: int = 1,
+    template: str = "llm",
+    dtype: str | None = None,
+    seed: int | None = None,
+):
     """Untrained RNA-GPT: a loaded LLM and a loaded encoder joined by a fresh projector.
 
     Args:
@@ -54,9 +45,11 @@ def build(llm: str, encoder: str, rna_pool_size: int = 1, template: str = "llm")
         encoder: see `load_encoder`.
         rna_pool_size: encoder positions per soft token.
         template: default chat template: "llm" (the LLM's own), "chatml" or "paper". All stay available by name.
+        dtype: the LLM's, see `load_llm`.
+        seed: of the projector's random numbers, whatever was drawn while loading.
     """
-    language_model, tokenizer = load_llm(llm)
     rna_encoder, rna_tokenizer = load_encoder(encoder)
+    language_model, tokenizer = load_llm(llm, dtype)
     templates = {"paper": chat_template("paper")}
     if tokenizer.chat_template:
         templates["llm"] = tokenizer.chat_template
@@ -67,6 +60,8 @@ def build(llm: str, encoder: str, rna_pool_size: int = 1, template: str = "llm")
         raise UserError(f"chat template {template!r} does not suit {llm}: choose one of {choices}")
     templates["default"] = templates[template]
     processor = RnaGptProcessor(tokenizer, rna_tokenizer, chat_template=templates, rna_pool_size=rna_pool_size)
+    if seed is not None:
+        torch.manual_seed(seed)
     model = RnaGptForCausalLM.from_encoder_and_llm(
         rna_encoder,
         language_model,
@@ -74,11 +69,14 @@ def build(llm: str, encoder: str, rna_pool_size: int = 1, template: str = "llm")
         rna_drop_token_ids=processor.rna_drop_token_ids,
         rna_pool_size=rna_pool_size,
     )
+    for part in (model.config.text_config, model.config.rna_config):
+        if not model_card.is_hub_id(part.name_or_path):
+            part.name_or_path = ""  # a folder of this machine would go into every checkpoint
     return model, processor
 
 
 def load(path: str | Path):
-    """Model (eval) and processor from a whole checkpoint, a folder of parts, or a Hub id.
+    """Model (eval) and processor from a checkpoint of any form (see above), or a Hub id.
 
     Raises:
         UserError: the folder is missing or holds neither form.
@@ -93,11 +91,105 @@ def load(path: str | Path):
     return model, RnaGptProcessor.from_pretrained(path)
 
 
-def save(model: RnaGptForCausalLM, processor: RnaGptProcessor, folder: Path) -> None:
-    """Write a whole checkpoint under a temporary name, then rename: it is there complete or not at all."""
+def save(
+    model: RnaGptForCausalLM,
+    processor: RnaGptProcessor,
+    folder: Path,
+    card: str | None = None,
+    max_shard_size: str = "5GB",
+) -> None:
+    """Write a whole checkpoint under a temporary name, then rename: it is there complete or not at all.
+
+    Args:
+        card: text of its README.md, see `model_card.fill`.
+    """
+    with replacing(folder) as part:
+        model.save_pretrained(part, max_shard_size=max_shard_size)
+        write_beside(part, processor, card)
+
+
+def save_projector(
+    model: RnaGptForCausalLM,
+    processor: RnaGptProcessor,
+    folder: Path,
+    weights_from: Mapping[str, str],
+    card: str | None = None,
+    dtype: str = "float16",
+) -> None:
+    """Write a checkpoint with the projector's weights alone, which one `from_pretrained` makes whole again.
+
+    Args:
+        weights_from: "llm" and "encoder", Hub ids or folders that AutoModel loads, unchanged since the projector was
+            trained with them; "llm_revision" and "encoder_revision" pin the commits.
+        dtype: of the stored projector; "float32" keeps every bit.
+    """
+    wrong = {"llm", "encoder"} - set(weights_from) or set(weights_from) - WEIGHTS_FROM
+    if wrong:
+        raise UserError(f"weights_from takes {', '.join(sorted(WEIGHTS_FROM))}; wrong or missing: {', '.join(wrong)}")
+    projector = {
+        f"model.projector.{name}": tensor.detach().to("cpu", getattr(torch, dtype)).contiguous()
+        for name, tensor in model.model.projector.state_dict().items()
+    }
+    with replacing(folder) as part:
+        model.config.weights_from = dict(weights_from)
+        try:
+            model.save_pretrained(part, state_dict=projector)
+        finally:
+            model.config.weights_from = None
+        write_beside(part, processor, card)
+
+
+def save_adapter(
+    model: PeftModel, processor: RnaGptProcessor, folder: Path, base: str, card: str | None = None
+) -> None:
+    """Write a PEFT adapter that AutoModelForCausalLM and PeftModel load by its own name.
+
+    Args:
+        model: LoRA around an RNA-GPT, with the projector among its `modules_to_save`.
+        base: Hub id or folder of the RNA-GPT that it was trained on, whole or projector-only.
+    """
     with replacing(folder) as part:
         model.save_pretrained(part)
-        processor.save_pretrained(part)
+        (part / "README.md").unlink(missing_ok=True)
+        path = part / "adapter_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": base}, indent=2) + "\n")
+        write_beside(part, processor, card)
+
+
+def unload(model: PeftModel) -> RnaGptForCausalLM:
+    """The RNA-GPT as it was before the adapter, bit for bit.
+
+    PEFT's own `unload` gives the LLM back, but leaves the adapter's projector in place of the one before.
+    """
+    before = model.get_base_model().model.projector.original_module
+    base = model.unload()
+    base.model.projector = before
+    return base
+
+
+def write_beside(folder: Path, processor: RnaGptProcessor, card: str | None) -> None:
+    """The processor and the card of a checkpoint."""
+    processor.save_pretrained(folder)
+    if card is not None:
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def parts_of(model: RnaGptForCausalLM) -> dict[str, torch.nn.Module]:
+    """The encoder, the projector and the LLM with its head, as modules that share no parameter."""
+    tied = model.config.tie_word_embeddings
+    llm = [model.model.language_model] if tied else [model.model.language_model, model.lm_head]
+    return {
+        "encoder": model.model.rna_encoder,
+        "projector": model.model.projector,
+        "llm": torch.nn.ModuleList(llm),
+    }
+
+
+def card(model: RnaGptForCausalLM, processor: RnaGptProcessor, llm: str, encoder: str, trained: bool = True) -> str:
+    """Text of a checkpoint's README.md; `llm` and `encoder` are the names that it was built from."""
+    parameters = {part: sum(p.numel() for p in module.parameters()) for part, module in parts_of(model).items()}
+    untrained = {} if trained else {"state": model_card.UNTRAINED, "training": "None yet.", "evaluation": "None yet."}
+    return model_card.fill(llm, encoder, parameters, processor.max_nucleotides, **untrained)
 
 
 def save_parts(model, folder: Path, recipe_model: dict, dtype: str = "float32") -> None:
@@ -145,6 +237,13 @@ def load_parts(folder: Path):
         warnings.simplefilter("ignore", FutureWarning)
         model = PeftModel.from_pretrained(model, str(folder)).merge_and_unload(safe_merge=True)
     return model.eval(), processor
+
+
+def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """The model with the adapter and projector of a folder of parts, ready to be trained on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # as in load_parts
+        return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
 
 
 def load_projector(model: PreTrainedModel, folder: Path) -> None:

@@ -20,6 +20,7 @@ from rnagpt.errors import USER_MISTAKE, explain
 # name -> (module, one line of help)
 COMMANDS = {
     "quickstart": ("rnagpt.quickstart", "train a small RNA-GPT here, evaluate it, ask it a question"),
+    "build-checkpoint": ("rnagpt.build_checkpoint", "join RNA-FM and a language model into one untrained checkpoint"),
     "train": ("train_sft", "train one stage from a recipe"),
     "evaluate": ("rnagpt.evaluation.command", "score a run's stored answers, beside their controls"),
     "chat": ("rnagpt.chat.command", "ask questions about an RNA"),

@@ -1,7 +1,10 @@
 """What the folders of RNA-GPT are called and hold: all that can be told of a checkpoint before torch is imported.
 
-    whole   config.json, model.safetensors, processor and remote code: AutoModelForCausalLM loads it anywhere
-    parts   parts.json and a projector or a PEFT adapter (with projector): a few MB, joined to LLM and encoder on load
+    whole      config.json, model.safetensors, processor, code and card: AutoModelForCausalLM loads it anywhere
+    projector  the same with the projector's weights alone (5 MB for Llama-3-8B); from_pretrained fetches LLM and
+               encoder from the Hub ids or folders in its config.json (weights_from)
+    adapter    a PEFT adapter with projector, and the processor; from_pretrained fetches the RNA-GPT it belongs to
+    parts      parts.json and a projector or adapter: what training writes; joined to LLM and encoder on load
 """
 
 import json
@@ -12,7 +15,7 @@ from rnagpt.errors import UserError
 
 PARTS = "parts.json"
 PROJECTOR = "projector.safetensors"
-ADAPTER = "adapter_model.safetensors"  # PEFT's name
+ADAPTER = "adapter_model.safetensors"  # PEFT's name, as is adapter_config.json
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PACKAGED_ENCODER = "packaged"
 
@@ -23,7 +26,8 @@ def assets() -> Path:
 
 
 def checkpoint_form(path: str | Path) -> str:
-    """Which form of a checkpoint `path` is: "parts", "whole", or "hub" for what can only be a Hub id.
+    """Which form of a checkpoint `path` is: "parts", "adapter", "whole" (or its projector alone), or "hub"
+    for what can only be a Hub id.
 
     Raises:
         UserError: nothing is there, or it is neither form; says what was expected.
@@ -36,6 +40,8 @@ def checkpoint_form(path: str | Path) -> str:
         raise UserError(f"no checkpoint at {path}: give a folder written by RNA-GPT's training, or a Hub id")
     if (folder / PARTS).is_file():
         return "parts"
+    if (folder / "adapter_config.json").is_file():
+        return "adapter"
     try:
         model_type = json.loads((folder / "config.json").read_text()).get("model_type")
     except (OSError, ValueError, AttributeError):

