@@ -1,7 +1,4 @@
-"""Builds, loads and saves RNA-GPT: whole checkpoints, and parts that leave the LLM out.
-
-    whole   config.json, model.safetensors, processor and remote code: AutoModelForCausalLM loads it anywhere
-    parts   parts.json and a projector or a PEFT adapter (with projector): a few MB, joined to LLM and encoder on load
+"""Builds, loads and saves RNA-GPT: whole checkpoints, and parts that leave the LLM out (see `rnagpt.folders`).
 
 The shipped demo is a folder of parts.
 """
@@ -20,18 +17,9 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 from modeling_rnagpt.modeling_rnagpt import encoder_arguments
 from processing_rnagpt.rna_tokenizer import build_rna_tokenizer
 from rnagpt.errors import UserError
+from rnagpt.folders import ADAPTER, PACKAGED_ENCODER, PARTS, PROJECTOR, assets, checkpoint_form
 from rnagpt.language_model import fingerprint, load_llm, reach_hub
 from rnagpt.registration import RnaGptForCausalLM, RnaGptProcessor
-
-PARTS = "parts.json"
-PROJECTOR = "projector.safetensors"
-ADAPTER = "adapter_model.safetensors"  # PEFT's name
-PACKAGED_ENCODER = "packaged"
-
-
-def assets() -> Path:
-    """Folder of what ships inside the package: encoder/ and demo/."""
-    return Path(str(resources.files("rnagpt"))) / "assets"
 
 
 def chat_template(name: str) -> str:
@@ -95,29 +83,11 @@ def load(path: str | Path):
     Raises:
         UserError: the folder is missing or holds neither form.
     """
-    folder = Path(path)
-    if (folder / PARTS).is_file():
-        return load_parts(folder)
-    if not folder.exists() and len(folder.parts) != 2:
-        raise UserError(f"no checkpoint at {path}: expected a folder written by RNA-GPT's training, or a Hub id")
-    if not folder.exists():
+    form = checkpoint_form(path)
+    if form == "parts":
+        return load_parts(Path(path))
+    if form == "hub":
         reach_hub(str(path))
-    else:
-        config_file = folder / "config.json"
-        try:
-            model_type = json.loads(config_file.read_text()).get("model_type") if folder.is_dir() else None
-        except (OSError, ValueError):
-            model_type = None
-        if model_type != "rnagpt":
-            raise UserError(
-                f"{path} is no RNA-GPT checkpoint: expected a folder with {PARTS}, or with a config.json whose "
-                "model_type is 'rnagpt'"
-            )
-        for name in ("model.safetensors", "model.safetensors.index.json"):
-            if (folder / name).is_file():
-                break
-        else:
-            raise UserError(f"{path} holds a configuration but no weights (model.safetensors): it is incomplete")
     dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     model = RnaGptForCausalLM.from_pretrained(path, dtype=dtype).eval()
     return model, RnaGptProcessor.from_pretrained(path)
