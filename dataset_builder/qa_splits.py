@@ -22,6 +22,8 @@ from dataset_builder.library import Library, pmid_order
 
 EXHAUSTIVE = 1500  # distinct sequences up to which all pairs are compared by edit distance; above, MMseqs2 and vsearch
 HUB = 10  # literature sets
+KMER = 11  # of MMseqs2's index; its own choice for nucleotides, 15, fills 4^15 entries before the first sequence
+MANY = 20_000  # RNAs above which vsearch searches only the queries that MMseqs2 does not see
 SPLITS = ("train", "validation", "test")
 
 
@@ -68,7 +70,7 @@ def clustered_pairs(sequences: list[str]) -> set[tuple[int, int]]:
         write_fasta(work / "all.fa", enumerate(sequences))
         fact_splits._run(
             "mmseqs", "easy-cluster", work / "all.fa", work / "clusters", work / "tmp", "--min-seq-id", "0.8", "-c",
-            "0.8", "--cov-mode", "1", "--dbtype", "2", "-v", "1",
+            "0.8", "--cov-mode", "1", "-k", KMER, "-v", "1",
         )  # fmt: skip
         for line in (work / "clusters_cluster.tsv").read_text().splitlines():
             one, other = map(int, line.split("\t"))
@@ -97,13 +99,20 @@ def found_across(held_out: dict[int, str], train: dict[int, str]) -> set[int]:
         work = Path(folder)
         write_fasta(work / "query.fa", held_out.items())
         write_fasta(work / "train.fa", train.items())
+        short = {
+            place: text for place, text in held_out.items() if len(train) <= MANY or len(text) <= fact_splits.SHORT
+        }
+        write_fasta(work / "short.fa", short.items())
         fact_splits._run(
             "mmseqs", "easy-search", work / "query.fa", work / "train.fa", work / "mmseqs.tsv", work / "tmp",
             "--search-type", "3", "--strand", "1", "--min-seq-id", "0.8", "-c", "0.8", "--cov-mode", "2", "-s", "7.5",
-            "-v", "1", "--format-output", "query,target",
+            "-k", "7" if len(train) <= MANY else KMER, "--spaced-kmer-mode", "0", "-e", "10", "-v", "1",
+            "--format-output", "query,target",
         )  # fmt: skip
+        if not short:
+            return {int(line.split("\t")[0]) for line in (work / "mmseqs.tsv").read_text().splitlines()}
         fact_splits._run(
-            "vsearch", "--usearch_global", work / "query.fa", "--db", work / "train.fa", "--id", "0.8", "--query_cov",
+            "vsearch", "--usearch_global", work / "short.fa", "--db", work / "train.fa", "--id", "0.8", "--query_cov",
             "0.8", "--strand", "plus", "--minseqlength", "10", "--wordlength", "6", "--qmask", "none", "--dbmask",
             "none", "--userout", work / "vsearch.tsv", "--userfields", "query+target", "--quiet",
         )  # fmt: skip

@@ -108,7 +108,9 @@ def with_relatives(rnas):
     return rnas + more
 
 
-@pytest.mark.parametrize("tools", [False, True], ids=["all pairs", "mmseqs and vsearch"])
+@pytest.mark.parametrize(
+    "tools", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["all pairs", "mmseqs and vsearch"]
+)
 def test_splits_share_nothing(tmp_path, tools):
     if tools and not (shutil.which("mmseqs") and shutil.which("vsearch")):
         pytest.skip("mmseqs2 or vsearch is not installed")
