@@ -69,8 +69,8 @@ class BuildSettings:
     cluster: dict = field(default_factory=dict)
 
     unchangeable = (
-        "source", "methods", "limits", "seed", "max_length", "cap_papers", "topics", "held_out_share", "units_per_rank",
-        "release",
+        "source", "methods", "limits", "seed", "max_length", "cap_papers", "topics", "held_out_share",
+        "units_per_rank", "release",
     )  # fmt: skip
 
     def __post_init__(self):
@@ -106,8 +106,8 @@ def save(settings: BuildSettings, work: Path) -> None:
         if changed:
             was = ", ".join(f"{key} {before.get(key)}" for key in changed if key != "model")
             raise BuildError(
-                f"{work} was begun with other settings ({was or 'model ' + before['model']['name']}): use the same, or "
-                "another output folder"
+                f"{work} was begun with other settings ({was or 'model ' + before['model']['name']}): use the same, "
+                "or another output folder"
             )
     part = path.with_suffix(f".{os.getpid()}")
     part.write_text(json.dumps(now, indent=1))

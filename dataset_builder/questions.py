@@ -119,8 +119,9 @@ def judged_one(row, statements: Sequence[dict], names: Sequence[str], papers: Ma
             raise ValueError("text that addresses a reader or a model, or an identifier")
     claims = " ".join(statement["text"] for statement in used)
     source = claims + " " + " ".join(f"{papers[p].title} {papers[p].abstract}" for p in pmids if p in papers)
+    claim = question
     if row["kind"] == "closed":
-        question, answer, options = closed(question, answer, options, claims, source, own)
+        question, answer, options, claim = closed(question, answer, options, claims, source, own)
     elif row["kind"] == "open":
         options = []
         if answer.lower().strip(" .") in ("yes", "no"):
@@ -132,7 +133,7 @@ def judged_one(row, statements: Sequence[dict], names: Sequence[str], papers: Ma
             raise ValueError("not answerable from the annotation")
     else:
         raise ValueError("a kind other than open and closed")
-    require(question, source, own, 0.4)
+    require(claim, source, own, 0.4)
     named = any(names_it(part, names) for part in (question, answer, *options))
     return {
         "question": question,
@@ -144,8 +145,9 @@ def judged_one(row, statements: Sequence[dict], names: Sequence[str], papers: Ma
     }
 
 
-def closed(question, answer, options, claims, source, own) -> tuple[str, str, list[str]]:
-    """A closed question's checks, and its balanced form."""
+def closed(question, answer, options, claims, source, own) -> tuple[str, str, list[str], str]:
+    """A closed question's checks -> its balanced form, and what the papers must say for it (the question, or where
+    the answer is no, the question turned round)."""
     bare = answer.lower().strip(" .")
     if bare in ("yes", "no"):
         if any(option.lower().strip(" .") not in ("yes", "no") for option in options):
@@ -159,8 +161,8 @@ def closed(question, answer, options, claims, source, own) -> tuple[str, str, li
             raise ValueError("a yes that the cited papers do not show")
         # half of the questions on a direction are asked the other way round, by their own digest
         elif turned and not in_direction(turned, claims) and digest(question) % 2:
-            question, bare = turned, "no"
-        return question, bare.capitalize(), ["Yes", "No"]
+            return turned, "No", ["Yes", "No"], question
+        return question, bare.capitalize(), ["Yes", "No"], turned if bare == "no" else question
     if not 2 <= len(options) <= 5 or len({option.lower() for option in options}) != len(options):
         raise ValueError("not 2 to 5 different options")
     match = [option for option in options if option.lower().strip(" .") == bare]
@@ -169,7 +171,7 @@ def closed(question, answer, options, claims, source, own) -> tuple[str, str, li
     require(match[0], source, own, 0.6)
     options = sorted(options)
     random.Random(digest(question + match[0])).shuffle(options)
-    return question, match[0], options
+    return question, match[0], options, question
 
 
 def require(text: str, source: str, own, threshold: float) -> None:
