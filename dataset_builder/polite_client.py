@@ -11,7 +11,7 @@ import json
 import random
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
@@ -33,9 +33,9 @@ class TokenBucket:
     """At most `per_second` and `per_minute` requests, whatever thread they come from."""
 
     def __init__(self, per_second: float, per_minute: float, now=time.monotonic, sleep=time.sleep):
-        self.limits = ((per_second, 1.0), (per_minute, 60.0))
+        # of each window: (requests, seconds, when the last of them were made)
+        self.windows = tuple((int(most), span, deque()) for most, span in ((per_second, 1.0), (per_minute, 60.0)))
         self.now, self.sleep, self.lock = now, sleep, threading.Lock()
-        self.times: list[float] = []
 
     def take(self) -> None:
         """Wait for a turn.
@@ -48,18 +48,17 @@ class TokenBucket:
         """
         with self.lock:
             while True:
-                now = self.now()
-                longest = max(span for _, span in self.limits)
-                self.times = [then for then in self.times if now - then < longest]
-                waits = [0.0]
-                for most, span in self.limits:
-                    inside = [then for then in self.times if now - then < span]
-                    if len(inside) >= most:
-                        waits.append(inside[len(inside) - int(most)] + span - now)
-                if max(waits) <= 0:
-                    self.times.append(now)
-                    return
-                self.sleep(max(waits))
+                now, wait = self.now(), 0.0
+                for most, span, times in self.windows:
+                    while times and now - times[0] >= span:
+                        times.popleft()
+                    if len(times) >= most:
+                        wait = max(wait, times[0] + span - now)
+                if wait <= 0:
+                    break
+                self.sleep(wait)
+            for _, _, times in self.windows:
+                times.append(now)
 
 
 class PoliteClient:

@@ -160,6 +160,8 @@ class Collection:
         urs, _, taxid = rna_id.partition("_")
         try:
             found = self.client.ask("rnacentral", f"rna/{urs}/{taxid}", has_keys(sequence=str, rnacentral_id=str))
+            # the record of one species has no md5; the sequence's own record has
+            found["md5"] = self.client.ask("rnacentral", f"rna/{urs}", has_keys(md5=str))["md5"]
         except NotThere:
             return None
         wanted = ("sequence", "md5", "description", "short_description", "species", "taxid", "rna_type", "is_active")
