@@ -10,12 +10,14 @@ with the driver (Linux: a death signal) and hold its lock, so that none goes on 
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 
 from dataset_builder.build_settings import BuildSettings
@@ -42,7 +44,9 @@ def run_stage(
     """
     if not incomplete(stage, work, ranks):
         return
-    if settings.executor == "local":
+    if settings.executor == "local" and stage == "prepare" and ranks == 1:
+        run_ranks(work, stage, ranks, [0], settings)  # small, and nothing is spent: no worker is needed
+    elif settings.executor == "local":
         run_locally(stage, work, ranks, settings.workers, lock, tick)
     else:
         executor(stage, work, ranks, settings).run()
@@ -162,23 +166,24 @@ def die_with_the_driver() -> None:
 def work_on(work: Path, stage: str, ranks: int, share: list[int]) -> int:
     """A worker's life: its ranks one after the other -> exit code."""
     die_with_the_driver()
-    import dataclasses
-    from copy import deepcopy
-
     from dataset_builder.build_settings import load
     from dataset_builder.calls import BudgetReached
 
-    settings = dataclasses.replace(load(work), executor="local")
-    one = executor(stage, work, ranks, settings)
+    try:
+        run_ranks(work, stage, ranks, share, load(work))
+    except BuildError as error:
+        (work / "logs" / f"{stage}-error.txt").write_text(str(error))
+        return BUDGET_REACHED if isinstance(error, BudgetReached) else UNUSABLE
+    return 0
+
+
+def run_ranks(work: Path, stage: str, ranks: int, share: list[int], settings: BuildSettings) -> None:
+    """Run ranks in this process, one after the other; what they log goes to files."""
+    one = executor(stage, work, ranks, dataclasses.replace(settings, executor="local"))
     pipeline = one.pipeline
     for rank in share:
         one.pipeline = deepcopy(pipeline)
-        try:
-            one._run_for_rank(rank)
-        except BuildError as error:
-            (work / "logs" / f"{stage}-error.txt").write_text(str(error))
-            return BUDGET_REACHED if isinstance(error, BudgetReached) else UNUSABLE
-    return 0
+        one._run_for_rank(rank, local_rank=1)  # 0 would log to the screen
 
 
 if __name__ == "__main__":

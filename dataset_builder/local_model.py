@@ -87,7 +87,7 @@ class LocalBackend:
                 do_sample=False,
                 repetition_penalty=1.1,
                 pad_token_id=pad,
-                prefix_allowed_tokens_fn=self._constraint([requests[i] for i in fits], longest),
+                logits_processor=self._constraint([requests[i] for i in fits], longest),
             )
         for row, i in enumerate(fits):
             ids = out[row, longest:].tolist()
@@ -109,11 +109,11 @@ class LocalBackend:
         return set(stop if isinstance(stop, list) else [stop]) | {self.tokenizer.eos_token_id}
 
     def _constraint(self, requests: list[Request], prompt_length: int):
-        """The function that tells `generate` which tokens may come next in each row; None without the package."""
+        """What holds each row to its schema: logits processors for `generate`; none without lm-format-enforcer."""
         try:
             from lmformatenforcer import JsonSchemaParser, TokenEnforcer, TokenEnforcerTokenizerData
         except ModuleNotFoundError:
-            return None
+            return []
         if self._tokens_of_vocabulary is None:
             self._tokens_of_vocabulary = vocabulary(self.tokenizer, TokenEnforcerTokenizerData, self._stops())
         enforcers = [
@@ -121,20 +121,38 @@ class LocalBackend:
             for request in requests
         ]
         limits = [request.max_tokens for request in requests]
-        stops = sorted(self._stops())
-
-        def allowed(row: int, ids) -> list[int]:
-            said = ids[prompt_length:].tolist()
-            if len(said) >= limits[row] or (said and said[-1] in stops):
-                return stops
-            tokens = enforcers[row].get_allowed_tokens(said)
-            tokens = getattr(tokens, "allowed_tokens", tokens)
-            return list(tokens) or stops
-
-        return allowed
+        return [SchemaRows(enforcers, limits, prompt_length, sorted(self._stops()))]
 
     async def close(self) -> None:
         self.thread.shutdown(wait=False)
+
+
+class SchemaRows:
+    """Logits processor: each row may only go on to tokens that its own enforcer allows."""
+
+    def __init__(self, enforcers, limits: list[int], prompt_length: int, stops: list[int]):
+        self.enforcers, self.limits, self.prompt_length, self.stops = enforcers, limits, prompt_length, stops
+        self.ended = [False] * len(enforcers)
+        # inside a text nearly all tokens are allowed, and it is the same list each time: its mask is made once
+        self.masks: dict[int, tuple] = {}
+
+    def __call__(self, input_ids, scores):
+        import torch
+
+        for row, enforcer in enumerate(self.enforcers):
+            said = input_ids[row, self.prompt_length :].tolist()
+            self.ended[row] = self.ended[row] or len(said) >= self.limits[row] or (said and said[-1] in self.stops)
+            if self.ended[row]:
+                allowed = self.stops
+            else:
+                allowed = enforcer.get_allowed_tokens(said)
+                allowed = getattr(allowed, "allowed_tokens", allowed) or self.stops
+            if id(allowed) not in self.masks:
+                mask = torch.ones(scores.shape[1], dtype=torch.bool, device=scores.device)
+                mask[torch.tensor(allowed, device=scores.device)] = False
+                self.masks[id(allowed)] = (mask, allowed)  # the list is kept, or its id could be another's
+            scores[row] = scores[row].masked_fill(self.masks[id(allowed)][0], -float("inf"))
+        return scores
 
 
 def vocabulary(tokenizer, data_class, stops: set[int]):

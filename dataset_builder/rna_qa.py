@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dataset_builder.errors import BuildError
@@ -19,16 +20,10 @@ from dataset_builder.records import published_schemas
 
 @dataclass
 class RnaQaConfig(datasets.BuilderConfig):
-    """`folder`: what `rnagpt build-dataset` published. `digest`: of its content, found here, so that a rebuilt folder
-    is not read from the cache of the earlier one."""
+    """`folder`: what `rnagpt build-dataset` published; `digest`: of its content."""
 
     folder: str = ""
     digest: str = ""
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.folder and not self.digest:
-            self.digest = content_digest(Path(self.folder), self.name)
 
 
 def content_digest(folder: Path, config: str) -> str:
@@ -48,6 +43,11 @@ class RnaQa(datasets.ArrowBasedBuilder):
     BUILDER_CONFIGS = [RnaQaConfig(name="alignment"), RnaQaConfig(name="qa")]
     DEFAULT_CONFIG_NAME = "qa"
 
+    def __init__(self, *arguments, folder: str, config_name: str = DEFAULT_CONFIG_NAME, **options):
+        # the digest is a part of the cache's key: a folder that was built again is not read from the cache
+        options["digest"] = content_digest(Path(folder), config_name)
+        super().__init__(*arguments, config_name=config_name, folder=folder, **options)
+
     def _info(self):
         return datasets.DatasetInfo(
             features=datasets.Features.from_arrow_schema(published_schemas()[self.config.name])
@@ -65,10 +65,4 @@ class RnaQa(datasets.ArrowBasedBuilder):
     def _generate_tables(self, files):
         for number, path in enumerate(files):
             for part, batch in enumerate(pq.ParquetFile(path).iter_batches(1000)):
-                yield f"{number}-{part}", pq_table(batch)
-
-
-def pq_table(batch):
-    import pyarrow as pa
-
-    return pa.Table.from_batches([batch])
+                yield datasets.builder.Key(number, part), pa.Table.from_batches([batch])

@@ -317,7 +317,7 @@ def workers_of(driver: int) -> list[int]:
     return [int(line.split()[0]) for line in listed.splitlines() if "dataset_builder.executors" in line]
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=240):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found := condition():
@@ -328,11 +328,11 @@ def wait_for(condition, seconds=60):
 
 def test_two_builds_in_one_folder(tmp_path):
     source = write_folder(tmp_path / "source", *literature(20))
-    with ScriptedLlm(delay=1.0) as server:
+    with ScriptedLlm(delay=5.0) as server:
         first = python(command(source, tmp_path / "out", server))
         wait_for(lambda: server.events["none"])
         second = python(command(source, tmp_path / "out", server))
-        said = second.communicate(timeout=60)[1]
+        said = second.communicate(timeout=240)[1]
         first.kill()
         first.communicate()
     assert second.returncode == 2 and "another build is running" in said
@@ -367,7 +367,7 @@ def test_ray_with_a_killed_worker_gives_the_same(tmp_path):
         assert main(command(source, tmp_path / "whole", server, "--units-per-rank", "6")) == 0
     with ScriptedLlm(delay=0.1) as server:
         process = python(command(source, tmp_path / "ray", server, *ray))
-        victim = wait_for(lambda: server.paid and ray_worker(process.pid), 120)
+        victim = wait_for(lambda: server.paid and ray_worker())
         os.kill(victim, signal.SIGKILL)
         said = process.communicate(timeout=400)[1]
         if process.returncode != 0:
@@ -378,7 +378,7 @@ def test_ray_with_a_killed_worker_gives_the_same(tmp_path):
     assert sum(number - 1 for number in server.paid.values()) <= 2
 
 
-def ray_worker(driver: int) -> int | None:
+def ray_worker() -> int | None:
     listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True).stdout
     found = [int(line.split()[0]) for line in listed.splitlines() if "ray::RankWorker" in line]
     return found[0] if found else None
