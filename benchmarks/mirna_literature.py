@@ -2,9 +2,9 @@
 
     python benchmarks/mirna_literature.py LINKS.jsonl ABSTRACTS.jsonl FOLDER
 
-LINKS: one microRNA a line, {"query_id", "precursors", "matures", "articles": [{"pmid"}]}, as LitScan has them: hairpins
-and mature forms share the name they were searched by, and so the papers. ABSTRACTS: {"pmid", "year", "title",
-"abstract"}. Nothing of either is kept in this repository.
+LINKS: one microRNA a line, {"query_id", "precursors", "matures", "articles": [{"pmid"}]}, as LitScan has them:
+hairpins and mature forms share the name they were searched by, and so the papers. ABSTRACTS: {"pmid", "year",
+"title", "abstract"}. Nothing of either is kept in this repository.
 """
 
 import json

@@ -53,6 +53,10 @@ def build(
         ledgers[0].forget_reservations()
         ledgers[0].close()
         started, before = time.time(), spending(work)
+        if settings.model.batch_api and executors.incomplete("annotate", work, ranks):
+            from dataset_builder.batches import run_in_batches
+
+            run_in_batches(work, ranks, settings, say, settings.model.batch_seconds)
         tick = Ticker(work, units, before["usd"], say)
         executors.run_stage("annotate", work, ranks, settings, lock, tick)
         tick.last()

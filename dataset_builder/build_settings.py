@@ -18,7 +18,9 @@ from dataset_builder.errors import BuildError
 class ModelSettings:
     """The language model. kind: "endpoint" (an OpenAI-compatible base URL) or "local" (a transformers folder).
 
-    key_variable: the environment variable that holds the API key; the key itself is stored nowhere.
+    batch: requests that a local model answers together. batch_api: send calls to the endpoint's Batch API and look
+    for answers every `batch_seconds`. key_variable: the environment variable that holds the API key; the key itself
+    is stored nowhere.
     """
 
     kind: str
@@ -28,6 +30,8 @@ class ModelSettings:
     timeout: float = 120.0
     concurrency: int = 16
     batch: int = 8
+    batch_api: bool = False
+    batch_seconds: float = 30.0
     prices: Prices = Prices()
 
     def backend(self):

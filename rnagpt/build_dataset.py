@@ -15,6 +15,7 @@ goes on, and no answered call is paid again.
 """
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -35,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--key-variable", default="OPENAI_API_KEY", metavar="NAME", help="environment variable with "
                        "the API key (default: %(default)s)")  # fmt: skip
     model.add_argument("--batch-api", action="store_true", help="use the endpoint's Batch API: half the price, slower")
+    model.add_argument("--batch-seconds", type=float, default=30, metavar="S", help="between looks at the batches "
+                       "(default: %(default)s)")  # fmt: skip
     model.add_argument("--budget-usd", type=float, metavar="USD", help="stop before this is passed")
     model.add_argument("--budget-tokens", type=int, metavar="N", help="stop before this is passed")
     model.add_argument("--price", type=float, nargs=2, metavar=("PROMPT", "ANSWER"), help="USD for a million tokens "
@@ -130,7 +133,10 @@ def model_settings(args: argparse.Namespace):
     from rnagpt.language_model import EMBEDDED_LLM, embedded_llm
 
     prices = Prices(*args.price) if args.price else Prices()
-    if args.endpoint is None and (args.llm == EMBEDDED_LLM or Path(args.llm).is_dir()):
+    local = args.endpoint is None and (args.llm == EMBEDDED_LLM or Path(args.llm).is_dir())
+    if local and args.batch_api:
+        raise UserError("--batch-api is for an endpoint; a local model is not paid for")
+    if local:
         folder = embedded_llm() if args.llm == EMBEDDED_LLM else Path(args.llm).absolute()
         name = args.llm if args.llm == EMBEDDED_LLM else Path(args.llm).name
         model = ModelSettings("local", name, str(folder), prices=Prices(0, 0), concurrency=max(16, args.concurrency))
@@ -138,8 +144,10 @@ def model_settings(args: argparse.Namespace):
     url = args.endpoint or "https://api.openai.com/v1"
     if not url.startswith(("http://", "https://")):
         raise UserError(f"--endpoint must begin with http:// or https://, got {url}")
+    if args.batch_api and args.executor != "local":
+        raise UserError("--batch-api goes with --executor local: the endpoint does the work, one machine is enough")
     model = ModelSettings("endpoint", args.llm, url, args.key_variable, args.timeout, args.concurrency, prices=prices)
-    return model, {}
+    return dataclasses.replace(model, batch_api=args.batch_api, batch_seconds=args.batch_seconds), {}
 
 
 def collector(args: argparse.Namespace):

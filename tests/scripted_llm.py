@@ -28,13 +28,20 @@ class ScriptedLlm:
         self.paid: Counter = Counter()  # answers sent whole, by key
         self.events: Counter = Counter()
         self.bodies: list[dict] = []
+        self.files: dict[str, str] = {}
+        self.batches: dict[str, dict] = {}
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             disable_nagle_algorithm = True
 
+            def do_GET(self):
+                outer.batches_api(self, "GET", b"")
+
             def do_POST(self):
+                if not self.path.endswith("/chat/completions"):
+                    return outer.batches_api(self, "POST", self.rfile.read(int(self.headers["Content-Length"])))
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 outer.handle(self, body, self.headers.get("Idempotency-Key"))
 
@@ -88,6 +95,47 @@ class ScriptedLlm:
                 self.paid[key] += 1
         except (BrokenPipeError, ConnectionResetError):
             self.events["client gone"] += 1
+
+    def batches_api(self, handler, method, content):
+        """Files and batches: a batch is done at the second look at it; `faults` of its lines fail."""
+        path = handler.path.split("?")[0].split("/")[2:]
+        if method == "POST" and path == ["files"]:
+            name = f"file-{len(self.files)}"
+            text = content.decode()
+            self.files[name] = "\n".join(line for line in text.splitlines() if line.startswith('{"custom_id"'))
+            return send(handler, 200, {"id": name, "object": "file", "bytes": 1, "created_at": 0, "filename": "x",
+                                       "purpose": "batch", "status": "processed"})  # fmt: skip
+        if method == "POST":
+            asked = json.loads(content)
+            row = {"id": f"batch-{len(self.batches)}", "object": "batch", "created_at": 0, "status": "in_progress",
+                   "endpoint": "/v1/chat/completions", "completion_window": "24h",
+                   "input_file_id": asked["input_file_id"], "metadata": asked["metadata"], "looks": 0}  # fmt: skip
+            self.batches[row["id"]] = row
+            return send(handler, 200, row)
+        if path[0] == "files":
+            return send(handler, 200, self.files[path[1]])
+        if len(path) == 1:
+            return send(handler, 200, {"object": "list", "data": list(self.batches.values()), "has_more": False})
+        row = self.batches[path[1]]
+        row["looks"] += 1
+        if row["looks"] == 2:
+            lines = []
+            for line in self.files[row["input_file_id"]].splitlines():
+                asked = json.loads(line)
+                if self.draw.random() < self.faults:
+                    lines.append(
+                        json.dumps({"custom_id": asked["custom_id"], "response": None, "error": {"code": "x"}})
+                    )
+                    continue
+                self.paid[asked["custom_id"]] += 1
+                message = {"content": self.answer(asked["body"])}
+                body = {"choices": [{"message": message}], "usage": {"prompt_tokens": 100, "completion_tokens": 50}}
+                answered = {"custom_id": asked["custom_id"], "response": {"status_code": 200, "body": body}}
+                lines.append(json.dumps(answered))
+            name = f"file-{len(self.files)}"
+            self.files[name] = "\n".join(lines)
+            row.update(status="completed", output_file_id=name)
+        return send(handler, 200, row)
 
     def answer(self, body) -> str:
         digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).digest()

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -191,6 +192,31 @@ def test_the_budget_stops_cleanly_and_the_same_command_goes_on(tmp_path, capsys)
         assert 0 < some and not (tmp_path / "out" / "dataset").exists()
         assert main(command(source, tmp_path / "out", server, "--budget-usd", "1")) == 0
         assert len(server.paid) > some and set(server.paid.values()) == {1}
+
+
+def test_the_batch_api_gives_the_same_at_half_the_price(tmp_path, monkeypatch, capsys):
+    source = write_folder(tmp_path / "source", *literature(16))
+    with ScriptedLlm(off_schema=0.1) as server:
+        assert main(command(source, tmp_path / "calls", server)) == 0
+        calls = sum(server.paid.values())
+    more = ["--batch-api", "--batch-seconds", "0.01"]
+    with ScriptedLlm(off_schema=0.1, faults=0.2) as server:
+        # killed after a batch was made, before it was noted: found again by its metadata
+        with monkeypatch.context() as patch:
+            patch.setattr("time.sleep", lambda seconds: (_ for _ in ()).throw(KeyboardInterrupt()))
+            assert main(command(source, tmp_path / "batches", server, *more)) == 130
+        assert len(server.batches) == 1
+        with sqlite3.connect(tmp_path / "batches" / "work" / "calls" / "calls.sqlite") as db:
+            db.execute("DELETE FROM batch")
+        assert main(command(source, tmp_path / "batches", server, *more)) == 0
+        assert set(server.paid.values()) == {1} and len(server.paid) == calls
+        assert not server.bodies  # no call besides the batches
+        assert len(server.batches) < 12
+    for config in ("alignment", "qa"):
+        assert rows(tmp_path / "calls", config) == rows(tmp_path / "batches", config)
+    spent = report(tmp_path / "batches")["spent"]
+    assert spent["usd"] == pytest.approx(calls * (100 * 0.15 + 50 * 0.60) / 1e6 / 2)
+    assert spent["events"]["batch lines without an answer"] > 0
 
 
 def test_an_endpoint_that_refuses_the_key_is_one_sentence(tmp_path, capsys):
