@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from dataset_builder.calls import Ledger
 from dataset_builder.errors import BuildError
 from dataset_builder.library import Library
 from dataset_builder.qa_splits import split_library
+
+LEFTOVERS = 600  # seconds to wait for the workers of a killed driver: as long as calls can take
 
 
 def build(
@@ -101,19 +104,35 @@ def prepared_library(settings: BuildSettings, work: Path, collect, say) -> int:
 
 @contextmanager
 def locked(work: Path):
-    """Hold the work folder. Workers inherit the lock, so that a killed driver's leftovers keep others out."""
-    with open(work / "lock", "w") as lock:
+    """Hold the work folder. Workers inherit the lock: after a driver was killed, they store what is under way first.
+
+    Raises:
+        BuildError: another build runs there.
+    """
+    with open(work / "lock", "a+") as lock:
         waited = 0.0
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if waited >= 5:  # a killed driver's workers need a moment to go
+                if waited >= (LEFTOVERS if driver_is_gone(work) else 2):
                     raise BuildError(f"another build is running in {work}; wait for it, or stop it") from None
                 time.sleep(0.1)
                 waited += 0.1
+        (work / "driver").write_text(str(os.getpid()))
         yield lock
+
+
+def driver_is_gone(work: Path) -> bool:
+    """True when the process that took the lock does not run any more: its workers still hold it."""
+    try:
+        os.kill(int((work / "driver").read_text()), 0)
+    except (ProcessLookupError, FileNotFoundError, ValueError):
+        return True
+    except PermissionError:
+        pass
+    return False
 
 
 def ledger_files(work: Path) -> list[Path]:

@@ -1,8 +1,9 @@
 """Run a stage's steps under datatrove: on this machine, under Slurm or under Ray.
 
 On this machine each worker is a process of ours that runs some ranks one after the other. datatrove's own pool hangs
-for ever when a worker is killed; here the driver sees it and starts another for the ranks that are left. Workers die
-with the driver (Linux: a death signal) and hold its lock, so that none goes on spending unseen.
+for ever when a worker is killed; here the driver sees it and starts another for the ranks that are left. When the
+driver goes, even by SIGKILL, its workers make no new call, store the answers that are under way, and go too (Linux: a
+death signal). They hold its lock until then, so that none goes on spending unseen.
 
     python -m dataset_builder.executors WORK STAGE RANKS RANK [RANK ...]     # one worker, started by the driver
 """
@@ -25,6 +26,7 @@ from dataset_builder.errors import BuildError
 
 BUDGET_REACHED = 75  # a worker's exit code
 UNUSABLE = 76
+STOPPED = 77
 STARTS = 5  # of a worker that dies without finishing a rank
 
 
@@ -114,7 +116,7 @@ def run_locally(stage: str, work: Path, ranks: int, workers: int, lock, tick) ->
                 )
                 if not shares[number]:
                     continue
-                if code in (BUDGET_REACHED, UNUSABLE):
+                if code in (BUDGET_REACHED, UNUSABLE, STOPPED):
                     stopped = code
                     continue
                 fruitless[number] = 0 if len(shares[number]) < len(before) else fruitless[number] + 1
@@ -125,12 +127,14 @@ def run_locally(stage: str, work: Path, ranks: int, workers: int, lock, tick) ->
             process.terminate()
         for process in running.values():
             process.wait()
+    if stopped == STOPPED:
+        raise BuildError("a worker was asked to end; run the same command to go on")
     if stopped is not None:
         raise BuildError(said_by(stage, work).removeprefix(": ") or "the language model cannot be used")
 
 
 def start(stage: str, work: Path, ranks: int, share: list[int], lock) -> subprocess.Popen:
-    """One worker process for these ranks. It inherits the lock and dies with this process."""
+    """One worker process for these ranks. It inherits the lock and ends with this process."""
     command = [sys.executable, "-m", "dataset_builder.executors", str(work), stage, str(ranks), *map(str, share)]
     root = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -154,23 +158,26 @@ def said_by(stage: str, work: Path) -> str:
     return f": {path.read_text().strip()}" if path.exists() else ""
 
 
-def die_with_the_driver() -> None:
-    """Linux: SIGKILL when the driver goes, however it goes. Elsewhere the lock alone protects the work folder."""
+def end_with_the_driver() -> None:
+    """Linux: SIGTERM when the driver goes, however it goes. Elsewhere the lock alone protects the work folder."""
     driver = int(os.environ.get("RNAGPT_DRIVER", "0"))
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
     if driver and os.getppid() != driver:  # it went before the call above
         raise SystemExit(1)
 
 
 def work_on(work: Path, stage: str, ranks: int, share: list[int]) -> int:
     """A worker's life: its ranks one after the other -> exit code."""
-    die_with_the_driver()
+    end_with_the_driver()
     from dataset_builder.build_settings import load
     from dataset_builder.calls import BudgetReached
+    from dataset_builder.language_model import Stopped
 
     try:
         run_ranks(work, stage, ranks, share, load(work))
+    except Stopped:
+        return STOPPED
     except BuildError as error:
         (work / "logs" / f"{stage}-error.txt").write_text(str(error))
         return BUDGET_REACHED if isinstance(error, BudgetReached) else UNUSABLE

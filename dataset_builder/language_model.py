@@ -33,6 +33,10 @@ class Refused(Exception):
     """The endpoint refuses this one request (400, 413, 422: too long, say): its unit is quarantined."""
 
 
+class Stopped(Exception):
+    """No new call is made: the process was asked to end. What was under way has been stored."""
+
+
 class Backend(Protocol):
     """What answers: a name that stands in the cache key, and one attempt."""
 
@@ -54,6 +58,7 @@ class LanguageModel:
         self.backend, self.ledger, self.prices, self.seed = backend, ledger, prices or Prices(), seed
         self.slots = asyncio.Semaphore(concurrency)
         self.in_flight: dict[str, asyncio.Task] = {}
+        self.stopping = False
         self.draw = random.Random()  # jitter only: answers never depend on it
 
     @property
@@ -83,6 +88,8 @@ class LanguageModel:
 
     async def _ask(self, request: Request, key: str) -> Answer:
         async with self.slots:
+            if self.stopping:
+                raise Stopped
             prompt_tokens = self.prompt_tokens(request)
             most = self.prices.usd(prompt_tokens, request.max_tokens)
             self.ledger.reserve(key, prompt_tokens + request.max_tokens, most)
@@ -101,6 +108,8 @@ class LanguageModel:
             except TryAgain as error:
                 reason = str(error)
                 self.ledger.count(f"tried again: {reason}")
+                if self.stopping:
+                    raise Stopped from None
                 if attempt == TRIES:
                     raise BuildError(
                         f"the language model did not answer in {TRIES} tries, the last time for this reason: "
@@ -111,6 +120,14 @@ class LanguageModel:
 
     async def close(self) -> None:
         await self.backend.close()
+
+    def stop(self) -> None:
+        """Make no new call. The answers under way are still waited for and stored: they are paid."""
+        self.stopping = True
+
+    async def finish(self) -> None:
+        """Wait for the calls under way."""
+        await asyncio.gather(*self.in_flight.values(), return_exceptions=True)
 
 
 class EndpointBackend:

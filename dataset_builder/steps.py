@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
+import threading
 import time
 from collections import Counter, deque
 from pathlib import Path
@@ -146,6 +148,9 @@ class Annotate(PipelineStep):
         model = LanguageModel(
             settings.model.backend(), ledger, settings.model.prices, settings.model.concurrency, settings.seed
         )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if threading.current_thread() is threading.main_thread():
+                loop.add_signal_handler(number, model.stop)
         window: deque = deque()
         progress = Progress(work, rank)
         try:
@@ -156,9 +161,10 @@ class Annotate(PipelineStep):
             while window:
                 yield finished(window.popleft(), loop, progress)
         except BaseException:
-            # what is under way is paid already: let it arrive in the ledger
-            rest = [task for _, task in window]
-            loop.run_until_complete(asyncio.wait_for(asyncio.gather(*rest, return_exceptions=True), 120))
+            # what is under way is paid already: let it arrive in the ledger, and ask nothing more
+            model.stop()
+            loop.run_until_complete(asyncio.gather(*(task for _, task in window), return_exceptions=True))
+            loop.run_until_complete(model.finish())
             raise
         finally:
             progress.write()
