@@ -23,6 +23,7 @@ COMMANDS = {
     "quickstart": ("rnagpt.quickstart", "train a small RNA-GPT here, evaluate it, ask it a question"),
     "build-checkpoint": ("rnagpt.build_checkpoint", "join RNA-FM and a language model into one untrained checkpoint"),
     "train": ("train_sft", "train one stage from a recipe"),
+    "build-dataset": ("rnagpt.build_dataset", "make RNA-QA from RNAs and their literature"),
     "evaluate": ("rnagpt.evaluation.command", "score a run's stored answers, beside their controls"),
     "chat": ("rnagpt.chat.command", "ask questions about an RNA"),
 }

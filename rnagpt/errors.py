@@ -16,6 +16,8 @@ INTERRUPTED = 130
 # a package that the command needs and `pip install rnagpt` alone does not bring -> the extra that does
 EXTRA_OF_PACKAGE = {
     "datasets": "train",
+    "datatrove": "dataset",
+    "openai": "dataset",
     "trl": "train",
     "evaluate": "eval",
     "matplotlib": "eval",

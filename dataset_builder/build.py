@@ -1,0 +1,210 @@
+"""The build, in order: collect, split, prepare, the price, annotate, publish. Each step is skipped where it is done.
+
+build(settings, output, collect=lambda library: local_source.collect(folder, library))
+
+OUTPUT/dataset/   what is published        OUTPUT/report.json, report.txt   what was kept, left out, spent
+OUTPUT/work/      library.sqlite, prepared/, annotated/, calls/, logs/: what a restart goes on from
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+from dataset_builder import build_settings, executors
+from dataset_builder.build_settings import BuildSettings
+from dataset_builder.calls import Ledger
+from dataset_builder.errors import BuildError
+from dataset_builder.library import Library
+from dataset_builder.qa_splits import split_library
+
+LEFTOVERS = 600  # seconds to wait for the workers of a killed driver: as long as calls can take
+
+
+def build(
+    settings: BuildSettings,
+    output: Path,
+    collect: Callable[[Library], None],
+    plan_only: bool = False,
+    say: Callable[[str], None] = print,
+) -> dict:
+    """Make the dataset, or with `plan_only` the plan of its calls and price. -> the run report, or the plan.
+
+    Raises:
+        BuildError: another build runs in the folder, the settings changed, the budget is reached, nothing is left.
+    """
+    work = output / "work"
+    (work / "logs").mkdir(parents=True, exist_ok=True)
+    with locked(work) as lock:
+        build_settings.save(settings, work)
+        units = prepared_library(settings, work, collect, say)
+        ranks = -(-units // settings.units_per_rank)
+        executors.run_stage("prepare", work, ranks, settings, lock)
+        from dataset_builder.plan import plan, plan_text
+
+        planned = plan(settings, work, ranks)
+        say(plan_text(planned))
+        if plan_only:
+            return planned
+        ledgers = [settings.ledger(work)]
+        ledgers[0].forget_reservations()
+        ledgers[0].close()
+        started, before = time.time(), spending(work)
+        if settings.model.batch_api and executors.incomplete("annotate", work, ranks):
+            from dataset_builder.batches import run_in_batches
+
+            run_in_batches(work, ranks, settings, say, settings.model.batch_seconds)
+        tick = Ticker(work, units, before["usd"], say)
+        executors.run_stage("annotate", work, ranks, settings, lock, tick)
+        tick.last()
+        from dataset_builder.publishing import publish
+
+        statistics = publish(work, output / "dataset", settings, ranks)
+        report = run_report(work, settings, statistics, started, planned)
+        write(output, report)
+    if not statistics["annotations"]:
+        raise BuildError(
+            f"no annotation passed the checks; {output / 'report.txt'} says why they were left out: try a better "
+            "language model"
+        )
+    return report
+
+
+def prepared_library(settings: BuildSettings, work: Path, collect, say) -> int:
+    """Collect and split once; -> units to annotate."""
+    library = Library(work / "library.sqlite")
+    try:
+        if not library.fact("collected"):
+            collect(library)
+            with library.writing():
+                library.set_fact("collected", True)
+        if not library.fact("split"):
+            if not library.number_of("rna"):
+                reasons = library.counts().get("rnas", {})
+                said = "; ".join(f"{reason}: {number}" for reason, number in reasons.items()) or "the source is empty"
+                raise BuildError(f"no RNA can be used ({said})")
+            split_library(library, settings.held_out_share, settings.seed)
+            with library.writing():
+                library.set_fact("split", True)
+        units = library.number_of("unit")
+        rnas, papers = library.number_of("rna"), library.number_of("paper")
+        say(f"{rnas} RNAs, {papers} papers, {units} distinct literature sets to annotate")
+        if not units:
+            raise BuildError("no RNA has a paper that can be used: nothing to annotate")
+        return units
+    finally:
+        library.close()
+
+
+@contextmanager
+def locked(work: Path):
+    """Hold the work folder. Workers inherit the lock: after a driver was killed, they store what is under way first.
+
+    Raises:
+        BuildError: another build runs there.
+    """
+    with open(work / "lock", "a+") as lock:
+        waited = 0.0
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if waited >= (LEFTOVERS if driver_is_gone(work) else 2):
+                    raise BuildError(f"another build is running in {work}; wait for it, or stop it") from None
+                time.sleep(0.1)
+                waited += 0.1
+        (work / "driver").write_text(str(os.getpid()))
+        yield lock
+
+
+def driver_is_gone(work: Path) -> bool:
+    """True when the process that took the lock does not run any more: its workers still hold it."""
+    try:
+        os.kill(int((work / "driver").read_text()), 0)
+    except (ProcessLookupError, FileNotFoundError, ValueError):
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
+def ledger_files(work: Path) -> list[Path]:
+    return sorted((work / "calls").glob("*.sqlite"))
+
+
+def spending(work: Path) -> dict:
+    """Calls, tokens and USD of all ledgers of a work folder, with retries and other events."""
+    total: dict = {"calls": 0, "tokens": 0, "usd": 0.0, "by_stage": {}, "events": {}}
+    for path in ledger_files(work):
+        ledger = Ledger(path, wal=path.name == "calls.sqlite")
+        found = ledger.spent()
+        ledger.close()
+        for key in ("calls", "tokens", "usd"):
+            total[key] += found[key]
+        for name, number in found["events"].items():
+            total["events"][name] = total["events"].get(name, 0) + number
+        for stage, numbers in found["by_stage"].items():
+            mine = total["by_stage"].setdefault(stage, dict.fromkeys(numbers, 0))
+            for key, number in numbers.items():
+                mine[key] += number
+    return total
+
+
+class Ticker:
+    """Says now and then how far the annotation is: units, time left, money spent."""
+
+    def __init__(self, work: Path, units: int, usd_before: float, say, seconds: float | None = None):
+        self.work, self.units, self.say = work, units, say
+        self.seconds = seconds or (5 if sys.stderr.isatty() else 60)
+        self.started = self.spoke = time.monotonic()
+        self.begun_with: int | None = None
+
+    def __call__(self, stage: str) -> None:
+        if time.monotonic() - self.spoke < self.seconds:
+            return
+        self.spoke = time.monotonic()
+        done = sum(int(path.read_text() or 0) for path in (self.work / "progress").glob("*"))
+        if self.begun_with is None:
+            self.begun_with = done
+        passed, new = time.monotonic() - self.started, done - self.begun_with
+        left = f", about {(self.units - done) * passed / new / 60:.0f} min left" if new > 0 else ""
+        self.say(f"{done} of {self.units} literature sets{left}, {spending(self.work)['usd']:.4f} USD spent")
+
+    def last(self) -> None:
+        spent = spending(self.work)
+        self.say(f"{self.units} literature sets done, {spent['calls']} calls, {spent['usd']:.4f} USD")
+
+
+def run_report(work: Path, settings: BuildSettings, statistics: dict, started: float, planned: dict) -> dict:
+    """What was kept, left out by reason, quarantined and spent."""
+    library = Library(work / "library.sqlite", read_only=True)
+    counts = library.counts()
+    library.close()
+    return {
+        "model": settings.model.name,
+        "methods": ", ".join(settings.methods),
+        "seconds of this run": round(time.time() - started, 1),
+        "spent": spending(work),
+        "planned": planned,
+        **{f"source: {stage}": reasons for stage, reasons in counts.items()},
+        **statistics,
+    }
+
+
+def write(output: Path, report: dict) -> None:
+    from dataset_builder.card import report_text
+
+    for name, text in (
+        ("report.json", json.dumps(report, indent=1, ensure_ascii=False)),
+        ("report.txt", report_text(report)),
+    ):
+        part = output / f".{name}.part"
+        part.write_text(text, encoding="utf-8")
+        part.rename(output / name)

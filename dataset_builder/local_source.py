@@ -1,0 +1,148 @@
+"""Read RNAs and abstracts from a folder, so that the builder runs without a network.
+
+    FOLDER/rnas.jsonl     {"rna_id", "sequence", "name", "aliases", "rna_type", "species", "taxid", "md5", "pmids"}
+    FOLDER/papers.jsonl   {"pmid", "title", "abstract", "year", "pmcid", "licence", "retracted"}
+    FOLDER/links.jsonl    {"rna_id", "pmid"}, where the RNAs have no "pmids" of their own (a FASTA file, say)
+
+Each as .jsonl, .jsonl.gz or .parquet; RNAs as .fasta, .fa and .fasta.gz too ("id description" in the header).
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from dataset_builder.errors import BuildError
+from dataset_builder.fact_sources import read_fasta
+from dataset_builder.library import Library
+from dataset_builder.records import MAX_LENGTH, Dropped, RnaRecord, paper, rna_record
+
+ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
+FASTA_ENDINGS = (".fasta", ".fa", ".fasta.gz", ".fa.gz")
+
+
+def collect(folder: str | Path, library: Library, max_length: int = MAX_LENGTH, release: str = "") -> None:
+    """Fill the library from a folder; what is left out is counted there by its reason.
+
+    Raises:
+        BuildError: the folder, the RNAs or the papers are not there, or a file cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise BuildError(f"no folder at {folder}: expected one with rnas.jsonl and papers.jsonl")
+    rnas, papers = one_file(folder, "rnas", ENDINGS + FASTA_ENDINGS), one_file(folder, "papers", ENDINGS)
+    links_file = next((folder / f"links{ending}" for ending in ENDINGS if (folder / f"links{ending}").exists()), None)
+    with library.writing():
+        library.set_counts("papers", add_papers(papers, library))
+        links: dict[str, list[str]] = {}
+        for row in rows_of(links_file, Counter()) if links_file else ():
+            links.setdefault(str(row.get("rna_id")), []).append(str(row.get("pmid")))
+        library.set_counts("rnas", add_rnas(rnas, library, links, max_length, release))
+
+
+def add_papers(path: Path, library: Library) -> Counter:
+    """Papers of a file -> library; the counted reasons to drop or repair."""
+    counts: Counter = Counter()
+    for row in rows_of(path, counts):
+        try:
+            found, repaired = paper(row)
+        except Dropped as reason:
+            counts[f"dropped: {reason}"] += 1
+            continue
+        counts.update(f"repaired: {reason}" for reason in repaired)
+        outcome = library.add_paper(found)
+        counts["kept" if outcome == "new" else "dropped: PMID seen before (the longer abstract is kept)"] += 1
+    return counts
+
+
+def add_rnas(path: Path, library: Library, links: dict[str, list[str]], max_length: int, release: str) -> Counter:
+    """RNAs of a file -> library; an RNA without any usable paper is dropped."""
+    counts: Counter = Counter()
+    rows = fasta_rows(path) if path.name.endswith(FASTA_ENDINGS) else rows_of(path, counts)
+    for row in rows:
+        try:
+            rna = rna_record(row, max_length, release)
+            pmids = {str(pmid) for pmid in row.get("pmids") or ()} | set(links.get(rna.rna_id, ()))
+            add_rna_with_papers(library, rna, pmids)
+        except Dropped as reason:
+            counts[f"dropped: {reason}"] += 1
+        else:
+            counts["kept"] += 1
+    return counts
+
+
+def add_rna_with_papers(library: Library, rna: RnaRecord, pmids: set[str]) -> None:
+    """Add an RNA and its literature, named by its aliases.
+
+    Raises:
+        Dropped: no paper of it is in the library, or its id was there before.
+    """
+    known = [p for p in sorted(pmids) if library.db.execute("SELECT 1 FROM paper WHERE pmid = ?", (p,)).fetchone()]
+    if not known:
+        raise Dropped("RNA without a usable paper")
+    key = hashlib.sha256(json.dumps([rna.aliases, known]).encode()).hexdigest()
+    if not library.add_rna(rna, library.add_literature(key, rna.aliases, known)):
+        raise Dropped("rna_id seen before")
+
+
+def one_file(folder: Path, stem: str, endings: tuple[str, ...]) -> Path:
+    found = [folder / f"{stem}{ending}" for ending in endings if (folder / f"{stem}{ending}").exists()]
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise BuildError(f"{folder} should have one of {', '.join(stem + end for end in endings)}; it has {names}")
+    return found[0]
+
+
+def rows_of(path: Path, counts: Counter) -> Iterator[dict]:
+    """Rows of a JSONL or Parquet file. A line that is no JSON object is counted and left out."""
+    if path.suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            for batch in pq.ParquetFile(path).iter_batches(1024):
+                yield from batch.to_pylist()
+        except (pa.ArrowInvalid, OSError) as error:
+            raise BuildError(f"{path} cannot be read as Parquet: {error}") from None
+        return
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rb") as handle:
+            lines = io.TextIOWrapper(handle, "utf-16") if handle.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff") else handle
+            for line in lines:
+                if not line.strip():
+                    continue
+                row = parsed(line, counts)
+                if isinstance(row, dict):
+                    yield row
+                else:
+                    counts["dropped: line that is no JSON object"] += 1
+    except (EOFError, gzip.BadGzipFile, UnicodeError) as error:
+        raise BuildError(f"{path} is damaged: {error}; copy it again") from None
+
+
+def parsed(line: bytes | str, counts: Counter):
+    """A JSON line in UTF-8, else in Windows-1252 (counted) -> value, None for no JSON."""
+    if isinstance(line, bytes):
+        try:
+            line = line.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            counts["repaired: line not in UTF-8, read as Windows-1252"] += 1
+            line = line.decode("cp1252", errors="replace")
+    try:
+        return json.loads(line)
+    except (json.JSONDecodeError, RecursionError):
+        return None
+
+
+def fasta_rows(path: Path) -> Iterator[dict]:
+    """FASTA -> rows: the header's first word is the id, the rest the name; URS_taxid gives the taxid."""
+    for header, sequence in read_fasta(path):
+        rna_id, _, name = header.partition(" ")
+        taxid = rna_id.rpartition("_")[2] if rna_id.startswith("URS") else ""
+        yield {"rna_id": rna_id, "name": name, "sequence": sequence, "taxid": taxid if taxid.isdigit() else 0}

@@ -1,0 +1,251 @@
+"""The records that the RNA-QA builder works on, and the columns it publishes.
+
+    raw row of any source -> RnaRecord or Paper, or `Dropped` with a reason that the run report counts
+
+A sequence is upper case, U for T; md5 is of its DNA string, as RNAcentral has it. Public columns: `ALIGNMENT`, `QA`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import re
+import unicodedata
+from dataclasses import dataclass
+
+MAX_LENGTH = 1024  # nt: what RNA-FM reads (paper, section 2.2)
+MIN_LENGTH = 10  # nt
+MAX_ABSTRACT = 20_000  # characters: the longest real abstracts have a third of that
+IUPAC = frozenset("ACGURYSWKMBDHVN")
+PAPER_ID = re.compile(r"\d{1,9}|PMC\d{1,9}")
+
+
+class Dropped(ValueError):
+    """A record that is left out; the message is the reason that is counted."""
+
+
+@dataclass(frozen=True)
+class RnaRecord:
+    """One RNA. `aliases` are the names its literature was searched by; an unknown text is "", an unknown taxid 0."""
+
+    rna_id: str
+    sequence: str
+    rna_type: str = ""
+    species: str = ""
+    taxid: int = 0
+    name: str = ""
+    md5: str = ""
+    release: str = ""
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def length_nt(self) -> int:
+        return len(self.sequence)
+
+    @property
+    def urs(self) -> str:
+        """RNAcentral's sequence id without the taxid, or the md5 for an RNA that has none.
+
+        >>> RnaRecord("URS0000012D5F_15368", "ACGU").urs
+        'URS0000012D5F'
+        """
+        match = re.match(r"URS[0-9A-F]{10}", self.rna_id)
+        return match[0] if match else self.md5
+
+
+@dataclass(frozen=True)
+class Paper:
+    """One paper: `pmid` is its PubMed id, or its PMC id where it has no other."""
+
+    pmid: str
+    title: str
+    abstract: str
+    year: int = 0
+    pmcid: str = ""
+    licence: str = ""
+    retracted: bool = False
+
+
+def rna_record(row: dict, max_length: int = MAX_LENGTH, release: str = "") -> RnaRecord:
+    """A source's row -> checked record.
+
+    Raises:
+        Dropped: no id, no sequence, letters that are no nucleotide, too short, too long, or another md5 than the
+            sequence has.
+
+    >>> rna_record({"rna_id": "x", "sequence": "acgtACGTAC"}).sequence
+    'ACGUACGUAC'
+    """
+    rna_id = text_of(row.get("rna_id") or row.get("rnacentral_id") or row.get("urs_taxid") or row.get("id"))
+    if not rna_id:
+        raise Dropped("RNA without an id")
+    sequence = re.sub(r"\s", "", str(row.get("sequence") or "")).upper().replace("T", "U")
+    if not sequence:
+        raise Dropped("RNA without a sequence")
+    if set(sequence) - IUPAC:
+        raise Dropped("letters that are no nucleotide")
+    if len(sequence) > max_length:
+        raise Dropped(f"longer than {max_length} nt")
+    if len(sequence) < MIN_LENGTH:
+        raise Dropped(f"shorter than {MIN_LENGTH} nt")
+    digest = dna_md5(sequence)
+    if row.get("md5") and str(row["md5"]).lower() != digest:
+        raise Dropped("md5 does not match the sequence")
+    name = text_of(row.get("name") or row.get("description"))
+    aliases = row.get("aliases") or ([name] if name else [])
+    if isinstance(aliases, str):
+        aliases = [aliases]
+    try:
+        taxid = int(row.get("taxid") or 0)
+    except (TypeError, ValueError):
+        taxid = 0
+    return RnaRecord(
+        rna_id=rna_id,
+        sequence=sequence,
+        rna_type=text_of(row.get("rna_type")),
+        species=text_of(row.get("species")),
+        taxid=taxid,
+        name=name,
+        md5=digest,
+        release=text_of(row.get("release")) or release,
+        aliases=tuple(sorted({text_of(alias) for alias in aliases} - {""})),
+    )
+
+
+def dna_md5(sequence: str) -> str:
+    """md5 of the upper-case DNA string, RNAcentral's key.
+
+    >>> dna_md5("AGGGCUAUAGCUCAGCGGUAGAGCGCCUCGUUUACACCGAGAAUGUCUACGGUUCAAAUCCGUAUAGCCCUA")
+    '6bbea9b171ca06a1510819ebfc4bc096'
+    """
+    return hashlib.md5(sequence.upper().replace("U", "T").encode(), usedforsecurity=False).hexdigest()
+
+
+def paper(row: dict) -> tuple[Paper, list[str]]:
+    """A source's row -> checked paper and what had to be repaired in it (counted by the run report).
+
+    Raises:
+        Dropped: no usable id, retracted, or no abstract.
+    """
+    pmid = text_of(row.get("pmid")) or text_of(row.get("pmcid")).upper()
+    if not PAPER_ID.fullmatch(pmid):
+        raise Dropped("paper without a PMID or PMC id")
+    if row.get("retracted") in (True, 1, "true", "True", "1"):
+        raise Dropped("retracted paper")
+    repaired = []
+    title, abstract = text_of(row.get("title")), clean_text(row.get("abstract"))
+    if abstract != str(row.get("abstract") or "").strip() and looks_misdecoded(str(row.get("abstract"))):
+        repaired.append("abstract decoded wrongly, put right")
+    if not re.search(r"\w{2}", abstract):
+        raise Dropped("paper without an abstract")
+    if len(abstract) > MAX_ABSTRACT:
+        abstract = cut_at_sentence(abstract, MAX_ABSTRACT)
+        repaired.append(f"abstract cut to {MAX_ABSTRACT} characters")
+    year = text_of(row.get("year"))
+    return Paper(
+        pmid=pmid,
+        title=cut_at_sentence(title, 1000),
+        abstract=abstract,
+        year=int(year) if re.fullmatch(r"\d{4}", year) else 0,
+        pmcid=text_of(row.get("pmcid")),
+        licence=text_of(row.get("licence") or row.get("license")),
+    ), repaired
+
+
+def text_of(value) -> str:
+    """Any scalar -> one clean line; None and lists of one string (EBI Search) too.
+
+    >>> text_of(["miR-21 \\n in  cancer"]), text_of(None), text_of(float("nan"))
+    ('miR-21 in cancer', '', '')
+    """
+    if isinstance(value, list | tuple):
+        value = value[0] if value else ""
+    if value is None or value != value:
+        return ""
+    return " ".join(clean_text(value).split())
+
+
+def clean_text(value) -> str:
+    """Text as people read it: markup out, entities resolved, wrong decoding undone, no control characters, NFC.
+
+    >>> clean_text("up-regulated <i>in\\u00a0vitro</i> (P &lt; 0.05)")
+    'up-regulated in vitro (P < 0.05)'
+    >>> clean_text("BÃ¶hm"), clean_text("Böhm"), clean_text("α-synuclein")
+    ('Böhm', 'Böhm', 'α-synuclein')
+    """
+    text = str(value or "")
+    text = re.sub(r"</?(?:[a-zA-Z][a-zA-Z0-9:]{0,15})(?:\s[^<>]{0,200})?/?>", "", text)
+    text = html.unescape(text)
+    if looks_misdecoded(text):
+        try:
+            text = text.encode("cp1252").decode("utf-8")
+        except UnicodeError:
+            pass
+    text = unicodedata.normalize("NFC", text)
+    # C: control, format (bidirectional overrides, zero-width), surrogates, private use
+    text = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text) if not text.isascii() else text
+    return re.sub(r"[\x00-\x1f\x7f\s]+", " ", text).strip()
+
+
+def looks_misdecoded(text: str) -> bool:
+    """True for UTF-8 that was read as Windows-1252: 'Ã¶' for 'ö', 'â€“' for a dash."""
+    return re.search("[ÃÂÎÏ][\u0080-\u00bf\u2018-\u203a\u0152-\u0178]|â€", text) is not None
+
+
+def cut_at_sentence(text: str, limit: int) -> str:
+    """The longest run of whole sentences within `limit` characters (or of words, where there is no such sentence).
+
+    >>> cut_at_sentence("One. Two is long. Three.", 18)
+    'One. Two is long.'
+    """
+    if len(text) <= limit:
+        return text
+    head = text[: limit + 1]
+    end = max(head.rfind(mark) for mark in (". ", "? ", "! "))
+    return head[: end + 1] if end > 0 else head[:limit].rsplit(" ", 1)[0]
+
+
+def published_schemas():
+    """{config name: pyarrow schema} of what is published; the columns are public (announced in CHANGELOG.md)."""
+    import pyarrow as pa
+
+    rna = [
+        ("rna_id", pa.string()),
+        ("sequence", pa.string()),
+        ("length_nt", pa.int32()),
+        ("rna_type", pa.string()),
+        ("species", pa.string()),
+        ("taxid", pa.int64()),
+        ("name", pa.string()),
+        ("md5", pa.string()),
+        ("release", pa.string()),
+    ]
+    texts = pa.list_(pa.string())
+    made_by = [("method", pa.string()), ("model", pa.string()), ("prompt_sha256", pa.string())]
+    statement = pa.struct([("text", pa.string()), ("pmids", texts), ("topic", pa.int32())])
+    return {
+        "alignment": pa.schema(
+            [
+                *rna,
+                ("annotation", pa.string()),
+                ("pmids", texts),
+                ("topics", pa.list_(texts)),
+                ("statements", pa.list_(statement)),
+                ("faithfulness", pa.float32()),
+                *made_by,
+            ]
+        ),
+        "qa": pa.schema(
+            [
+                *rna,
+                ("qa_id", pa.string()),
+                ("question", pa.string()),
+                ("answer", pa.string()),
+                ("kind", pa.string()),
+                ("options", texts),
+                ("evidence_pmids", texts),
+                ("names_the_rna", pa.bool_()),
+                *made_by,
+            ]
+        ),
+    }

@@ -1,0 +1,229 @@
+"""A chat-completions server on the loopback that answers from the abstracts in its prompt, by rule, with faults.
+
+    with ScriptedLlm(faults=0.1) as server: ... server.url, server.paid
+
+It reads the same JSON that a model reads, so its answers depend on the request alone. Faults of the wire are drawn by
+a seeded generator per attempt; answers off the schema by the request's digest, since a stored answer is the answer.
+"""
+
+import hashlib
+import json
+import random
+import re
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from synthetic_literature import GENES, ROLES, TISSUES
+
+OFF_SCHEMA = ["I am sorry, I cannot do that.", '{"statements": "none"}', '{"questions": [{"question": 1}]}', "[1, 2"]
+
+
+class ScriptedLlm:
+    def __init__(self, faults=0.0, off_schema=None, seed=0, delay=0.0, obey=False, hang=3.0, invent=False):
+        self.faults, self.off_schema = faults, faults / 5 if off_schema is None else off_schema
+        self.delay, self.obey, self.hang, self.invent = delay, obey, hang, invent
+        self.draw, self.lock = random.Random(seed), threading.Lock()
+        self.paid: Counter = Counter()  # answers sent whole, by key
+        self.events: Counter = Counter()
+        self.bodies: list[dict] = []
+        self.files: dict[str, str] = {}
+        self.batches: dict[str, dict] = {}
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def do_GET(self):
+                outer.batches_api(self, "GET", b"")
+
+            def do_POST(self):
+                if not self.path.endswith("/chat/completions"):
+                    return outer.batches_api(self, "POST", self.rfile.read(int(self.headers["Content-Length"])))
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                outer.handle(self, body, self.headers.get("Idempotency-Key"))
+
+            def log_message(self, *arguments):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *error):
+        self.server.shutdown()
+        self.server.server_close()
+
+    def handle(self, handler, body, key):
+        with self.lock:
+            fault = self.draw.random() < self.faults
+            kind = self.draw.choice(["429", "429 later", "500", "time-out", "malformed", "lost"]) if fault else "none"
+            self.events[kind] += 1
+            if len(self.bodies) < 500:
+                self.bodies.append(body)
+        if self.delay:
+            time.sleep(self.delay)
+        try:
+            if kind.startswith("429"):
+                return send(
+                    handler, 429, {"error": {"message": "slow"}}, {"Retry-After": "0.05"} if "later" in kind else {}
+                )
+            if kind == "500":
+                return send(handler, 500, {"error": {"message": "oops"}})
+            if kind == "time-out":
+                time.sleep(self.hang)
+                handler.close_connection = True
+                return None
+            if kind == "malformed":
+                return send(handler, 200, '{"choices": [{"mess')
+            if kind == "lost":
+                handler.close_connection = True
+                return handler.connection.close()
+            text = self.answer(body)
+            usage = {"prompt_tokens": len(json.dumps(body["messages"])) // 4, "completion_tokens": len(text) // 4 + 1}
+            message = {"role": "assistant", "content": text}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            done = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"]}
+            send(handler, 200, {**done, "choices": [choice], "usage": usage})
+            with self.lock:
+                self.paid[key] += 1
+        except (BrokenPipeError, ConnectionResetError):
+            self.events["client gone"] += 1
+
+    def batches_api(self, handler, method, content):
+        """Files and batches: a batch is done at the second look at it; `faults` of its lines fail."""
+        path = handler.path.split("?")[0].split("/")[2:]
+        if method == "POST" and path == ["files"]:
+            name = f"file-{len(self.files)}"
+            text = content.decode()
+            self.files[name] = "\n".join(line for line in text.splitlines() if line.startswith('{"custom_id"'))
+            return send(handler, 200, {"id": name, "object": "file", "bytes": 1, "created_at": 0, "filename": "x",
+                                       "purpose": "batch", "status": "processed"})  # fmt: skip
+        if method == "POST":
+            asked = json.loads(content)
+            row = {"id": f"batch-{len(self.batches)}", "object": "batch", "created_at": 0, "status": "in_progress",
+                   "endpoint": "/v1/chat/completions", "completion_window": "24h",
+                   "input_file_id": asked["input_file_id"], "metadata": asked["metadata"], "looks": 0}  # fmt: skip
+            self.batches[row["id"]] = row
+            return send(handler, 200, row)
+        if path[0] == "files":
+            return send(handler, 200, self.files[path[1]])
+        if len(path) == 1:
+            return send(handler, 200, {"object": "list", "data": list(self.batches.values()), "has_more": False})
+        row = self.batches[path[1]]
+        row["looks"] += 1
+        if row["looks"] == 2:
+            lines = []
+            for line in self.files[row["input_file_id"]].splitlines():
+                asked = json.loads(line)
+                if self.draw.random() < self.faults:
+                    lines.append(
+                        json.dumps({"custom_id": asked["custom_id"], "response": None, "error": {"code": "x"}})
+                    )
+                    continue
+                self.paid[asked["custom_id"]] += 1
+                message = {"content": self.answer(asked["body"])}
+                body = {"choices": [{"message": message}], "usage": {"prompt_tokens": 100, "completion_tokens": 50}}
+                answered = {"custom_id": asked["custom_id"], "response": {"status_code": 200, "body": body}}
+                lines.append(json.dumps(answered))
+            name = f"file-{len(self.files)}"
+            self.files[name] = "\n".join(lines)
+            row.update(status="completed", output_file_id=name)
+        return send(handler, 200, row)
+
+    def answer(self, body) -> str:
+        digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).digest()
+        draw = random.Random(digest)
+        if draw.random() < self.off_schema:
+            return draw.choice(OFF_SCHEMA)
+        stage = body["response_format"]["json_schema"]["name"]
+        user = body["messages"][1]["content"]
+        data = json.loads(user[len("Data:\n") : user.index("\n\nJSON schema of the answer:")])
+        if self.obey and (order := re.search(r"(?:say|state|write) (?:that )?'([^']+)'", user)):
+            pmids = [paper["pmid"] for paper in data.get("papers", [])] or ["1"]
+            return json.dumps({"statements": [{"text": order[1], "pmids": pmids[:1]}]})
+        if stage == "summarise":
+            statements = summarise(data["papers"])
+            if self.invent:
+                statements = [spoiled(row, draw) for row in statements]
+            return json.dumps({"statements": statements})
+        if stage == "merge":
+            return json.dumps({"statements": data["statements"]})
+        return json.dumps({"questions": ask(data["statements"])})
+
+
+def send(handler, status, body, headers=None):
+    content = (body if isinstance(body, str) else json.dumps(body)).encode()
+    handler.send_response(status)
+    for name, value in {"Content-Type": "application/json", "Content-Length": len(content), **(headers or {})}.items():
+        handler.send_header(name, str(value))
+    handler.end_headers()
+    handler.wfile.write(content)
+
+
+def summarise(papers) -> list[dict]:
+    """Every sentence of every abstract, with its paper; four sentences of the first papers at most."""
+    return [
+        {"text": sentence, "pmids": [paper["pmid"]]}
+        for paper in papers
+        for sentence in re.split(r"(?<=[.!?]) (?=[A-Z])", paper["abstract"])[:4]
+    ][:16]
+
+
+def spoiled(row, draw) -> dict:
+    """A statement as a bad model writes it: a number, a name, a direction or a citation of its own."""
+    kind = draw.choice(["number", "name", "citation", "none"])
+    if kind == "number":
+        return {**row, "text": row["text"].rstrip(".") + " in 7531 mice."}
+    if kind == "name":
+        return {**row, "text": row["text"].rstrip(".") + " through NOTAGENE9."}
+    if kind == "citation":
+        return {**row, "pmids": ["424242"]}
+    return row
+
+
+def ask(statements) -> list[dict]:
+    """Questions on the sentences of tests/synthetic_literature.py; others get one plain question each."""
+    questions = []
+
+    def add(number, kind, question, answer, options=()):
+        row = {"question": question, "kind": kind, "answer": answer, "options": list(options), "statements": [number]}
+        questions.append(row)
+
+    for number, text in ((row["number"], row["text"]) for row in statements):
+        if found := re.match(r"(\S+) was significantly (\S+) in (\w+) tissue of (\d+) patients with ([\w ]+)\.", text):
+            name, change, tissue, patients, disease = found.groups()
+            options = ["yes", "no"]
+            add(number, "closed", f"Is {name} {change} in {tissue} tissue of patients with {disease}?", "yes", options)
+            add(
+                number, "open", f"In which tissue of patients with {disease} is this RNA {change}?", f"{tissue} tissue"
+            )
+        elif found := re.search(r"3'-UTR of (\w+) ", text):
+            others = [gene for gene in GENES if gene != found[1]][:2]
+            add(
+                number,
+                "open",
+                f"What happens when this RNA binds the 3'-UTR of {found[1]}?",
+                "It represses its translation.",
+            )
+            add(
+                number,
+                "closed",
+                "Which 3'-UTR does this RNA bind in luciferase assays?",
+                found[1],
+                [found[1], *others],
+            )
+        elif found := re.search(r"changed (\w+) expression by (\d+)%", text):
+            add(number, "open", f"By how much do mimics of this RNA change {found[1]} expression?", f"By {found[2]}%.")
+        elif found := re.search(r"acts as an? ([\w ]+) in ([\w ]+)\.", text):
+            others = [role for role in ROLES if role != found[1]][:2]
+            add(number, "closed", f"As what does this RNA act in {found[2]}?", found[1], [found[1], *others])
+    # an abstract repeats no sentence, yet papers on one RNA may give equal questions: the builder drops those
+    assert TISSUES
+    return questions[:14]

@@ -1,0 +1,202 @@
+"""Collection from the services, spoken by a loopback server in their shapes and with their faults.
+
+pytest tests/test_dataset_collection.py
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from scripted_services import ScriptedServices
+from synthetic_literature import literature
+
+from dataset_builder import rnacentral
+from dataset_builder.errors import BuildError
+from dataset_builder.library import Library
+from dataset_builder.polite_client import RATES, NotThere, PoliteClient, has_keys
+from dataset_builder.records import dna_md5
+from dataset_builder.rnacentral import Collection
+
+FAST = dict.fromkeys(RATES, (1e6, 1e9))  # the loopback needs no politeness; TokenBucket has a test of its own
+
+
+@pytest.fixture(autouse=True)
+def little_waiting(monkeypatch):
+    monkeypatch.setattr("dataset_builder.polite_client.backoff", lambda attempt, wish, draw: float(wish or 0.01))
+
+
+def collection(services, tmp_path, timeout=0.6, **options) -> Collection:
+    client = PoliteClient(services.addresses, "tests@example.org", timeout, FAST)
+    return Collection(Library(tmp_path / "library.sqlite"), client, say=lambda text: None, **options)
+
+
+def holdings(library) -> dict:
+    """What is in a library: {rna_id: (sequence, aliases, PMIDs)}."""
+    found = {}
+    for _, rna, literature_id, _ in library.rnas():
+        pmids = library.db.execute(
+            "SELECT pmid FROM literature_paper JOIN paper ON paper.id = paper WHERE literature = ?", (literature_id,)
+        )
+        found[rna.rna_id] = (rna.sequence, rna.aliases, sorted(pmid for (pmid,) in pmids))
+    return found
+
+
+def expected(rnas) -> dict:
+    return {
+        row["rna_id"]: (row["sequence"], tuple(alias.lower() for alias in row["aliases"]), sorted(row["pmids"]))
+        for row in rnas
+    }
+
+
+def test_everything_arrives_through_faults(tmp_path):
+    rnas, papers = literature(300)
+    gaps = [row["pmid"] for row in papers[::5]]
+    with ScriptedServices(rnas, papers, faults=0.15, page=50, without_abstract=gaps) as services:
+        made = collection(services, tmp_path)
+        made.run()
+    assert holdings(made.library) == expected(rnas)
+    assert set(services.events) >= {"429", "500", "cut", "slow", "error inside", "repeat"}
+    assert services.agents == {"rnagpt-dataset-builder (mailto:tests@example.org)"}
+    counts = made.library.counts()
+    assert counts["rnas"] == {"kept": 300}
+    assert counts["papers"]["abstracts filled in from Europe PMC"] == len(gaps)
+    assert counts["papers"]["names that mean no one RNA, left out"] == 300
+    filled = made.library.papers_by_pmid(gaps[:1])[0]
+    assert filled.abstract.startswith("Aim miR-") or filled.abstract.startswith("AimmiR-")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_five_thousand_rnas_none_lost_none_doubled(tmp_path):
+    rnas, papers = literature(5000)
+    with ScriptedServices(rnas, papers, faults=0.03, hang=0.8) as services:
+        made = collection(services, tmp_path)
+        made.run()
+    print(dict(services.events), dict(made.client.events))
+    assert holdings(made.library) == expected(rnas)
+
+
+def test_it_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    rnas, papers = literature(80)
+    with ScriptedServices(rnas, papers, page=20) as services:
+        for stop_after in (3, 30, 90):  # requests
+            made = collection(services, tmp_path)
+            ask, asked = made.client.ask, []
+
+            def failing(*arguments, ask=ask, asked=asked, stop_after=stop_after, **options):
+                asked.append(1)
+                if len(asked) > stop_after:
+                    raise KeyboardInterrupt
+                return ask(*arguments, **options)
+
+            monkeypatch.setattr(made.client, "ask", failing)
+            with pytest.raises(KeyboardInterrupt):
+                made.run()
+            made.library.close()
+        made = collection(services, tmp_path)
+        made.run()
+    assert holdings(made.library) == expected(rnas)
+    assert services.requests["rnacentral"] < 2 * (80 + 3 * 40)  # none asked for twice, but for those under way
+
+
+def test_a_shortfall_against_the_hit_count_is_an_error(tmp_path):
+    with ScriptedServices(*literature(30), short=5) as services:
+        with pytest.raises(BuildError, match="says it has 35 RNAs for this query and gave 30"):
+            collection(services, tmp_path).run()
+
+
+def test_retracted_papers_inactive_ids_and_long_rnas(tmp_path):
+    rnas, papers = literature(12)
+    rnas[0]["gone"] = True
+    rnas[1].update(sequence="ACGU" * 300, md5=dna_md5("ACGU" * 300))
+    rnas[4].update(md5="0" * 32)
+    withdrawn = rnas[5]["pmids"]
+    with ScriptedServices(rnas, papers, retracted=withdrawn) as services:
+        made = collection(services, tmp_path)
+        made.run()
+    assert made.library.counts()["rnas"] == {
+        "kept": 8,
+        "dropped: RNA that RNAcentral has no record of": 1,
+        "dropped: longer than 1024 nt": 1,
+        "dropped: md5 does not match the sequence": 1,
+        "dropped: RNA without a usable paper": 1,
+    }
+    assert made.library.counts()["papers"]["dropped: retracted paper"] == len(withdrawn)
+    assert not {p for row in holdings(made.library).values() for p in row[2]} & set(withdrawn)
+
+
+def test_the_export_service(tmp_path):
+    rnas, papers = literature(40)
+    with ScriptedServices(rnas, papers) as services:
+        made = collection(services, tmp_path, by_export=True, timeout=3)
+        made.run()
+    assert holdings(made.library) == expected(rnas)
+    assert services.requests["rnacentral"] == 0 and services.requests["export"] > 3
+    assert {rna.release for _, rna, _, _ in made.library.rnas()} == {"25"}
+
+
+def test_a_limit(tmp_path):
+    rnas, papers = literature(40)
+    with ScriptedServices(rnas, papers, page=10) as services:
+        made = collection(services, tmp_path, limit=15)
+        made.run()
+    assert len(holdings(made.library)) == 15
+
+
+def test_errors_inside_a_200_and_bodies_of_another_shape():
+    class Answers(ScriptedServices):
+        def rnacentral(self, path, params, body, fault):
+            return {"errCode": 404, "errMsg": "Invalid page size"} if path[0] == "no" else ["a list"]
+
+    with Answers([], []) as services:
+        client = PoliteClient(services.addresses, "tests@example.org", 2, FAST)
+        with pytest.raises(NotThere, match="Invalid page size"):
+            client.ask("rnacentral", "no/such", has_keys())
+        with pytest.raises(
+            BuildError, match="did not answer in 6 tries, the last time: body with list where an object"
+        ):
+            client.ask("rnacentral", "a/list", has_keys(x=int))
+
+
+def test_a_contact_address_is_asked_for():
+    with pytest.raises(BuildError, match="give --contact"):
+        PoliteClient(rnacentral.ADDRESSES, "")
+
+
+SHAPES = Path(os.environ.get("RNAGPT_API_SHAPES", "../shared/data/api_shapes"))
+
+
+@pytest.mark.skipif(
+    not SHAPES.is_dir(), reason="the recorded shapes are not here; RNAGPT_API_SHAPES names their folder"
+)
+def test_the_scripted_services_speak_the_recorded_shapes():
+    """Every key that the collectors read is in the shapes taken from the services' source."""
+
+    def shape(name):
+        return json.loads((SHAPES / name).read_text())
+
+    rnas, papers = literature(5)
+    with ScriptedServices(rnas, papers, page=2) as services:
+        page = services.ebi(["rnacentral"], {"query": "", "size": "1000", "searchposition": "0"}, "", "none")
+        article = services.ebi(
+            ["rnacentral-litscan"],
+            {"query": f'job_id:"{rnas[0]["aliases"][0].lower()}"', "size": "10", "searchposition": "0"}, "", "none",
+        )  # fmt: skip
+        one = services.rnacentral(["rna", *rnas[0]["rna_id"].split("_")], {}, "", "none")
+        exported = services.export(["download"], {}, "", "none")
+        body = f"query=PMCID:PMC{papers[0]['pmid']}&cursorMark=*"
+        core = services.europe_pmc(["searchPOST"], {}, body, "none")
+        status = services.europe_pmc(
+            ["status-update-search"], {}, json.dumps({"ids": [{"src": "PMC", "extId": "PMC1"}]}), "none"
+        )
+    assert set(page) <= set(shape("ebisearch_rnacentral_page.json"))
+    recorded = shape("ebisearch_litscan_publication_page.json")["entries"][0]
+    assert set(article["entries"][0]) == set(recorded)
+    assert set(article["entries"][0]["fields"]) <= set(recorded["fields"])
+    assert set(one) <= set(shape("rnacentral_rna_species.json"))
+    assert set(exported["results"][0]) <= set(shape("export_download_json.json")["results"][0])
+    recorded = shape("europepmc_search_core_page1.json")
+    assert set(core) <= set(recorded)
+    assert set(core["resultList"]["result"][0]) <= set(recorded["resultList"]["result"][0])
+    assert set(status) == set(shape("europepmc_status_update_response.json"))
