@@ -17,8 +17,10 @@ INTERRUPTED = 130
 EXTRA_OF_PACKAGE = {
     "datasets": "train",
     "trl": "train",
+    "edlib": "eval",
     "evaluate": "eval",
     "matplotlib": "eval",
+    "openai": "eval",
     "rouge_score": "eval",
     "scipy": "eval",
     "sklearn": "eval",
