@@ -10,6 +10,7 @@ reads   RECIPE                             questions, systems, controls, encoder
         RUN_DIR/run.json                   what to say of the run (versions, hardware, seeds), if there
 writes  RUN_DIR/report.html                one page that stands alone
         RUN_DIR/tables/                    the tables as CSV and Markdown, the paper's beside its own values
+        RUN_DIR/pictures/                  the figures as SVG
         RUN_DIR/model_index.yaml           metadata for the model card
         RUN_DIR/evaluation/summary.json    every figure
 """
@@ -55,11 +56,13 @@ def run(args: argparse.Namespace) -> int:
     from rnagpt.evaluation.curves import read_learning_curves
     from rnagpt.evaluation.model_index import write_model_index
     from rnagpt.evaluation.report import print_table, summarise, write_report
+    from rnagpt.evaluation.score_charts import write_pictures
     from rnagpt.evaluation.tables import write_tables
 
     summary = summarise(items_path)
     write_summary(run_dir, summary)
     write_tables(run_dir, summary)
+    write_pictures(run_dir, summary)
     write_model_index(run_dir, summary, run_dir.resolve().name, "RNA-QA" if summary.get("text") else "RNA facts")
     report = write_report(run_dir, summary, read_learning_curves(run_dir), read_run_facts(run_dir))
     if args.json:

@@ -59,6 +59,16 @@ class SystemPart:
 
 
 @dataclass(frozen=True)
+class JudgePart:
+    """An LLM as judge behind OpenAI's chat API, by a full name that does not move."""
+
+    model: str
+    base_url: str
+    api_key_env: str = "OPENAI_API_KEY"
+    parallel: int = 8
+
+
+@dataclass(frozen=True)
 class EvaluationRecipe:
     """One evaluation. encoders: presets (bert, pubmedbert, openai, minilm) or the fields of `TextEncoder`.
     sentence_mode: also match the sentences of long answers. usd_limit: more than this is not spent."""
@@ -68,12 +78,14 @@ class EvaluationRecipe:
     floors: bool = True
     encoders: list = field(default_factory=list)
     sentence_mode: bool = False
+    judge: dict = field(default_factory=dict)
     usd_limit: float = 1.0
     seed: int = 0
 
 
 def load_evaluation(path: str | Path) -> EvaluationRecipe:
-    """Read and check a recipe; `systems` and `encoders` become lists of `SystemPart` and `TextEncoder`.
+    """Read and check a recipe; `systems`, `encoders` and `judge` become `SystemPart`s,
+    `TextEncoder`s and a `JudgePart`.
 
     Raises:
         UserError: the file is missing, is no YAML, or has an unknown, missing or wrongly typed key, which is named.
@@ -95,7 +107,8 @@ def load_evaluation(path: str | Path) -> EvaluationRecipe:
         raise UserError(f"{path}: two systems are named {twice[0]!r}: each needs a name of its own")
     encoders = [_encoder(entry, f"{path}: encoder {number}: ")
                 for number, entry in enumerate(recipe.encoders, start=1)]
-    return dataclasses.replace(recipe, systems=systems, encoders=encoders)
+    judge = _typed(JudgePart, recipe.judge, f"{path}: judge: ") if recipe.judge else {}
+    return dataclasses.replace(recipe, systems=systems, encoders=encoders, judge=judge)
 
 
 def _system(entry, where: str) -> SystemPart:

@@ -61,7 +61,13 @@ def evaluate(recipe: EvaluationRecipe, run_dir: Path, only_estimate: bool = Fals
                 writer.write(item)
         for part in recipe.systems:
             answer_system(part, held_out, writer, folder, recipe.seed)
-    write_text_scores(read_items(folder / "items.jsonl"), recipe, folder)
+    items = read_items(folder / "items.jsonl")
+    write_text_scores(items, recipe, folder)
+    if recipe.judge:
+        from rnagpt.evaluation.judge import judge
+
+        judge(items, recipe.judge.model, recipe.judge.base_url, folder / "judge.jsonl", recipe.judge.api_key_env,
+              recipe.seed, recipe.judge.parallel)
 
 
 def same_evaluation(recipe: EvaluationRecipe, run_dir: Path) -> None:

@@ -95,6 +95,11 @@ def _with_what_scores_show(summary: dict, answers: dict[str, Answers], folder: P
         "calibration": text_summary.calibrations(answers, likelihoods),
         "citations": text_summary.citations(answers, confidence, seed),
     }
+    if verdicts := read_measures(folder / "judge.jsonl"):
+        from rnagpt.evaluation.judge import judged
+
+        found["judge"] = judged([item for of_system in answers.values() for item in of_system.values()], verdicts,
+                                confidence, seed)
     encoders = folder / "encoders.json"
     if encoders.is_file():
         found["encoders"] = json.loads(encoders.read_text(encoding="utf-8"))
