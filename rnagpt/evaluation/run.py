@@ -214,7 +214,7 @@ def print_estimate(recipe: EvaluationRecipe, held_out: HeldOut, writer: ItemWrit
     print(f"{len(held_out.rnas):,} RNAs, {len(held_out.items):,} questions", file=sys.stderr)
     lengths = {rna.rna_id: len(rna.sequence) for rna in held_out.rnas}
     for part in recipe.systems:
-        todo = {control: [item for item in held_out.items
+        todo = {control: [item for item in asked_under(control, held_out, recipe.seed)
                           if not writer.done(part.name if control == "true" else f"{part.name}_{control}", item)]
                 for control in ["true", *part.controls]}
         answers = sum(map(len, todo.values()))
@@ -239,6 +239,12 @@ def print_estimate(recipe: EvaluationRecipe, held_out: HeldOut, writer: ItemWrit
     if seconds:
         print(f"  in all about {in_words(seconds)} for the answers on this machine", file=sys.stderr)
     return total
+
+
+def asked_under(control: str, held_out: HeldOut, seed: int) -> list[Item]:
+    """The items that a control can be asked: an RNA that is alone in its type has no other of its type to show."""
+    shown = shown_rnas(control, held_out.rnas, seed)
+    return [item for item in held_out.items if item.rna_id in shown]
 
 
 def endpoint_usd(part: SystemPart, items: Sequence[Item], lengths: dict[str, int]) -> float:

@@ -213,18 +213,19 @@ def calibrations(answers: Mapping[str, Answers], likelihoods: Measures) -> dict[
 
 
 def citations(answers: Mapping[str, Answers], confidence: float, seed: int) -> dict[str, dict]:
-    """System -> precision and recall of the papers it cites, over the items whose reference rests on papers; only of
-    systems that cite any."""
+    """System -> of the papers cited, how many support the reference (precision, over the answers that cite any), and
+    of those that support it, how many are cited (recall, over all answers whose reference rests on papers)."""
     found = {}
     for spec in in_order(set(answers)):
         items = [item for item in answers[spec.key].values() if item.evidence_pmids]
-        cited = [closed_scores.cited_pmids(item.answer or "") for item in items]
-        if not any(cited):
+        support = [(item, closed_scores.citation_support(cited, item.evidence_pmids), bool(cited)) for item in items
+                   for cited in [closed_scores.cited_pmids(item.answer or "")]]
+        citing = [(item, row) for item, row, cites in support if cites]
+        if not citing:
             continue
-        support = [closed_scores.citation_support(pmids, item.evidence_pmids)
-                   for pmids, item in zip(cited, items, strict=True)]
-        clusters = [item.cluster for item in items]
-        found[spec.key] = {name: statistics.mean_score([row[name] for row in support], clusters, confidence,
-                                                       seed).to_dict() for name in ("precision", "recall")}
-        found[spec.key]["answers_that_cite"] = sum(map(bool, cited))
+        found[spec.key] = {
+            "precision": statistics.mean_score([row["precision"] for _, row in citing],
+                                               [item.cluster for item, _ in citing], confidence, seed).to_dict(),
+            "recall": statistics.mean_score([row["recall"] for _, row, _ in support],
+                                            [item.cluster for item, _, _ in support], confidence, seed).to_dict()}
     return found
