@@ -41,14 +41,13 @@ def _from_grounding(summary: dict) -> dict:
     title = ("No RNA of another type was swapped in to tell whether RNA-GPT reads the RNA." if not gaps else
              "RNA-GPT reads the RNA: with another one in its place it does worse." if reads else
              "RNA-GPT is not shown to read the RNA: with another one in its place it does as well.")
-    names = {"label": "share of right labels", "likelihood": "log-likelihood of the true answer per token"}
+    names = {"label": "the share of right labels", "likelihood": "the log-likelihood of the true answer, per token,"}
     points = []
-    for row in summary["grounding"]:
-        if row["system"] == summary["main"]:
-            words = names.get(row["measure"], f"similarity ({row['measure'].replace('aligned:', '')})")
-            sure = "a difference" if row["p_holm"] < ALPHA and row["low"] > 0 else "no difference that can be shown"
-            points.append(f"{system(row['system'] + '_' + row['control']).phrase.capitalize()}: {words} "
-                          f"{row['other']:.3f} instead of {row['true']:.3f}, {sure}.")
+    for row in gaps:
+        words = names.get(row["measure"], f"the similarity with the reference ({row['measure'].split(':')[-1]})")
+        sure = "" if row in reads else ": no difference that can be shown"
+        points.append(f"With another type's RNA {words} is {row['other']:.3f} instead of {row['true']:.3f}{sure}."
+                      .replace("-", "−"))
     return {"title": title, "points": points, "tiles": []}
 
 

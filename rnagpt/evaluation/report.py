@@ -93,7 +93,7 @@ def _grounding(summary: dict) -> list[dict]:
 
 def _text_tables(summary: dict) -> list[dict]:
     """The paper's tables beside its own values where the annotation set is one of its two, then every other mode."""
-    return [{"title": title, "rows": table} for name, (title, table) in all_tables(summary).items()
+    return [{"title": title.replace("`", ""), "rows": table} for name, (title, table) in all_tables(summary).items()
             if name.startswith(("paper", "aligned", "sentence"))] if summary.get("text") else []
 
 
