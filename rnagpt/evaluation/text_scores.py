@@ -46,8 +46,20 @@ def sentences(text: str) -> list[str]:
 
 def pair_scores(references: Sequence[str], answers: Sequence[str], encoders: Sequence = (),
                 sentence_mode: bool = False) -> list[dict[str, Scores]]:
-    """Per pair: "rouge1", ..., and "aligned:LABEL" (and "sentence:LABEL") for each loaded encoder."""
-    rows = [dict(rouge(reference, answer)) for reference, answer in zip(references, answers, strict=True)]
+    """Per pair: "rouge1", ..., and "aligned:LABEL" (and "sentence:LABEL") for each loaded encoder.
+
+    A pair that comes up again, as short answers do, is scored once.
+    """
+    pairs = list(zip(references, answers, strict=True))
+    distinct = list(dict.fromkeys(pairs))
+    scored = dict(zip(distinct, _distinct_scores(distinct, encoders, sentence_mode), strict=True))
+    return [scored[pair] for pair in pairs]
+
+
+def _distinct_scores(pairs: Sequence[tuple[str, str]], encoders: Sequence,
+                     sentence_mode: bool) -> list[dict[str, Scores]]:
+    rows = [dict(rouge(reference, answer)) for reference, answer in pairs]
+    references, answers = [reference for reference, _ in pairs], [answer for _, answer in pairs]
     for encoder in encoders:
         label = encoder.spec.label
         if encoder.spec.kind == "tokens":
