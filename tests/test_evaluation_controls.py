@@ -7,7 +7,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from rnagpt.evaluation.controls import dinucleotide_shuffle, swap_partners
+from rnagpt.evaluation.controls import (
+    CONTROLS,
+    dinucleotide_shuffle,
+    same_type_partners,
+    shown_rnas,
+    swap_partners,
+)
+from rnagpt.evaluation.items import SHUFFLED
 
 
 def dinucleotides(sequence):
@@ -70,3 +77,50 @@ def test_partners_are_of_another_type_whatever_the_counts(counts):
 def test_one_type_cannot_be_swapped():
     with pytest.raises(ValueError, match="at least two types"):
         swap_partners(facts_of({"tRNA": 3}))
+
+
+# --- another RNA of the same type, and what each control shows
+
+
+def clustered(sizes):
+    """{"tRNA": [2, 1]}: a tRNA cluster of two and one of one, each RNA with a sequence of its own."""
+    rng, facts, cluster = random.Random(4), [], 0
+    for rna_type, members in sizes.items():
+        for size in members:
+            cluster += 1
+            facts += [SimpleNamespace(rna_id=f"{rna_type}-{cluster}-{i}", rna_type=rna_type, cluster=cluster,
+                                      sequence="".join(rng.choices("ACGU", k=40))) for i in range(size)]
+    return facts
+
+
+@pytest.mark.parametrize("sizes", [{"tRNA": [1] * 9, "miRNA": [3, 2, 2, 1]}, {"a": [4, 4], "b": [1, 1]}])
+def test_a_partner_of_the_same_type_is_of_another_cluster(sizes):
+    facts = clustered(sizes)
+    about = {fact.rna_id: fact for fact in facts}
+    partners = same_type_partners(facts, seed=1)
+    assert set(partners) == set(about)
+    for mine, other in partners.items():
+        assert about[mine].rna_type == about[other].rna_type and about[mine].cluster != about[other].cluster
+    assert Counter(partners.values()) == Counter(dict.fromkeys(about, 1))
+    assert partners == same_type_partners(list(reversed(facts)), seed=1)
+
+
+def test_who_is_alone_has_no_partner_and_one_cluster_swaps_inside():
+    assert same_type_partners(clustered({"tRNA": [1]})) == {}
+    facts = clustered({"tRNA": [3]})
+    assert all(mine != other for mine, other in same_type_partners(facts).items())
+
+
+def test_each_control_shows_what_it_says():
+    facts = clustered({"tRNA": [1] * 4, "miRNA": [1] * 4})
+    about = {fact.rna_id: fact for fact in facts}
+    shown = {control: shown_rnas(control, facts, seed=2) for control in ("true", *CONTROLS)}
+    for name, fact in about.items():
+        assert shown["true"][name] == (name, fact.sequence) and shown["no_rna"][name] is None
+        assert about[shown["swapped"][name][0]].rna_type != fact.rna_type
+        assert about[shown["swapped_same"][name][0]].rna_type == fact.rna_type
+        assert shown["swapped_same"][name] != (name, fact.sequence)
+        label, sequence = shown["shuffled"][name]
+        assert label == name + SHUFFLED and dinucleotides(sequence) == dinucleotides(fact.sequence) != {}
+    # one RNA's shuffle does not depend on which others are asked about
+    assert shown_rnas("shuffled", facts[:1], seed=2)[facts[0].rna_id] == shown["shuffled"][facts[0].rna_id]

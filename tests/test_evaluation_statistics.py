@@ -9,6 +9,7 @@ from rnagpt.evaluation.statistics import (
     chance_level,
     confusion_matrix,
     holm,
+    mean_score,
     paired_difference,
     sum_by_cluster,
     wilson_interval,
@@ -143,3 +144,71 @@ def test_holm_by_hand():
     assert holm([0.01, 0.02, 0.03, 0.5]) == pytest.approx([0.04, 0.06, 0.06, 0.5])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+# --- scores that are no proportions
+
+
+def bca_written_out(values, clusters, confidence=0.95, resamples=20_000, seed=0):
+    """Efron 1987 as in the book: bias z0 from the share of resamples below, acceleration from the jackknife."""
+    norm, rng = scipy_stats.norm, np.random.default_rng(seed)
+    groups = [np.asarray(values)[np.asarray(clusters) == name] for name in sorted(set(clusters))]
+
+    def mean_of(some):
+        return np.concatenate(some).mean()
+
+    seen = mean_of(groups)
+    drawn = np.array([mean_of([groups[i] for i in rng.integers(len(groups), size=len(groups))])
+                      for _ in range(resamples)])
+    left_out = np.array([mean_of(groups[:i] + groups[i + 1:]) for i in range(len(groups))])
+    spread = left_out.mean() - left_out
+    a = (spread**3).sum() / (6 * (spread**2).sum() ** 1.5)
+    z0 = norm.ppf((drawn < seen).mean())
+    ends = []
+    for z in (norm.ppf((1 - confidence) / 2), norm.ppf((1 + confidence) / 2)):
+        ends.append(np.quantile(drawn, norm.cdf(z0 + (z0 + z) / (1 - a * (z0 + z)))))
+    return ends
+
+
+def test_mean_of_scores_equals_scipys_bootstrap_where_clusters_are_single():
+    values = np.random.default_rng(4).beta(2, 5, size=80)
+    estimate = mean_score(values, range(80), seed=3)
+    theirs = scipy_stats.bootstrap((values,), np.mean, method="BCa", n_resamples=9_999, batch=2_000,
+                                   rng=np.random.default_rng(3)).confidence_interval
+    assert (estimate.low, estimate.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+    assert estimate.value == pytest.approx(values.mean())
+
+
+def test_mean_of_scores_equals_efrons_formula_over_clusters():
+    rng = np.random.default_rng(5)
+    sizes = rng.integers(1, 9, size=30)
+    clusters = np.repeat(np.arange(30), sizes)
+    values = rng.exponential(size=30)[clusters] + rng.normal(0, 0.1, sizes.sum())  # skewed: BCa is not the percentile
+    estimate = mean_score(values, clusters)
+    width = estimate.high - estimate.low
+    assert (estimate.low, estimate.high) == pytest.approx(bca_written_out(values, clusters), abs=0.04 * width)
+
+
+def test_the_paired_test_of_scores_equals_every_sign_flip():
+    from itertools import product
+
+    rng = np.random.default_rng(6)
+    a, b = rng.random(11), rng.random(11) + 0.15
+    _, p_value = paired_difference(a, b, range(11))
+    gains = a - b
+    flipped = np.array([(gains * signs).sum() for signs in product((1, -1), repeat=11)])
+    expected = 2 * min((flipped <= gains.sum() + 1e-12).mean(), (flipped >= gains.sum() - 1e-12).mean())
+    assert p_value == pytest.approx(min(expected, 1))
+
+
+def test_scores_that_do_not_vary_have_no_interval_to_speak_of():
+    estimate = mean_score([0.25, 0.25], [1, 2])
+    assert (estimate.low, estimate.value, estimate.high) == (0.25, 0.25, 0.25) and "do not differ" in estimate.method
+    difference, p_value = paired_difference([0.5, 0.5], [0.25, 0.25], [1, 2])
+    assert difference.low == difference.high == 0.25 and "do not differ" in difference.method and p_value == 0.5
+
+
+def test_holm_equals_statsmodels():
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    p_values = np.random.default_rng(7).random(40) ** 3
+    assert holm(p_values) == pytest.approx(multitest.multipletests(p_values, method="holm")[1])

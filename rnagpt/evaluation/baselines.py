@@ -22,8 +22,10 @@ Labels = list[str | None]
 
 
 def baseline_answers(train_facts: Sequence, facts: Sequence, items: Sequence[Item], seed: int = 0,
-                     train_x: np.ndarray | None = None, test_x: np.ndarray | None = None) -> list[Item]:
-    """Every baseline's labelled items; the linear probe joins in where encoder features are given.
+                     train_x: np.ndarray | None = None, test_x: np.ndarray | None = None,
+                     neighbours: Sequence | None = None) -> list[Item]:
+    """Every baseline's labelled items; the linear probe joins in where encoder features are given, and the nearest
+    RNA by sequence identity where `neighbours` are (of `nearest_by_identity`, one per held-out fact).
 
     train_x: (n_train_facts, width) and test_x: (n_facts, width), float: one mean-pooled row per fact, in their order.
     """
@@ -32,6 +34,9 @@ def baseline_answers(train_facts: Sequence, facts: Sequence, items: Sequence[Ite
     answers = {system: predict(train_facts, facts, items, seed) for system, predict in systems.items()}
     if train_x is not None and test_x is not None:
         answers["linear_probe"] = answers_from_features(train_facts, train_x, facts, test_x, items, seed)
+    if neighbours is not None:
+        copied = {fact.rna_id: train_facts[near.place] for fact, near in zip(facts, neighbours, strict=True)}
+        answers["nearest_identity"] = copied_answers(train_facts, copied, items, seed)
     shows_rna = {system: system != "majority" for system in answers}
     return [labelled(item, system, label, item.rna_id if shows_rna[system] else None)
             for system, labels in answers.items() for item, label in zip(items, labels, strict=True)]
@@ -56,13 +61,19 @@ def nearest_train(train_facts: Sequence, facts: Sequence, items: Sequence[Item],
     train_x, test_x = kmer_counts(known, facts, sizes=(4, 4))
     nearest = NearestNeighbors(n_neighbors=1, metric="cosine", algorithm="brute").fit(train_x)
     places = nearest.kneighbors(test_x, return_distance=False)[:, 0]
-    neighbour = {fact.rna_id: known[place] for fact, place in zip(facts, places, strict=True)}
-    by_topic, counts = _labels_by_topic(known, seed), _training_answers(train_facts, seed)
+    return copied_answers(train_facts, {fact.rna_id: known[place] for fact, place in zip(facts, places, strict=True)},
+                          items, seed)
+
+
+def copied_answers(train_facts: Sequence, copied: dict[str, object], items: Sequence[Item], seed: int = 0) -> Labels:
+    """The answers that hold for the training RNA which `copied` gives for each rna_id; else the majority answer."""
+    by_topic = _labels_by_topic(list({fact.rna_id: fact for fact in copied.values()}.values()), seed)
+    counts = _training_answers(train_facts, seed)
     labels = []
     for item in items:
-        copied = neighbour[item.rna_id]
-        label = (_yes_or_no(item, copied.rna_type) if item.topic == "is_type"
-                 else by_topic[item.topic].get(copied.rna_id))
+        source = copied[item.rna_id]
+        label = (_yes_or_no(item, source.rna_type) if item.topic == "is_type"
+                 else by_topic[item.topic].get(source.rna_id))
         labels.append(label if label in item.options else _commonest(item, counts))
     return labels
 

@@ -1,10 +1,18 @@
-"""Compute a run's accuracy table and report again from its stored answers; no model is loaded.
+"""Evaluate systems on held-out RNAs, or compute a run's figures again from its stored answers.
 
-reads   RUN_DIR/evaluation/items.jsonl     every question and every system's answer
+rnagpt evaluate RUN_DIR                              figures, tables and report from what is stored, without a model
+rnagpt evaluate RUN_DIR --recipe RECIPE              answer, score, then the same; goes on where it was stopped
+rnagpt evaluate RUN_DIR --recipe RECIPE --estimate   only say what it would take: answers, time, USD
+
+reads   RECIPE                             questions, systems, controls, encoders: see recipes/evaluate_facts.yaml
+        RUN_DIR/evaluation/*.jsonl         every question, answer, similarity and likelihood, one JSON line each
         RUN_DIR/learning_curves.csv        or RUN_DIR/*/trainer_state.json, if there
         RUN_DIR/run.json                   what to say of the run (versions, hardware, seeds), if there
 writes  RUN_DIR/report.html                one page that stands alone
-        RUN_DIR/evaluation/summary.json    every figure of it
+        RUN_DIR/tables/                    the tables as CSV and Markdown, the paper's beside its own values
+        RUN_DIR/pictures/                  the figures as SVG
+        RUN_DIR/model_index.yaml           metadata for the model card
+        RUN_DIR/evaluation/summary.json    every figure
 """
 
 import argparse
@@ -17,14 +25,26 @@ from rnagpt.errors import UserError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `rnagpt evaluate`."""
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="the folder of a run, as quickstart leaves it")
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR",
+                        help="the folder of a run, as quickstart leaves it; with --recipe it may be new")
+    parser.add_argument("--recipe", type=Path, metavar="FILE", help="YAML: the questions, systems, controls, encoders")
+    parser.add_argument("--estimate", action="store_true", help="with --recipe: say what it takes, and stop")
     parser.add_argument("--json", action="store_true", help="print every figure as JSON instead of the table")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Recompute the summary, print it, write the report; 0, or a UserError that says what is missing."""
+    """Answer what a recipe asks for, recompute the summary, print it, write tables and report; 0, or a UserError."""
     run_dir: Path = args.run_dir
     items_path = run_dir / "evaluation" / "items.jsonl"
+    if args.estimate and not args.recipe:
+        raise UserError("--estimate needs --recipe: stored answers cost nothing")
+    if args.recipe:
+        from rnagpt.evaluation.recipe import load_evaluation
+        from rnagpt.evaluation.run import evaluate
+
+        evaluate(load_evaluation(args.recipe), run_dir, only_estimate=args.estimate)
+        if args.estimate:
+            return 0
     if not run_dir.is_dir():
         raise UserError(f"{run_dir} is not a folder: give the folder of a run, as `rnagpt quickstart` leaves it")
     if not items_path.is_file():
@@ -34,10 +54,16 @@ def run(args: argparse.Namespace) -> int:
         )
 
     from rnagpt.evaluation.curves import read_learning_curves
+    from rnagpt.evaluation.model_index import write_model_index
     from rnagpt.evaluation.report import print_table, summarise, write_report
+    from rnagpt.evaluation.score_charts import write_pictures
+    from rnagpt.evaluation.tables import write_tables
 
     summary = summarise(items_path)
     write_summary(run_dir, summary)
+    write_tables(run_dir, summary)
+    write_pictures(run_dir, summary)
+    write_model_index(run_dir, summary, run_dir.resolve().name, "RNA-QA" if summary.get("text") else "RNA facts")
     report = write_report(run_dir, summary, read_learning_curves(run_dir), read_run_facts(run_dir))
     if args.json:
         print(json.dumps(summary, indent=2, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""The RNAs shown in the true one's place: another type's RNA, or its own letters in another order.
+"""The RNAs shown in the true one's place: another type's RNA, another of its own type, its own letters shuffled.
 
 If a model's answers are as good with these as with the true RNA, it has answered from the question alone.
 """
@@ -7,6 +7,10 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
+
+from rnagpt.evaluation.items import SHUFFLED
+
+CONTROLS = ("swapped", "swapped_same", "shuffled", "no_rna")
 
 
 def dinucleotide_shuffle(sequence: str, rng: random.Random) -> str:
@@ -47,6 +51,48 @@ def _leads_to(final: str, letter: str, edges: dict[str, list[str]], last: dict[s
             return True
         letter = edges[letter][last[letter]]
     return False
+
+
+def same_type_partners(facts: Sequence, seed: int = 0) -> dict[str, str]:
+    """For each rna_id the rna_id of another RNA of the same type, of another cluster where the type has several.
+
+    A model that has only learned to name types answers as well with this one; what it knows of the single RNA is
+    the difference. An RNA that is alone in its type has no partner and is left out. Every RNA of a type is shown
+    once, where clusters allow it.
+    """
+    by_type: dict[str, list] = defaultdict(list)
+    for fact in sorted(facts, key=lambda fact: fact.rna_id):
+        by_type[fact.rna_type].append(fact)
+    rng, partners = random.Random(seed), {}
+    for members in by_type.values():
+        rng.shuffle(members)
+        members.sort(key=lambda fact: str(_cluster(fact)))  # stable: clusters stand together, in random order inside
+        largest = max((sum(_cluster(fact) == cluster for fact in members) for cluster in set(map(_cluster, members))),
+                      default=0)
+        step = largest if largest < len(members) else 1  # further than the largest cluster reaches
+        for place, fact in enumerate(members):
+            other = members[(place + step) % len(members)]
+            if other is not fact:
+                partners[fact.rna_id] = other.rna_id
+    return partners
+
+
+def _cluster(fact):
+    return getattr(fact, "cluster", fact.rna_id)
+
+
+def shown_rnas(control: str, rnas: Sequence, seed: int = 0) -> dict[str, tuple[str, str] | None]:
+    """rna_id -> (id, sequence) of what a system sees under a control: "true", "swapped", "swapped_same", "shuffled"
+    or "no_rna" (None). An RNA without a partner of its type is left out."""
+    sequences = {rna.rna_id: rna.sequence for rna in rnas}
+    if control == "no_rna":
+        return dict.fromkeys(sequences)
+    if control == "shuffled":
+        return {name: (name + SHUFFLED, dinucleotide_shuffle(sequence, random.Random(f"{seed} {name}")))
+                for name, sequence in sequences.items()}
+    partners = {"true": lambda *_: {name: name for name in sequences}, "swapped": swap_partners,
+                "swapped_same": same_type_partners}[control](rnas, seed)
+    return {name: (other, sequences[other]) for name, other in partners.items()}
 
 
 def swap_partners(facts: Sequence, seed: int = 0) -> dict[str, str]:

@@ -26,9 +26,29 @@ def topic_label(topic: str) -> str:
 def headline(summary: dict) -> dict:
     """{"title": one sentence, "points": further sentences, "tiles": [{"value", "label", "note", "tone"}]}."""
     row = _row(summary, summary["main"])
+    if row is not None and row["rna_type"] is None and summary.get("grounding"):
+        return _from_grounding(summary)
     if row is None or row["rna_type"] is None:
         return {"title": "No answers of RNA-GPT about RNA types were evaluated here.", "points": [], "tiles": []}
     return {"title": _title(summary, row), "points": _points(summary, row), "tiles": _tiles(summary, row)}
+
+
+def _from_grounding(summary: dict) -> dict:
+    """The verdict where no RNA types were asked: from the gaps with another type's RNA, after Holm's correction."""
+    gaps = [row for row in summary["grounding"]
+            if row["system"] == summary["main"] and row["control"] == "swapped"]
+    reads = [row for row in gaps if row["low"] > 0 and row["p_holm"] < ALPHA]
+    title = ("No RNA of another type was swapped in to tell whether RNA-GPT reads the RNA." if not gaps else
+             "RNA-GPT reads the RNA: with another one in its place it does worse." if reads else
+             "RNA-GPT is not shown to read the RNA: with another one in its place it does as well.")
+    names = {"label": "the share of right labels", "likelihood": "the log-likelihood of the true answer, per token,"}
+    points = []
+    for row in gaps:
+        words = names.get(row["measure"], f"the similarity with the reference ({row['measure'].split(':')[-1]})")
+        sure = "" if row in reads else ": no difference that can be shown"
+        points.append(f"With another type's RNA {words} is {row['other']:.3f} instead of {row['true']:.3f}{sure}."
+                      .replace("-", "−"))
+    return {"title": title, "points": points, "tiles": []}
 
 
 def _row(summary: dict, key: str | None) -> dict | None:

@@ -10,6 +10,7 @@
 
 import json
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -25,10 +26,15 @@ SHUFFLED = "|shuffled"  # follows the id of an RNA whose letters were shuffled b
 class Item:
     """One question about one held-out RNA and, once `system` is set, one system's answer to it.
 
-    `kind` is "closed" where the answer is one of a few labels and "open" for the RNA type, which is asked without
-    naming any. `gold` is the right label, `reference` the right answer as a sentence, `answer` the text as generated,
-    and `parsed` the label found in it, or None. `shown_rna_id` is the RNA the system saw: its own id, another's,
-    own id + "|shuffled", or None. `true_length` is in nt.
+    `kind` is "closed" where the answer is one of a few labels and "open" otherwise: for the RNA type, which is asked
+    without naming any, and for questions answered in free text, which have no `gold` label and no `options`.
+    `reference` is the right answer as a sentence, `answer` the text as generated, and `parsed` the label found in it,
+    or None. `shown_rna_id` is the RNA the system saw: its own id, another's, own id + "|shuffled", or None.
+    `true_length` is in nt.
+
+    Known of some items only: `method`, the annotation set (ais, divide_and_conquer); `train_identity`, 0 to 1, with
+    the nearest training RNA; `evidence_pmids`, what the reference rests on; `option_logprobs`, log-likelihood of each
+    of `options` as the answer; `reference_logprob`, mean log-likelihood per token of the reference as the answer.
     """
 
     rna_id: str
@@ -47,15 +53,26 @@ class Item:
     parsed: str | None = None
     correct: bool = False
     shown_rna_id: str | None = None
+    method: str = ""
+    train_identity: float | None = None
+    evidence_pmids: tuple[str, ...] = ()
+    option_logprobs: tuple[float, ...] = ()
+    reference_logprob: float | None = None
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        """What the item asks: (rna_id, topic, question); the same for every system."""
-        return self.rna_id, self.topic, self.question
+    def free_text(self) -> bool:
+        """Whether the answer is compared with the reference as a text: it has no label."""
+        return not self.gold
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What the item asks: (rna_id, topic, question, method); the same for every system."""
+        return self.rna_id, self.topic, self.question, self.method
 
 
 _FIELDS = {field.name for field in fields(Item)}
-_REQUIRED = _FIELDS - {"name"}
+_KNOWN_OF_SOME = {field.name: field.default for field in fields(Item)[-5:]}
+_REQUIRED = _FIELDS - {"name", *_KNOWN_OF_SOME}
 
 
 def evaluation_items(facts: Sequence, seed: int = 0, closed_per_rna: int = CLOSED_PER_RNA) -> list[Item]:
@@ -118,9 +135,52 @@ def labelled(item: Item, system: str, label: str | None, shown_rna_id: str | Non
                    correct=label == item.gold, shown_rna_id=shown_rna_id)
 
 
+def written(item: Item, system: str, answer: str, shown_rna_id: str | None) -> Item:
+    """The item with a text that may be free or hold a label: its own options are looked for in it.
+
+    A yes-or-no question, or one whose options are the topic's, is parsed as `answered` does; other options count
+    where exactly one of them stands in the answer as whole words.
+    """
+    if item.free_text:
+        return labelled(item, system, None, shown_rna_id, answer)
+    if item.topic in answer_choices():
+        return answered(item, system, answer, shown_rna_id)
+    return labelled(item, system, option_in(answer, item.options), shown_rna_id, answer)
+
+
+def option_in(answer: str, options: Sequence[str]) -> str | None:
+    """The one option that an answer names, or None where it names none or several. A letter before the options
+    ("B) no") counts, and so does the first word for yes and no.
+
+    >>> option_in("It is a snoRNA, I think.", ["tRNA", "snoRNA"]), option_in("B", ["tRNA", "snoRNA"])
+    ('snoRNA', 'snoRNA')
+    >>> option_in("No, it does not; yes would be wrong.", ["yes", "no"]), option_in("tRNA or yes", ["tRNA", "yes"])
+    ('no', None)
+    """
+    text = " ".join(answer.split())
+    letter = re.match(r"\(?([A-Z])(?:[).:]|$)", text)
+    if letter and ord(letter[1]) - ord("A") < len(options):
+        return options[ord(letter[1]) - ord("A")]
+    first = re.match(r"\W*(\w+)", text.lower())
+    if first and first[1] in ("yes", "no"):
+        same = [option for option in options if option.lower() == first[1]]
+        if same:
+            return same[0]
+    # the longest first, each taken out once found: "RNA" is not found again inside "messenger RNA"
+    found, rest = [], text.lower()
+    for option in sorted(options, key=len, reverse=True):
+        pattern = rf"(?<!\w){re.escape(option.lower())}(?!\w)"
+        if re.search(pattern, rest):
+            found.append(option)
+            rest = re.sub(pattern, " ", rest)
+    return found[0] if len(found) == 1 else None
+
+
 def to_line(item: Item) -> str:
     """The item as one line of JSON, newline included; ASCII, so that no reader takes a character for a line's end."""
-    return json.dumps({"system": item.system} | asdict(item), allow_nan=False) + "\n"
+    record = {name: value for name, value in asdict(item).items()
+              if name not in _KNOWN_OF_SOME or value != _KNOWN_OF_SOME[name]}
+    return json.dumps({"system": item.system} | record, allow_nan=False) + "\n"
 
 
 def from_line(line: str) -> Item:
@@ -129,8 +189,8 @@ def from_line(line: str) -> Item:
     if not isinstance(record, dict) or _REQUIRED - set(record):
         missing = sorted(_REQUIRED - set(record)) if isinstance(record, dict) else sorted(_REQUIRED)
         raise ValueError(f"it lacks {', '.join(missing)}")
-    item = Item(**{name: value for name, value in record.items() if name in _FIELDS} |
-                {"options": tuple(record["options"] or ())})
+    item = Item(**{name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
+                   if name in _FIELDS} | {"options": tuple(record["options"] or ())})
     if item.correct != (item.parsed == item.gold):
         raise ValueError(f'"correct" is {item.correct}, yet parsed is {item.parsed!r} and gold is {item.gold!r}')
     return item

@@ -8,16 +8,17 @@ The page needs no script and no network: its style and its figures stand in it. 
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
 from itertools import groupby
 from pathlib import Path
 
 from dataset_builder.fact_questions import SHORT_NAMES
-from rnagpt.evaluation import charts
+from rnagpt.evaluation import charts, score_charts
 from rnagpt.evaluation.headline import headline, topic_label
 from rnagpt.evaluation.summary import print_table, share_of_row, summarise
-from rnagpt.evaluation.systems import GROUPS, system
+from rnagpt.evaluation.systems import CONTROL_NAMES, GROUPS, system
+from rnagpt.evaluation.tables import all_tables
 
 __all__ = ["print_table", "render_report", "summarise", "write_report"]
 
@@ -55,7 +56,72 @@ def render_report(summary: dict, learning_curves: Sequence[dict] = (), run_facts
         main_label=system(main).label if main else "", bars=_bars(summary), groups=_groups(summary),
         topics=_topics(summary), comparisons=_comparisons(summary), heat=_heat(summary),
         curves=_curves(learning_curves, summary), examples=_examples(summary), methods=_methods(summary),
-        facts=_facts(run_facts or {}))
+        facts=_facts(run_facts or {}), grounding=_grounding(summary),
+        similarity=_drawn("similarity", "Bar chart of similarities, also given in the tables below.",
+                          score_charts.similarity_bars, summary),
+        headline_metric=score_charts.metric_label(summary.get("headline_metric", "")), encoders=_encoders(summary),
+        text_tables=_text_tables(summary), by_type=_by_type(summary),
+        identity=_drawn("identity", "Scores by identity with the nearest training RNA, also in tables/.",
+                        score_charts.against_identity, summary),
+        reliability=_drawn("reliability", _reliability_lead(summary), score_charts.reliability, summary),
+        reliability_lead=_reliability_lead(summary))
+
+
+def _drawn(name: str, alt: str, draw: Callable[..., str], summary: dict) -> dict | None:
+    wide = draw(summary)
+    return _figure(name, alt, [wide], [draw(summary, narrow=True)]) if wide else None
+
+
+def _grounding(summary: dict) -> list[dict]:
+    """Rows as text: shares in percent, everything else as it is."""
+    def text(value: float, measure: str, sign: str = "") -> str:
+        number = f"{100 * value:{sign}.1f}" + ("" if sign else "%") if measure == "label" else f"{value:{sign}.3f}"
+        return number.replace("-", "−")
+
+    groups: dict[str, list[dict]] = {}
+    for row in summary.get("grounding", []):
+        measure = row["measure"]
+        labels = {"label": "right labels", "likelihood": "log-likelihood"}
+        groups.setdefault(system(row["system"]).label, []).append(row | {
+            "control_label": CONTROL_NAMES[row["control"]][0].removeprefix(", "),
+            "measure_label": labels.get(measure) or score_charts.metric_label(measure),
+            "true_text": text(row["true"], measure), "other_text": text(row["other"], measure),
+            "gap_text": text(row["value"], measure, "+"),
+            "interval_text": f"{text(row['low'], measure, '+')} to {text(row['high'], measure, '+')}"})
+    return [{"label": label, "rows": rows} for label, rows in groups.items()]
+
+
+def _text_tables(summary: dict) -> list[dict]:
+    """The paper's tables beside its own values where the annotation set is one of its two, then every other mode."""
+    return [{"title": title.replace("`", ""), "rows": table} for name, (title, table) in all_tables(summary).items()
+            if name.startswith(("paper", "aligned", "sentence"))] if summary.get("text") else []
+
+
+def _encoders(summary: dict) -> str:
+    described = []
+    for spec in summary.get("encoders", []):
+        parts = [f"{spec['label']}: {spec['model'].rstrip('/').split('/')[-1]}"]
+        parts += [f"layer {spec['layer']}"] if "layer" in spec else []
+        parts += [f"revision {spec['revision'][:7]}"] if spec.get("revision") else []
+        described.append(", ".join([*parts, f"{spec['max_length']:,} tokens"] if spec.get("max_length") else parts))
+    return "; ".join(described) or "ROUGE, without an encoder"
+
+
+def _by_type(summary: dict) -> dict | None:
+    heat = score_charts.type_by_system(summary)
+    return heat and heat | {"columns": [type_label(name) for name in heat["columns"]]}
+
+
+def _reliability_lead(summary: dict) -> str:
+    row = summary.get("calibration", {}).get(summary["main"])
+    if row is None:
+        return ""
+    kept = row["abstention"]
+    said = (f"It can answer {100 * kept['coverage']:.0f}% of the questions with at most "
+            f"{100 * row['highest_risk']:.0f}% of those wrong" if kept else
+            f"There is no threshold at which at most {100 * row['highest_risk']:.0f}% of its answers are wrong")
+    return (f"Its most likely option is right in {100 * row['accuracy']:.0f}% of {row['n']} questions; calibration "
+            f"error {row['ece']:.2f}, Brier score {row['brier']:.2f}. {said}.")
 
 
 def _own_file(name: str) -> str:

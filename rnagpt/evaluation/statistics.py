@@ -97,6 +97,20 @@ def accuracy(correct: Sequence[bool], clusters: Sequence[Hashable], confidence: 
     return Estimate(share, *interval, n_items=int(counts.sum()), n_clusters=len(right), method=method)
 
 
+def mean_score(values: Sequence[float], clusters: Sequence[Hashable], confidence: float = CONFIDENCE,
+               seed: int = 0) -> Estimate:
+    """Mean of scores that are no proportions (ROUGE, a cosine, a log-likelihood); BCa bootstrap over clusters.
+
+    Where the clusters do not differ the interval is the value itself, and `method` says so.
+    """
+    sums, counts = sum_by_cluster(values, clusters)
+    value = float(sums.sum() / counts.sum())
+    interval, method = _bca(sums, counts, confidence, seed), "BCa bootstrap over clusters"
+    if interval is None:
+        interval, method = (value, value), "none: the clusters do not differ"
+    return Estimate(value, *interval, n_items=int(counts.sum()), n_clusters=len(sums), method=method)
+
+
 def balanced_accuracy(gold: Sequence[str], parsed: Sequence[str | None]) -> float:
     """Mean over the true labels of the share answered correctly (macro recall); unparseable counts as wrong.
 
@@ -146,11 +160,12 @@ def _newcombe(share_a: float, share_b: float, trials: int, confidence: float) ->
             difference + float(np.hypot(high_a - share_a, share_b - low_b)))
 
 
-def paired_difference(correct_a: Sequence[bool], correct_b: Sequence[bool], clusters: Sequence[Hashable],
+def paired_difference(correct_a: Sequence[float], correct_b: Sequence[float], clusters: Sequence[Hashable],
                       confidence: float = CONFIDENCE, seed: int = 0) -> tuple[Estimate, float]:
-    """Accuracy of A minus accuracy of B on the same items, and the p-value of "no difference" (two-sided).
+    """Mean of A minus mean of B on the same items, and the p-value of "no difference" (two-sided).
 
-    Interval: BCa over clusters; Newcombe's from two Wilson intervals where every cluster differs alike. p-value:
+    The values are right (1) or wrong (0), or any other score. Interval: BCa over clusters; where every cluster differs
+    alike, Newcombe's from two Wilson intervals for right and wrong, the difference itself for other scores. p-value:
     within each cluster the two systems' results are swapped at random (`scipy.stats.permutation_test`, "samples").
     """
     from scipy.stats import permutation_test
@@ -160,7 +175,9 @@ def paired_difference(correct_a: Sequence[bool], correct_b: Sequence[bool], clus
     gain = right_a - right_b
     value = float(gain.sum() / counts.sum())
     interval, method = _bca(gain, counts, confidence, seed), "BCa bootstrap over clusters"
-    if interval is None:
+    if interval is None and not {*map(float, correct_a), *map(float, correct_b)} <= {0.0, 1.0}:
+        interval, method = (value, value), "none: the clusters do not differ"
+    elif interval is None:
         shares = right_a.sum() / counts.sum(), right_b.sum() / counts.sum()
         interval, method = _newcombe(*shares, len(gain), confidence), "Newcombe over clusters"
     estimate = Estimate(value, *interval, int(counts.sum()), len(counts), method)

@@ -8,6 +8,7 @@ with a fixed set of answers). An answer in which no label is found counts as wro
 """
 
 import hashlib
+import json
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -16,14 +17,16 @@ from typing import TextIO
 
 from rnagpt.errors import UserError
 from rnagpt.evaluation import statistics
+from rnagpt.evaluation.closed_scores import agreement
 from rnagpt.evaluation.items import SHUFFLED, Item, read_items
-from rnagpt.evaluation.systems import GROUPS, in_order, system
+from rnagpt.evaluation.measures import read_measures
+from rnagpt.evaluation.systems import GROUPS, controlled, in_order, system
 
 MAIN_SYSTEMS = ("stage2", "demo", "stage1")  # the report is about the first of these that was evaluated
 EXAMPLES_OF_A_KIND = 4
 TOPIC_ORDER = ("rna_type", "is_type", "length_class", "organism_group", "amino_acid")  # others follow by name
 
-Answers = dict[tuple[str, str, str], Item]  # item key -> one system's answer
+Answers = dict[tuple[str, str, str, str], Item]  # item key -> one system's answer
 
 
 def summarise(items_path: str | Path, confidence: float = statistics.CONFIDENCE, seed: int = 0) -> dict:
@@ -40,7 +43,7 @@ def summarise(items_path: str | Path, confidence: float = statistics.CONFIDENCE,
         answers[item.system][item.key] = item
     if not answers:
         raise UserError(f"{items_path} holds no answers: run the evaluation first")
-    main = next((key for key in MAIN_SYSTEMS if key in answers), None)
+    main = main_system(set(answers))
     all_items = {item.key: item for of_system in answers.values() for item in of_system.values()}
     asked = {measure: _of_measure(all_items, measure) for measure in ("rna_type", "closed")}
     types = Counter({item.rna_id: item.rna_type for item in all_items.values()}.values())
@@ -63,7 +66,46 @@ def summarise(items_path: str | Path, confidence: float = statistics.CONFIDENCE,
                                         if (follows := _follows_shown(answers[key], all_items, confidence, seed))}
         summary["confusion"] = _confusion(answers[main], sorted(types))
         summary["examples"] = _examples(main, answers, all_items)
+    _with_what_scores_show(summary, answers, Path(items_path).parent, confidence, seed)
     return summary
+
+
+def main_system(keys: set[str]) -> str | None:
+    """The system that the report is about: the first of MAIN_SYSTEMS, else the first model with a control.
+
+    >>> main_system({"stage1", "stage2", "majority"}), main_system({"mine", "mine_swapped"}), main_system({"majority"})
+    ('stage2', 'mine', None)
+    """
+    models = sorted({parts[0] for key in keys if (parts := controlled(key)) and parts[0] in keys})
+    return next((key for key in [*MAIN_SYSTEMS, *models] if key in keys), None)
+
+
+def _with_what_scores_show(summary: dict, answers: dict[str, Answers], folder: Path, confidence: float,
+                           seed: int) -> None:
+    """Add text tables, grounding gaps, strata, calibration and citations, each where there is something to show."""
+    from rnagpt.evaluation import text_summary
+
+    scores, likelihoods = (read_measures(folder / name) for name in ("scores.jsonl", "likelihoods.jsonl"))
+    metric, main = text_summary.headline_metric_of(scores), summary["main"]
+    found = {
+        "text": text_summary.text_tables(answers, scores, main, confidence, seed) if scores else [],
+        "grounding": text_summary.grounding(answers, likelihoods, scores, metric, confidence, seed),
+        "strata": text_summary.strata(answers, scores, metric, [key for key in (main, f"{main}_swapped") if main],
+                                      confidence, seed),
+        "calibration": text_summary.calibrations(answers, likelihoods),
+        "citations": text_summary.citations(answers, confidence, seed),
+    }
+    if verdicts := read_measures(folder / "judge.jsonl"):
+        from rnagpt.evaluation.judge import judged
+
+        found["judge"] = judged([item for of_system in answers.values() for item in of_system.values()], verdicts,
+                                confidence, seed)
+    encoders = folder / "encoders.json"
+    if encoders.is_file():
+        found["encoders"] = json.loads(encoders.read_text(encoding="utf-8"))
+    if metric:
+        found["headline_metric"] = metric
+    summary |= {name: value for name, value in found.items() if value}
 
 
 def _of_measure(answers: Answers, measure: str) -> list[Item]:
@@ -82,9 +124,8 @@ def _accuracy(items: Sequence[Item], confidence: float, seed: int) -> dict | Non
         return None
     estimate = statistics.accuracy([item.correct for item in items], [item.cluster for item in items],
                                    confidence, seed)
-    return estimate.to_dict() | {
-        "balanced": statistics.balanced_accuracy([item.gold for item in items], [item.parsed for item in items]),
-        "unparseable": sum(item.parsed is None for item in items)}
+    scores = agreement([item.gold for item in items], [item.parsed for item in items])
+    return estimate.to_dict() | {name: scores[name] for name in ("balanced", "mcc", "macro_f1", "unparseable")}
 
 
 def _system_row(key: str, answers: Answers, topics: Sequence[str], confidence: float, seed: int) -> dict:
@@ -94,7 +135,8 @@ def _system_row(key: str, answers: Answers, topics: Sequence[str], confidence: f
             "rna_type": _accuracy(_of_measure(answers, "rna_type"), confidence, seed),
             "closed": _accuracy(_of_measure(answers, "closed"), confidence, seed),
             "topics": {topic: _accuracy(items, confidence, seed) for topic, items in by_topic.items()},
-            "n_items": len(answers), "unparseable": sum(item.parsed is None for item in answers.values())}
+            "n_items": len(answers),
+            "unparseable": sum(item.parsed is None for item in answers.values() if not item.free_text)}
 
 
 def _comparisons(main: str, answers: dict[str, Answers], confidence: float, seed: int) -> list[dict]:
@@ -139,7 +181,7 @@ def _confusion(answers: Answers, types: Sequence[str]) -> dict | None:
 def _examples(main: str, answers: dict[str, Answers], all_items: Answers) -> list[dict]:
     """Four right answers, four wrong ones, and what became of right ones once another RNA was swapped in."""
     swapped = answers.get(f"{main}_swapped", {})
-    pool = list(answers[main].values())
+    pool = [item for item in answers[main].values() if not item.free_text]
     chosen = [("right", item) for item in _varied([item for item in pool if item.correct])]
     chosen += [("wrong", item) for item in _varied([item for item in pool if not item.correct])]
     chosen += [("swapped", item) for item in _varied([item for item in pool if item.correct and item.key in swapped

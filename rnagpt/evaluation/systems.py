@@ -43,26 +43,62 @@ SYSTEMS = [
            "a linear probe on the encoder"),
     System("kmer_length", "1-3-mers + length", "reference", "logistic regression on nucleotide counts and length",
            "logistic regression on 1-3-mers and length"),
+    System("nearest_identity", "Nearest by identity", "reference", "answers of the training RNA of highest identity",
+           "copying the training RNA of highest identity"),
     System("nearest_train", "Nearest training RNA", "reference", "its answers copied; cosine of 4-mer counts",
            "copying the nearest training RNA"),
     System("llm_text", "LLM, sequence as text", "reference", "the same LLM, untuned, reading the letters",
            "the untuned LLM reading the letters"),
     System("length_only", "Length only", "floor", "a small decision tree on the length", "length alone"),
+    System("question_only", "Question only", "floor", "the training answer to the most similar question",
+           "the most similar training question"),
     System("majority", "Majority answer", "floor", "the commonest training answer of each topic",
            "the majority answer"),
 ]
+# what follows a model's key under a control -> what follows its label, what it is, and the label inside a sentence
+CONTROL_NAMES = {
+    "swapped_same": (", another of its type", "another RNA of the same type in the true one's place",
+                     "with another RNA of the same type"),
+    "swapped": (", another RNA", "an RNA of another type in the true one's place", "with another RNA"),
+    "shuffled": (", shuffled RNA", "the true RNA, shuffled; dinucleotide counts kept", "with the RNA shuffled"),
+    "no_rna": (", no RNA", "the question alone", "without RNA"),
+}
 _BY_KEY = {system.key: (rank, system) for rank, system in enumerate(SYSTEMS)}
+_LAST_CONTROL = max(rank for rank, system in _BY_KEY.values() if system.group == "control")
+
+
+def controlled(key: str) -> tuple[str, str] | None:
+    """The model and the control that a key names, or None for a key that names no control.
+
+    >>> controlled("stage1_swapped_same"), controlled("stage1")
+    (('stage1', 'swapped_same'), None)
+    """
+    for control in CONTROL_NAMES:
+        if key.endswith(f"_{control}"):
+            return key.removesuffix(f"_{control}"), control
+    return None
 
 
 def system(key: str) -> System:
-    """The system with this key; an unknown key becomes a system of the group "other".
+    """The system with this key; an unknown key is a control of its model, or a system of the group "other".
 
-    >>> system("length_only").label, system("my_run").group
-    ('Length only', 'other')
+    >>> system("length_only").label, system("my_run").group, system("stage1_no_rna").label
+    ('Length only', 'other', 'Stage 1, no RNA')
     """
-    return _BY_KEY[key][1] if key in _BY_KEY else System(key, key, "other", "", key)
+    if key in _BY_KEY:
+        return _BY_KEY[key][1]
+    if parts := controlled(key):
+        model, (label, about, phrase) = system(parts[0]), CONTROL_NAMES[parts[1]]
+        return System(key, model.label + label, "control", about, f"{model.phrase} {phrase}")
+    return System(key, key, "other", "", key)
 
 
 def in_order(keys: set[str]) -> list[System]:
-    """The systems with these keys in the order of SYSTEMS, unknown ones last and by name."""
-    return sorted(map(system, keys), key=lambda s: (_BY_KEY.get(s.key, (len(SYSTEMS), None))[0], s.key))
+    """The systems with these keys in the order of SYSTEMS: an unlisted control after the listed ones, other unknown
+    keys last and by name."""
+    def rank(spec: System) -> tuple[int, str]:
+        if spec.key in _BY_KEY:
+            return _BY_KEY[spec.key][0], ""
+        return (_LAST_CONTROL if spec.group == "control" else len(SYSTEMS)), spec.key
+
+    return sorted(map(system, keys), key=rank)
