@@ -22,7 +22,6 @@ EXTRA_OF_PACKAGE = {
     "edlib": "eval",
     "evaluate": "eval",
     "matplotlib": "eval",
-    "openai": "eval",
     "rouge_score": "eval",
     "scipy": "eval",
     "sklearn": "eval",
