@@ -112,11 +112,13 @@ def test_mistakes_and_help_do_not_wait_for_torch():
         "import sys; from rnagpt import cli\n"
         "assert cli.main(['chat', '--demo', '--rna', 'ACGE']) == 2\n"
         "assert cli.main(['chat', 'modeling_rnagpt', '--rna', 'ACGU']) == 2\n"
+        "assert cli.main(['chat', '--demo', '--rna', 'ACGU' * 300, '--question', 'x']) == 2\n"
         "try: cli.main(['chat', '--help'])\n"
         "except SystemExit: print('\\nheavy:', sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert "is this a protein?" in done.stderr and "modeling_rnagpt is no RNA-GPT checkpoint" in done.stderr
+    assert "error: record rna1 has 1,200 nt, more than the 1,024 nt that this model's encoder reads" in done.stderr
     assert done.stdout.endswith("heavy: []\n") and "one question per line of standard input" in done.stdout
 
 

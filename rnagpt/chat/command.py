@@ -127,6 +127,13 @@ def named_record(records: list[Record], args: argparse.Namespace) -> Record:
 def check_lengths(records: list[Record], checkpoint: str) -> None:
     """UserError for an RNA that is too long, where the checkpoint's files tell so before anything is loaded."""
     folder = rna_tokenizer_folder(Path(checkpoint))
+    if folder == assets() / "encoder":
+        # it has no tokenizer's file: RNA-FM's alphabet, one token per nt, two positions for BOS and EOS
+        config = json.loads((folder / "config.json").read_text())
+        limit = config["max_position_embeddings"] - config["pad_token_id"] - 3
+        for record in records:
+            check_length(record, limit, lambda sequence: len(sequence) <= limit)
+        return
     if folder is None:
         return
     from tokenizers import Tokenizer
@@ -154,7 +161,7 @@ def rna_tokenizer_folder(checkpoint: Path) -> Path | None:
             return None  # loading says what is wrong with it
         folder = assets() / "encoder" if encoder == PACKAGED_ENCODER else Path(encoder)
     names = ("tokenizer.json", "tokenizer_config.json")
-    return folder if all((folder / name).is_file() for name in names) else None
+    return folder if folder == assets() / "encoder" or all((folder / name).is_file() for name in names) else None
 
 
 def load(checkpoint: str):
@@ -183,8 +190,8 @@ def answer_questions(
 
     for record in records:
         for question in questions:
+            conversation.read(record)
             try:
-                conversation.read(record)
                 answer = conversation.ask(question, **options)
             except UserError as error:
                 raise UserError(f"record {record.rna_id}: {error}") from None
