@@ -119,6 +119,10 @@ def named_path(error: BaseException) -> str | None:
 def fullest_folder() -> str:
     """Where to look when a full disk is reported without a path: the folder with the least space of those in use."""
     folders = {os.getcwd(), tempfile.gettempdir(), os.path.expanduser("~")}
+    for name in ("RNAGPT_CACHE", "XDG_CACHE_HOME", "HF_HOME"):
+        folder = os.environ.get(name)
+        if folder and os.path.isdir(folder):
+            folders.add(folder)
     free, folder = min((shutil.disk_usage(folder).free, folder) for folder in folders)
     return f"{folder} ({free / 1e9:.1f} GB free)"
 

@@ -101,6 +101,17 @@ def test_a_damaged_checkpoint(monkeypatch, capsys, tmp_path, tiny_checkpoint, na
     assert code == 2 and sentence in err and "copy or download" in err and "Traceback" not in err
 
 
+def test_a_full_disk_is_not_taken_for_damaged_weights(monkeypatch, capsys, tiny_checkpoint):
+    from safetensors import SafetensorError
+
+    def convert(path):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "load", convert)
+    code, _, err = run_chat(monkeypatch, capsys, tiny_checkpoint, "--rna", "ACGU", "--question", "x")
+    assert code == 1 and "no space left on the device" in err and "damaged" not in err
+
+
 def test_a_missing_demo(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(command, "DEMO", tmp_path / "demo")
     code, _, err = run_chat(monkeypatch, capsys, "--demo", "--rna", "ACGU")

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 from rnagpt.chat.fasta import Record, check_length, parse_sequence, read_fasta
-from rnagpt.errors import UserError
+from rnagpt.errors import UserError, disk_is_full
 from rnagpt.folders import PACKAGED_ENCODER, PARTS, assets, checkpoint_form
 
 DEMO = assets() / "demo"
@@ -178,6 +178,8 @@ def load(checkpoint: str):
         try:
             return Conversation(*checkpoints.load(checkpoint))
         except SafetensorError as error:
+            if disk_is_full(error):  # while converting the language model
+                raise
             sentence = f"the weights in {checkpoint} are damaged ({error}): copy or download them again"
             raise UserError(sentence) from None
 
