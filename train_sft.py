@@ -46,7 +46,7 @@ def train(recipe: Recipe) -> Path:
     from transformers import set_seed
     from trl import SFTConfig
 
-    from dataset_builder.facts import EVALUATION_TYPES, balanced_subset, load_facts
+    from dataset_builder.facts import EVALUATION_TYPES, load_facts, scored_subset
     from processing_rnagpt.collator import SharedPrefixCollator
     from rnagpt import checkpoint, fact_rows, training
     from rnagpt.evaluation.controls import swap_partners
@@ -60,8 +60,7 @@ def train(recipe: Recipe) -> Path:
     visits = fact_rows.visits(
         train_facts, recipe.data.visits, recipe.data.type_balance, recipe.seed, recipe.data.scored_share
     )
-    scored = [fact for fact in load_facts(split="validation") if fact.rna_type in EVALUATION_TYPES]
-    validation = balanced_subset(scored, recipe.data.validation_rnas // len(EVALUATION_TYPES), recipe.seed)
+    validation = scored_subset("validation", recipe.data.validation_rnas // len(EVALUATION_TYPES), recipe.seed)
     seen = train_facts if recipe.projector_start == "ridge" else [fact for fact, _ in visits]
     features = encode_features(
         model.model.rna_encoder,

@@ -97,3 +97,9 @@ def balanced_subset(facts: list[RnaFact], per_type: int, seed: int) -> list[RnaF
         ordered = [members[turn] for turn in range(rounds) for members in clusters if turn < len(members)]
         chosen += ordered[:per_type]
     return chosen
+
+
+def scored_subset(split: str, per_type: int, seed: int) -> list[RnaFact]:
+    """`per_type` RNAs of each of EVALUATION_TYPES from a split, chosen as `balanced_subset` does."""
+    scored = [fact for fact in load_facts(split=split) if fact.rna_type in EVALUATION_TYPES]
+    return balanced_subset(scored, per_type, seed)

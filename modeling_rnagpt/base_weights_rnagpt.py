@@ -76,7 +76,10 @@ def base_of_adapter(path, hub: dict) -> str | None:
     if found is None or os.path.isfile(os.path.join(path, "config.json")):
         return None
     with open(found, encoding="utf-8") as file:
-        return json.load(file)["base_model_name_or_path"]
+        base = json.load(file).get("base_model_name_or_path")
+    if not base:
+        raise OSError(f"the adapter in {path} does not say which RNA-GPT it belongs to (base_model_name_or_path)")
+    return base
 
 
 def load_base_encoder(sources: dict, hub: dict):

@@ -1,10 +1,4 @@
-"""Builds, loads and saves RNA-GPT: whole checkpoints, and three forms that leave the LLM out.
-
-    whole      config.json, model.safetensors, processor, code and card: AutoModelForCausalLM loads it anywhere
-    projector  the same with the projector's weights alone (5 MB for Llama-3-8B); from_pretrained fetches LLM and
-               encoder from the Hub ids or folders in its config.json (weights_from)
-    adapter    a PEFT adapter with projector, and the processor; from_pretrained fetches the RNA-GPT it belongs to
-    parts      parts.json and a projector or adapter: what training writes; `load` joins it to LLM and encoder again
+"""Builds, loads and saves RNA-GPT in each of its forms: whole, projector, adapter and parts (see `rnagpt.folders`).
 
 The shipped demo is a folder of parts.
 """
@@ -23,19 +17,12 @@ from transformers import PreTrainedModel
 
 from rnagpt import model_card
 from rnagpt.errors import UserError
+from rnagpt.folders import ADAPTER, PARTS, PROJECTOR, checkpoint_form
 from rnagpt.language_model import fingerprint, load_llm, reach_hub
 from rnagpt.registration import RnaGptForCausalLM, RnaGptProcessor
-from rnagpt.rna_encoder import PACKAGED_ENCODER, load_encoder  # noqa: F401  the first for `rnagpt chat`
+from rnagpt.rna_encoder import load_encoder
 
-PARTS = "parts.json"
-PROJECTOR = "projector.safetensors"
-ADAPTER = "adapter_model.safetensors"  # PEFT's name
 WEIGHTS_FROM = {"llm", "llm_revision", "encoder", "encoder_revision"}
-
-
-def assets() -> Path:
-    """Folder of what ships inside the package: encoder/ and demo/."""
-    return Path(str(resources.files("rnagpt"))) / "assets"
 
 
 def chat_template(name: str) -> str:
@@ -94,33 +81,14 @@ def load(path: str | Path):
     Raises:
         UserError: the folder is missing or holds neither form.
     """
-    folder = Path(path)
-    if (folder / PARTS).is_file():
-        return load_parts(folder)
-    if not folder.exists() and len(folder.parts) != 2:
-        raise UserError(f"no checkpoint at {path}: expected a folder written by RNA-GPT's training, or a Hub id")
-    if not folder.exists():
+    form = checkpoint_form(path)
+    if form == "parts":
+        return load_parts(Path(path))
+    if form == "hub":
         reach_hub(str(path))
-    elif not (folder / "adapter_config.json").is_file():
-        check_whole(folder)
     dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     model = RnaGptForCausalLM.from_pretrained(path, dtype=dtype).eval()
     return model, RnaGptProcessor.from_pretrained(path)
-
-
-def check_whole(folder: Path) -> None:
-    """Refuse a folder that is no RNA-GPT checkpoint, or one without weights."""
-    try:
-        model_type = json.loads((folder / "config.json").read_text()).get("model_type")
-    except (OSError, ValueError):
-        model_type = None
-    if model_type != "rnagpt":
-        raise UserError(
-            f"{folder} is no RNA-GPT checkpoint: expected a folder with {PARTS}, or with a config.json whose "
-            "model_type is 'rnagpt'"
-        )
-    if not any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")):
-        raise UserError(f"{folder} holds a configuration but no weights (model.safetensors): it is incomplete")
 
 
 def save(

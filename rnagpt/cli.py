@@ -11,6 +11,7 @@ Exit codes: 0 done; 2 the user's mistake; 1 trouble with the machine or a bug; 1
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
 
 from rnagpt import __version__
@@ -29,19 +30,24 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Arguments (default: the command line's) -> exit code."""
     argv = sys.argv[1:] if argv is None else argv
+    return explained(lambda: dispatch(argv), debug="--debug" in argv)
+
+
+def explained(work: Callable[[], int], debug: bool = False) -> int:
+    """Exit code of `work`; an error that `explain` knows becomes one sentence on standard error, unless `debug`."""
     try:
         try:
-            return dispatch(argv)
+            return work()
         finally:
             flush_output()
     except BrokenPipeError:
         discard_output()  # the reader, `head` say, has what it wanted
         return 1
     except (Exception, KeyboardInterrupt) as error:
-        explained = None if "--debug" in argv else explain(error)
-        if explained is None:
+        known = None if debug else explain(error)
+        if known is None:
             raise
-        sentence, code = explained
+        sentence, code = known
         discard_output()
         print(f"rnagpt: error: {sentence}", file=sys.stderr)
         return code
@@ -51,16 +57,19 @@ def dispatch(argv: list[str]) -> int:
     """Parse, then run the subcommand; without one, print the help."""
     # before the subcommand stand only switches, so the first word is its name
     chosen = next((word for word in argv if not word.startswith("-")), None)
-    parser = build_parser(chosen)
-    args = parser.parse_args(argv)
+    parser, chosen_parser = build_parser(chosen)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        # the subcommand's own usage, not the list of commands
+        (chosen_parser or parser).error(f"unknown argument: {' '.join(unknown)} (see --help)")
     if args.command is None:
         parser.print_help()
         return USER_MISTAKE
     return import_module(COMMANDS[args.command][0]).run(args)
 
 
-def build_parser(chosen: str | None) -> argparse.ArgumentParser:
-    """The parser with every subcommand's name, and the arguments of the chosen one only: no other is imported."""
+def build_parser(chosen: str | None) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser | None]:
+    """The parser with every subcommand's name, and that of the chosen one, which alone is imported."""
     parser = argparse.ArgumentParser(
         prog="rnagpt",
         description="A chat model that reads an RNA: train it, evaluate it, talk to it.",
@@ -69,18 +78,20 @@ def build_parser(chosen: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"rnagpt {__version__}")
     add_debug(parser, default=False)
+    chosen_parser = None
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for name, (module_name, line) in COMMANDS.items():
         subparser = subparsers.add_parser(
             name, help=line, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
         )
         if name == chosen:
+            chosen_parser = subparser
             module = import_module(module_name)
             subparser.description = module.__doc__
             # left alone when absent, or it would undo a --debug given before the subcommand
             add_debug(subparser, default=argparse.SUPPRESS)
             module.add_arguments(subparser)
-    return parser
+    return parser, chosen_parser
 
 
 def add_debug(parser: argparse.ArgumentParser, default) -> None:

@@ -3,8 +3,9 @@
     python -m rnagpt.demo runs/demo
 
 Reads RUN_DIR/stage2 (parts), its curve and RUN_DIR/evaluation/items.jsonl; writes rnagpt/assets/demo: the parts and,
-as items.jsonl.gz, the demo's own recorded answers to the held-out questions with the true and with another type's RNA,
-so that every quick start can set itself beside them without running the demo again.
+as items.jsonl.gz, the recorded answers to the held-out questions of the demo (with the true and with another type's
+RNA) and of its untuned LLM reading the letters, so that every quick start can set itself beside them without running
+either again.
 """
 
 import argparse
@@ -14,9 +15,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from rnagpt.cli import explained
 from rnagpt.errors import UserError
+from rnagpt.folders import assets
 
-RECORDED = {"stage2": "demo", "stage2_swapped": "demo_swapped"}
+RECORDED = {"stage2": "demo", "stage2_swapped": "demo_swapped", "llm_text": "llm_text"}
 LIMIT = 12_000_000  # bytes of encoder, projector and adapter together
 
 
@@ -46,14 +49,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run_dir", type=Path, help="folder of the finished run, e.g. runs/demo")
     args = parser.parse_args(argv)
-    from rnagpt.checkpoint import assets
 
-    try:
+    def work() -> int:
         pack(args.run_dir, assets())
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return 0
+
+    return explained(work)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import yaml
 
+from rnagpt.cli import explained
 from rnagpt.errors import UserError
 
 
@@ -51,6 +52,7 @@ def pretrain(recipe: dict, output: Path) -> None:
     from dataset_builder.facts import load_facts
     from modeling_rnagpt.configuration_rnagpt import RNA_FM
     from processing_rnagpt.rna_tokenizer import build_rna_tokenizer
+    from rnagpt.checkpoint import replacing
     from rnagpt.features import encode_features
 
     work = output.with_name(output.name + ".work")
@@ -90,14 +92,11 @@ def pretrain(recipe: dict, output: Path) -> None:
     )
     slots = torch.cat(list(features.values()))
     standardise_output(encoder, slots.mean(0), slots.std(0))
-    part = output.with_name(output.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    encoder.to(getattr(torch, recipe["save_dtype"])).save_pretrained(part)
     curve = [{"step": row["step"], "loss": row["loss"]} for row in trainer.state.log_history if "loss" in row]
     run = {"recipe": recipe, "rnas": len(facts), "seconds": round(time.time() - started, 1), "curve": curve}
-    (part / "training.json").write_text(json.dumps(run, indent=1) + "\n")
-    shutil.rmtree(output, ignore_errors=True)
-    part.rename(output)
+    with replacing(output) as part:
+        encoder.to(getattr(torch, recipe["save_dtype"])).save_pretrained(part)
+        (part / "training.json").write_text(json.dumps(run, indent=1) + "\n")
     shutil.rmtree(work)
     print(f"wrote {output}")
 
@@ -107,15 +106,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("recipe", type=Path, help="YAML recipe, e.g. recipes/demo_encoder.yaml")
     parser.add_argument("--output", type=Path, help="folder to write (default: the recipe's)")
     args = parser.parse_args(argv)
-    try:
+
+    def work() -> int:
         if not args.recipe.is_file():
             raise UserError(f"no recipe at {args.recipe}: expected a YAML file such as recipes/demo_encoder.yaml")
         recipe = yaml.safe_load(args.recipe.read_text())
         pretrain(recipe, args.output or Path(recipe["output"]))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return 0
+
+    return explained(work)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from importlib import metadata, resources
 from pathlib import Path
 
 from rnagpt.errors import UserError
+from rnagpt.folders import PARTS, assets
 
 TEST_RNAS_PER_TYPE = 26
 SEED = 0
@@ -33,23 +34,25 @@ SEED = 0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help="folder to write (default: runs/NAME)")
-    parser.add_argument("--recipes", default="quickstart", metavar="NAME", help="recipe pair (default: quickstart)")
+    parser.add_argument("--recipes", default="quickstart", metavar="NAME", help="quickstart (default) or demo")
 
 
 def run(args: argparse.Namespace) -> int:
     output = args.output or Path("runs") / args.recipes
-    first, second = (find_recipe(f"{args.recipes}_stage{n}.yaml") for n in (1, 2))
+    first, second = (find_recipe(args.recipes, stage) for stage in (1, 2))
     if not (output / "report.html").is_file():
         with only_one(output):
             work(output, first, second)
     return show(output)
 
 
-def find_recipe(name: str) -> Path:
-    """A packaged recipe by its file name."""
-    path = Path(str(resources.files("rnagpt"))) / "recipes" / name
+def find_recipe(name: str, stage: int) -> Path:
+    """The packaged recipe of a stage."""
+    folder = Path(str(resources.files("rnagpt"))) / "recipes"
+    path = folder / f"{name}_stage{stage}.yaml"
     if not path.is_file():
-        raise UserError(f"no recipe {name} in {path.parent}: --recipes takes the name before _stage1.yaml")
+        names = sorted(found.name.removesuffix("_stage1.yaml") for found in folder.glob("*_stage1.yaml"))
+        raise UserError(f"no recipes are named {name!r}: --recipes takes one of {', '.join(names)}")
     return path
 
 
@@ -102,7 +105,7 @@ def evaluate(output: Path) -> None:
     """Answers of every system to the held-out questions; the test split is looked at once per run, here."""
     import torch
 
-    from dataset_builder.facts import EVALUATION_TYPES, balanced_subset, load_facts
+    from dataset_builder.facts import load_facts, scored_subset
     from rnagpt import checkpoint
     from rnagpt.evaluation.answers import write_answers
     from rnagpt.evaluation.baselines import baseline_answers
@@ -110,8 +113,7 @@ def evaluate(output: Path) -> None:
     from rnagpt.evaluation.items import SHUFFLED, ItemWriter, evaluation_items
     from rnagpt.features import encode_features
 
-    scored = [fact for fact in load_facts(split="test") if fact.rna_type in EVALUATION_TYPES]
-    held_out = balanced_subset(scored, TEST_RNAS_PER_TYPE, SEED)
+    held_out = scored_subset("test", TEST_RNAS_PER_TYPE, SEED)
     items = evaluation_items(held_out, SEED, closed_per_rna=1)
     sequences = {fact.rna_id: fact.sequence for fact in held_out}
     partners = swap_partners(held_out, SEED)
@@ -123,7 +125,7 @@ def evaluate(output: Path) -> None:
         "none": dict.fromkeys(sequences),
     }
     with ItemWriter(output / "evaluation" / "items.jsonl") as writer:
-        for item in recorded_demo(items):
+        for item in recorded_answers(items, output / "stage1"):
             writer.write(item)
         model, processor = checkpoint.load(output / "stage1")
         if not all(writer.done("linear_probe", item) for item in items):
@@ -141,7 +143,7 @@ def evaluate(output: Path) -> None:
             )
             for item in baseline_answers(train_facts, held_out, items, SEED, train_x, test_x):
                 writer.write(item)
-        # Before stage 2 the LLM is untouched: without soft tokens it is the plain LLM.
+        # Before stage 2 the LLM is untouched: without soft tokens it is the plain LLM, whose answers may be on record.
         write_answers(model, processor, items, "llm_text", shown["true"], writer, as_text=True)
         write_answers(model, processor, items, "stage1", shown["true"], writer)
         del model
@@ -152,16 +154,19 @@ def evaluate(output: Path) -> None:
         write_answers(model, processor, items, "stage2_no_rna", shown["none"], writer)
 
 
-def recorded_demo(items: list) -> list:
-    """The shipped demo's answers to the same questions, as recorded when it was trained."""
+def recorded_answers(items: list, stage1: Path) -> list:
+    """Answers to these items that were recorded when the demo was trained: the demo's, and those of the untuned LLM
+    reading the letters, which no training changes; the latter only where this run has the very same LLM."""
     from rnagpt.evaluation.items import from_line
 
-    path = Path(str(resources.files("rnagpt"))) / "assets" / "demo" / "items.jsonl.gz"
-    if not path.is_file():
+    demo = assets() / "demo"
+    if not (demo / "items.jsonl.gz").is_file():
         return []
     asked = {item.key for item in items}
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        return [item for item in map(from_line, file) if item.key in asked]
+    with gzip.open(demo / "items.jsonl.gz", "rt", encoding="utf-8") as file:
+        recorded = [item for item in map(from_line, file) if item.key in asked]
+    ours, theirs = (json.loads((folder / PARTS).read_text())["llm_fingerprint"] for folder in (stage1, demo))
+    return [item for item in recorded if item.system != "llm_text" or ours == theirs]
 
 
 def write_curves(output: Path) -> None:

@@ -3,7 +3,6 @@
 Whatever the name, an encoder is a transformers model with `last_hidden_state` and a tokenizer beside it.
 """
 
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -16,16 +15,11 @@ from modeling_rnagpt.modeling_rnagpt import encoder_arguments
 from processing_rnagpt.rna_tokenizer import RNA_FM_TOKENS, build_rna_tokenizer
 from rnagpt import rnafm_weights
 from rnagpt.errors import UserError, one_line
+from rnagpt.folders import PACKAGED_ENCODER, assets
 from rnagpt.language_model import RANDOM, reach_hub
 
-PACKAGED_ENCODER = "packaged"
 OFFICIAL_ENCODER = "rna-fm"
 MULTIMOLECULE_FILES = ["config.json", "vocab.txt", "model.safetensors"]
-
-
-def packaged() -> Path:
-    """Folder of the small encoder that ships inside the package."""
-    return Path(str(resources.files("rnagpt"))) / "assets" / "encoder"
 
 
 def load_encoder(name: str):
@@ -46,7 +40,7 @@ def load_encoder(name: str):
     if Path(name).is_file() or name.endswith((".pth", ".pt", ".bin")):
         encoder = rnafm_weights.read_official(Path(name))
         return encoder, esm_tokenizer(encoder.config, name)
-    path = packaged() if name == PACKAGED_ENCODER else name
+    path = assets() / "encoder" if name == PACKAGED_ENCODER else name
     if Path(path).exists() and not (Path(path) / "config.json").is_file():
         raise UserError(f"{path} is no encoder: expected a folder with config.json, RNA-FM_pretrained.pth or a Hub id")
     if not Path(path).exists():

@@ -53,11 +53,6 @@ def fasta(tmp_path) -> Path:
     return path
 
 
-def test_paths_are_those_of_checkpoint():
-    assert command.ASSETS == checkpoint.assets()
-    assert checkpoint.PARTS == "parts.json" and checkpoint.PACKAGED_ENCODER == "packaged"
-
-
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -115,12 +110,13 @@ def test_a_missing_demo(monkeypatch, capsys, tmp_path):
 def test_mistakes_and_help_do_not_wait_for_torch():
     script = (
         "import sys; from rnagpt import cli\n"
-        "assert cli.main(['chat', 'modeling_rnagpt', '--rna', 'ACGE']) == 2\n"
+        "assert cli.main(['chat', '--demo', '--rna', 'ACGE']) == 2\n"
+        "assert cli.main(['chat', 'modeling_rnagpt', '--rna', 'ACGU']) == 2\n"
         "try: cli.main(['chat', '--help'])\n"
         "except SystemExit: print('\\nheavy:', sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
-    assert "is this a protein?" in done.stderr
+    assert "is this a protein?" in done.stderr and "modeling_rnagpt is no RNA-GPT checkpoint" in done.stderr
     assert done.stdout.endswith("heavy: []\n") and "one question per line of standard input" in done.stdout
 
 

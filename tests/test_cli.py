@@ -95,6 +95,12 @@ def test_unknown_command():
     assert "invalid choice: 'fly'" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_an_unknown_argument_shows_the_commands_own_usage():
+    done = python("-m", "rnagpt", "train", "--recipe", "x.yaml", "--config", "y.yaml")
+    assert done.returncode == 2
+    assert "usage: rnagpt train" in done.stderr and "unknown argument: --recipe x.yaml (see --help)" in done.stderr
+
+
 def test_the_commands_own_exit_code_is_kept(monkeypatch):
     assert run_with(monkeypatch, lambda args: args.number, "--number", "3") == 3
 

@@ -11,7 +11,7 @@ import pytest
 from dataset_builder.fact_answers import GROUPS, TYPE_NAMES
 from dataset_builder.fact_sources import LICENCES, candidates, mirbase_group, mirna_family, read_stockholm
 from dataset_builder.fact_splits import assign_splits, components, spread
-from dataset_builder.facts import COLUMNS, EVALUATION_TYPES, SPLITS, balanced_subset, load_facts
+from dataset_builder.facts import COLUMNS, EVALUATION_TYPES, SPLITS, balanced_subset, load_facts, scored_subset
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,12 @@ def test_balanced_subset_is_balanced_deterministic_and_spread(facts):
     mature = [fact.cluster for fact in chosen if fact.rna_type == "miRNA"]
     assert len(set(mature)) == 26  # more clusters than asked for: none is used twice
     assert len(balanced_subset(test, per_type=10**6, seed=1)) == len(test)
+
+
+def test_scored_subset_holds_the_scored_types_of_one_split_alike():
+    chosen = scored_subset("validation", 5, seed=0)
+    assert Counter(fact.rna_type for fact in chosen) == dict.fromkeys(EVALUATION_TYPES, 5)
+    assert {fact.split for fact in chosen} == {"validation"}
 
 
 def test_components_and_spread_on_a_toy():

@@ -96,4 +96,4 @@ def test_an_unknown_recipe_name_is_a_users_mistake(capsys):
     from rnagpt.cli import main
 
     assert main(["quickstart", "--recipes", "nothing"]) == 2
-    assert "no recipe nothing_stage1.yaml" in capsys.readouterr().err
+    assert "no recipes are named 'nothing': --recipes takes one of demo, quickstart" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
     rnagpt chat --demo --fasta rna.fa                                    talk about its first RNA
     rnagpt chat --demo --rna GCGGAUUUAGC... --question "What is it?"     one answer
-    rnagpt chat runs/quickstart/stage2 --fasta rna.fa --json < questions.txt
+    rnagpt chat runs/quickstart/checkpoint --fasta rna.fa --json < questions.txt
 
 reads   a checkpoint (a folder written by RNA-GPT's training, or a Hub id), RNAs as FASTA (plain or .gz)
 writes  answers to standard output, everything else to standard error
@@ -21,10 +21,9 @@ from pathlib import Path
 
 from rnagpt.chat.fasta import Record, check_length, parse_sequence, read_fasta
 from rnagpt.errors import UserError
+from rnagpt.folders import PACKAGED_ENCODER, PARTS, assets, checkpoint_form
 
-# What `rnagpt.checkpoint` says too, which brings torch: before it a mistake can be told at once.
-ASSETS = Path(__file__).parent.parent / "assets"
-DEMO = ASSETS / "demo"
+DEMO = assets() / "demo"
 DEMO_NOTE = "small demo model: it tells RNA types and groups apart, it has not read the literature"
 
 
@@ -85,9 +84,7 @@ def chosen_checkpoint(args: argparse.Namespace) -> str:
             raise UserError("this installation has no demo checkpoint: give a CHECKPOINT, or make one by `make demo`")
         return str(DEMO)
     path = Path(args.checkpoint).expanduser()
-    # "runs/stage2" has the form of a Hub id; where there is a folder "runs", a folder is meant
-    if not path.exists() and (len(path.parts) != 2 or path.parent.is_dir()):
-        raise UserError(f"no checkpoint at {path}: give a folder written by RNA-GPT's training, or a Hub id")
+    checkpoint_form(path)
     return str(path)
 
 
@@ -150,12 +147,12 @@ def check_lengths(records: list[Record], checkpoint: str) -> None:
 def rna_tokenizer_folder(checkpoint: Path) -> Path | None:
     """Where a checkpoint on this disk has its RNA tokenizer; None where only loading tells."""
     folder = checkpoint / "rna_tokenizer"
-    if (checkpoint / "parts.json").is_file():
+    if (checkpoint / PARTS).is_file():
         try:
-            encoder = json.loads((checkpoint / "parts.json").read_text())["build"]["encoder"]
+            encoder = json.loads((checkpoint / PARTS).read_text())["build"]["encoder"]
         except (ValueError, KeyError):
             return None  # loading says what is wrong with it
-        folder = ASSETS / "encoder" if encoder == "packaged" else Path(encoder)
+        folder = assets() / "encoder" if encoder == PACKAGED_ENCODER else Path(encoder)
     names = ("tokenizer.json", "tokenizer_config.json")
     return folder if all((folder / name).is_file() for name in names) else None
 

@@ -1,5 +1,7 @@
 """A model's answers to evaluation items: batched greedy generation, written one by one, resumable per item."""
 
+import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -26,17 +28,22 @@ def write_answers(
         shown: rna_id -> (id, sequence) of the RNA that the model sees in its place, or None for no RNA at all.
         as_text: give the letters to the LLM as text instead of the RNA as soft tokens.
     """
-    todo = [item for item in items if not writer.done(system, item)]
+    # Without RNA many items are one and the same prompt: it is answered once.
+    todo: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        if not writer.done(system, item):
+            todo[json.dumps(conversation(item, shown[item.rna_id], as_text))].append(item)
     # Prompts of like length together: padding is work too.
-    todo.sort(key=lambda item: (len(shown[item.rna_id][1]) if shown[item.rna_id] else 0, len(item.question)))
-    with tqdm(total=len(todo), desc=f"{system:<16}", unit="answer", disable=not todo) as progress:
-        for first in range(0, len(todo), batch_size):
-            batch = todo[first : first + batch_size]
-            texts = generate(model, processor, [conversation(item, shown[item.rna_id], as_text) for item in batch])
-            for item, text in zip(batch, texts, strict=True):
-                seen = shown[item.rna_id]
-                writer.write(answered(item, system, text, seen[0] if seen else None))
-            progress.update(len(batch))
+    prompts = sorted(todo, key=len)
+    with tqdm(total=sum(map(len, todo.values())), desc=f"{system:<16}", unit="answer", disable=not todo) as progress:
+        for first in range(0, len(prompts), batch_size):
+            batch = prompts[first : first + batch_size]
+            texts = generate(model, processor, [json.loads(prompt) for prompt in batch])
+            for prompt, text in zip(batch, texts, strict=True):
+                for item in todo[prompt]:
+                    seen = shown[item.rna_id]
+                    writer.write(answered(item, system, text, seen[0] if seen else None))
+                progress.update(len(todo[prompt]))
 
 
 def conversation(item: Item, shown: tuple[str, str] | None, as_text: bool) -> list[dict]:

@@ -28,7 +28,10 @@ def run(args: argparse.Namespace) -> int:
     if not run_dir.is_dir():
         raise UserError(f"{run_dir} is not a folder: give the folder of a run, as `rnagpt quickstart` leaves it")
     if not items_path.is_file():
-        raise UserError(f"{run_dir} holds no evaluation/items.jsonl: let `rnagpt quickstart` finish its evaluation")
+        raise UserError(
+            f"{run_dir} holds no evaluation/items.jsonl: give a run's own folder, such as runs/quickstart, after its "
+            "evaluation has finished"
+        )
 
     from rnagpt.evaluation.curves import read_learning_curves
     from rnagpt.evaluation.report import print_table, summarise, write_report
