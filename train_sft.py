@@ -3,9 +3,9 @@
     rnagpt train --config recipes/quickstart_stage1.yaml     # alignment: only the projector trains
     rnagpt train --config recipes/quickstart_stage2.yaml     # instruction tuning: projector and LoRA
 
-Reads the recipe, the LLM and the encoder it names, and the training and validation splits of the facts table. Writes
-a folder of parts (see rnagpt/checkpoint.py): projector or adapter, parts.json, curve.jsonl, training.json. Interrupted
-at any moment, the same command goes on from the last complete checkpoint in `<output>.work/`.
+Reads the recipe, the LLM, the encoder and the data it names (the packaged table of facts when none). Writes a folder
+of parts (see rnagpt/checkpoint.py): projector or adapter, parts.json, curve.jsonl, training.json. Interrupted at any
+moment, the same command goes on from the last complete checkpoint in `<output>.work/`.
 """
 
 import argparse
@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 
 from rnagpt.errors import UserError
-from rnagpt.recipe import Recipe, load_recipe
+from rnagpt.folders import PARTS
+from rnagpt.recipe import Recipe, check_sft, load_recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,112 +38,80 @@ def run(args: argparse.Namespace) -> int:
 def train(recipe: Recipe) -> Path:
     """Run one stage; returns the folder of parts."""
     output = Path(recipe.output)
-    if recipe.start_from and not (Path(recipe.start_from) / "parts.json").is_file():
+    if recipe.start_from and not (Path(recipe.start_from) / PARTS).is_file():
         raise UserError(f"no parts of an earlier stage at {recipe.start_from}: run that stage's recipe first")
+    check_sft(recipe.sft)
 
-    import torch
-    from datasets import Dataset
-    from peft import LoraConfig
-    from transformers import set_seed
-    from trl import SFTConfig
+    from transformers import EarlyStoppingCallback, set_seed
 
-    from dataset_builder.facts import EVALUATION_TYPES, load_facts, scored_subset
     from processing_rnagpt.collator import SharedPrefixCollator
-    from rnagpt import checkpoint, fact_rows, training
-    from rnagpt.evaluation.controls import swap_partners
+    from rnagpt import checkpoint, training
     from rnagpt.features import encode_features
+    from rnagpt.training_rows import load_rows
+
+    started = time.monotonic()
+    work = output.with_name(output.name + ".work")
+    settings, lora = training.settings(recipe, work)
 
     # load and build
-    started = time.monotonic()
     set_seed(recipe.seed)
+    rows = load_rows(recipe)
     model, processor = checkpoint.build(**dataclasses.asdict(recipe.model))
-    train_facts = load_facts(split="train")
-    visits = fact_rows.visits(
-        train_facts, recipe.data.visits, recipe.data.type_balance, recipe.seed, recipe.data.scored_share
-    )
-    validation = scored_subset("validation", recipe.data.validation_rnas // len(EVALUATION_TYPES), recipe.seed)
-    seen = train_facts if recipe.projector_start == "ridge" else [fact for fact, _ in visits]
-    features = encode_features(
-        model.model.rna_encoder,
-        processor.rna_tokenizer,
-        {fact.rna_id: fact.sequence for fact in [*seen, *validation]},
-        model.config.rna_drop_token_ids,
-        model.config.rna_pool_size,
-    )
+    features = None
+    if recipe.cache_features and rows.sequences:
+        features = encode_features(
+            model.model.rna_encoder,
+            processor.rna_tokenizer,
+            rows.sequences,
+            model.config.rna_drop_token_ids,
+            model.config.rna_pool_size,
+        )
     model.requires_grad_(False)
-    if recipe.start_from:
+    if lora is None and recipe.stage == "instruction":
+        model = checkpoint.load_adapter(model, Path(recipe.start_from))
+    elif recipe.start_from:
         checkpoint.load_projector(model, Path(recipe.start_from))
     elif recipe.projector_start == "ridge":
-        texts = [fact_rows.annotation(fact) for fact in train_facts]
-        ids = dict(zip((fact.rna_id for fact in train_facts), processor.tokenizer(texts)["input_ids"], strict=True))
-        explained = training.ridge_start(model, {name: features[name] for name in ids}, ids, recipe.ridge_gain)
+        ids = processor.tokenizer(list(rows.annotations.values()))["input_ids"]
+        annotation_ids = dict(zip(rows.annotations, ids, strict=True))
+        seen = {name: features[name] for name in annotation_ids}
+        explained = training.ridge_start(model, seen, annotation_ids, recipe.ridge_gain)
         print(f"projector started by ridge regression: {explained:.0%} of the annotations' mean embedding explained")
 
-    # data
-    if recipe.stage == "alignment":
-        rows = [fact_rows.alignment_row(fact, visit) for fact, visit in visits]
-        held_out = [fact_rows.alignment_row(fact, 0) for fact in validation]
-    else:
-        pairs = recipe.data.pairs_per_visit
-        rows = [fact_rows.instruction_row(fact, visit, pairs, recipe.seed) for fact, visit in visits]
-        held_out = [fact_rows.instruction_row(fact, 0, 1) for fact in validation]
-    # The same questions with another type's RNA: where the two losses part, the model reads the RNA.
-    shown = {fact.rna_id: fact for fact in validation}
-    partners = swap_partners(validation, recipe.seed)
-    swapped = [
-        {**row, "rna_id": partners[row["rna_id"]], "sequence": shown[partners[row["rna_id"]]].sequence}
-        for row in held_out
-    ]
-
     # train
-    work = output.with_name(output.name + ".work")
     work.mkdir(parents=True, exist_ok=True)
-    lora = None
     if recipe.stage == "alignment":
         training.freeze_all_but_projector(model)
-    else:
-        lora = LoraConfig(target_modules=training.LORA_TARGETS, modules_to_save=["projector"], **recipe.lora)
-    on_gpu = torch.cuda.is_available()
+    callbacks = [training.CurveWriter(work / "curve.jsonl", recipe.stage)]
+    if recipe.early_stopping:
+        callbacks.append(EarlyStoppingCallback(recipe.early_stopping))
     trainer = training.RnaGptTrainer(
         model=model,
-        args=SFTConfig(
-            output_dir=str(work),
-            seed=recipe.seed,
-            **{
-                "bf16": on_gpu,
-                "activation_checkpointing": on_gpu,
-                "dataloader_pin_memory": on_gpu,
-                "report_to": "none",
-                "save_total_limit": 2,
-                "train_sampling_strategy": "random",
-                **recipe.sft,
-            },
-            max_length=None,
-            remove_unused_columns=False,
-            dataset_kwargs={"skip_prepare_dataset": True},
-            prediction_loss_only=True,
-        ),
+        args=settings,
         data_collator=SharedPrefixCollator(
-            processor, features, recipe.share_prefix, recipe.pack, loss_per=recipe.loss_per
+            processor, features, recipe.share_prefix, recipe.pack, loss_per=recipe.loss_per, with_ids=True
         ),
-        train_dataset=Dataset.from_list(rows),
-        eval_dataset={"true": Dataset.from_list(held_out), "swapped": Dataset.from_list(swapped)},
+        train_dataset=rows.train,
+        eval_dataset={name: part for name, part in (("true", rows.held_out), ("swapped", rows.swapped)) if len(part)},
         processing_class=processor,
         peft_config=lora,
-        callbacks=[training.CurveWriter(work / "curve.jsonl", recipe.stage)],
+        callbacks=callbacks,
         projector_lr_scale=recipe.projector_lr_scale,
     )
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
-    print(f"{recipe.stage} stage: {len(rows):,} visits of RNAs, {trainable:,} trainable parameters")
+    print(f"{recipe.stage} stage: {training.size_of(rows.train)}, {trainable:,} trainable parameters")
     trainer.train(resume_from_checkpoint=training.last_complete_checkpoint(work))
 
-    # save
-    checkpoint.save_parts(trainer.model, output, dataclasses.asdict(recipe.model), recipe.save_dtype)
-    shutil.copy(work / "curve.jsonl", output / "curve.jsonl")
-    facts_of_run = {"recipe": dataclasses.asdict(recipe), "seconds": round(time.monotonic() - started, 1)}
-    (output / "training.json").write_text(json.dumps(facts_of_run, indent=1) + "\n")
-    shutil.rmtree(work)
-    print(f"wrote {output}")
+    # save, one process alone
+    if trainer.is_world_process_zero():
+        trained = trainer.accelerator.unwrap_model(trainer.model)
+        checkpoint.save_parts(trained, output, dataclasses.asdict(recipe.model), recipe.save_dtype)
+        shutil.copy(work / "curve.jsonl", output / "curve.jsonl")
+        facts_of_run = {"recipe": dataclasses.asdict(recipe), "seconds": round(time.monotonic() - started, 1)}
+        (output / "training.json").write_text(json.dumps(facts_of_run, indent=1) + "\n")
+        shutil.rmtree(work)
+        print(f"wrote {output}")
+    trainer.accelerator.wait_for_everyone()
     return output
 
 

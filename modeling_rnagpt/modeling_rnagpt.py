@@ -17,11 +17,13 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, ModelOutput
 from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils import can_return_tuple, torch_compilable_check
 
-from .base_weights_rnagpt import BaseWeights
+from .base_weights_rnagpt import BaseWeights, encoder_arguments
 from .configuration_rnagpt import RnaGptConfig
 from .pipeline_rnagpt import RnaTextGenerationPipeline  # not used here: imported, it ships with the model
 
-RNA_INPUTS = ("rna_input_ids", "rna_attention_mask", "rna_features", "rna_feature_mask")
+RNA_INPUTS = ("rna_input_ids", "rna_attention_mask", "rna_index", "rna_features", "rna_feature_mask")
+# encoder tokens computed at once, padding included: enough to fill a GPU, about half a GB of activations in RNA-FM
+BATCH_TOKENS = 8_192
 
 
 @dataclass
@@ -40,7 +42,6 @@ class RnaGptPreTrainedModel(BaseWeights, PreTrainedModel):
     base_model_prefix = "model"
     input_modalities = ("rna", "text")
     supports_gradient_checkpointing = True
-    _no_split_modules = ["EsmLayer", "LlamaDecoderLayer"]
     _skip_keys_device_placement = ["past_key_values"]
     # Half the encoder's and projector's work is lost in 16 bits, and they are 1% of the model. The first list holds
     # for fp16 alone, the second for bf16 too.
@@ -65,10 +66,21 @@ class RnaGptModel(RnaGptPreTrainedModel):
 
     def __init__(self, config: RnaGptConfig):
         super().__init__(config)
-        self.rna_encoder = AutoModel.from_config(config.rna_config, **encoder_arguments(config.rna_config))
+        self.rna_encoder = build_body(config.rna_config, **encoder_arguments(config.rna_config))
         self.projector = nn.Linear(config.rna_config.hidden_size, config.text_config.hidden_size)
-        self.language_model = AutoModel.from_config(config.text_config)
+        self.language_model = build_body(config.text_config)
         self.post_init()
+        # What encoder and LLM name as one piece, without the classes that other models of their family have (Esm's
+        # folding blocks): FSDP refuses names that it does not find.
+        present = {type(module).__name__ for module in self.modules()}
+        self._no_split_modules = {name for name in self._no_split_modules if name in present}
+
+    def train(self, mode: bool = True) -> "RnaGptModel":
+        """A frozen encoder stays in evaluation mode: with its dropout on, an RNA's features would be noisy."""
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.rna_encoder.parameters()):
+            self.rna_encoder.eval()
+        return self
 
     @classmethod
     def from_encoder_and_llm(cls, encoder: PreTrainedModel, llm: PreTrainedModel, **kwargs) -> "RnaGptModel":
@@ -82,31 +94,59 @@ class RnaGptModel(RnaGptPreTrainedModel):
         self.language_model.set_input_embeddings(value)
 
     def encode_rna(
-        self, rna_input_ids: torch.LongTensor, rna_attention_mask: torch.Tensor
+        self,
+        rna_input_ids: torch.LongTensor,
+        rna_attention_mask: torch.Tensor,
+        rna_index: torch.LongTensor | None = None,
     ) -> tuple[torch.Tensor, torch.LongTensor]:
-        """Run the encoder and pool its positions; what a feature cache stores.
+        """Run the encoder, join the windows of long RNAs and pool; what a feature cache stores.
 
         Args:
             rna_input_ids: (batch, n_rna, length) int64, encoder tokens.
             rna_attention_mask: (batch, n_rna, length), 1 on real tokens; a row of zeros is an absent RNA.
+            rna_index: (batch, n_rna, length) int64, where an RNA takes several rows: the number, in its prompt, of
+                the RNA that a position gives a feature of, or -1. Without it each row is an RNA of its own.
 
         Returns:
             features (slots of all present RNAs in order, encoder hidden size) and the number of slots of each present
             RNA, (present RNAs,) int64.
+
+        Raises:
+            ValueError: a row is longer than the encoder has positions for.
         """
+        limit = encoder_max_tokens(self.config.rna_config)
+        if limit is not None and rna_input_ids.shape[-1] > limit:
+            raise ValueError(
+                f"rna_input_ids has rows of {rna_input_ids.shape[-1]:,} tokens, but the encoder has {limit:,} "
+                "positions: let RnaGptProcessor cut windows, with an RNA tokenizer whose model_max_length is at most "
+                f"{limit:,}"
+            )
         ids = rna_input_ids.flatten(0, 1)  # (batch * n_rna, length)
         mask = rna_attention_mask.flatten(0, 1)
+        if rna_index is not None:
+            # numbers within a prompt -> numbers within the batch
+            n_rna = rna_input_ids.shape[1]
+            first = torch.arange(rna_input_ids.shape[0], device=rna_index.device)[:, None, None] * n_rna
+            rna_index = torch.where(rna_index < 0, -1, rna_index + first).flatten(0, 1)
         present = mask.any(dim=-1)
         config = self.config
         return encode_and_pool(
-            self.rna_encoder, ids[present], mask[present], config.rna_drop_token_ids, config.rna_pool_size
+            self.rna_encoder,
+            ids[present],
+            mask[present],
+            config.rna_drop_token_ids,
+            config.rna_pool_size,
+            None if rna_index is None else rna_index[present],
         )
 
-    def get_rna_features(self, rna_input_ids, rna_attention_mask) -> torch.Tensor:
+    def get_rna_features(self, rna_input_ids, rna_attention_mask, rna_index=None) -> torch.Tensor:
         """Soft tokens (slots of all RNAs, LLM hidden size) of `rna_input_ids` (batch, n_rna, length)."""
-        return self.projector(self.encode_rna(rna_input_ids, rna_attention_mask)[0].to(self.projector.weight.dtype))
+        features, _ = self.encode_rna(rna_input_ids, rna_attention_mask, rna_index)
+        return self.projector(features.to(self.projector.weight.dtype))
 
-    def _soft_tokens(self, rna_input_ids, rna_attention_mask, rna_features, rna_feature_mask) -> torch.Tensor | None:
+    def _soft_tokens(
+        self, rna_input_ids, rna_attention_mask, rna_index, rna_features, rna_feature_mask
+    ) -> torch.Tensor | None:
         if rna_features is not None:
             if rna_feature_mask is None:
                 raise ValueError("rna_features needs rna_feature_mask (batch, n_rna, slots) to tell slots from pads")
@@ -115,7 +155,7 @@ class RnaGptModel(RnaGptPreTrainedModel):
             return None
         if rna_attention_mask is None:
             raise ValueError("rna_input_ids needs rna_attention_mask: without it the encoder would read its padding")
-        return self.get_rna_features(rna_input_ids, rna_attention_mask)
+        return self.get_rna_features(rna_input_ids, rna_attention_mask, rna_index)
 
     @can_return_tuple
     def forward(
@@ -123,6 +163,7 @@ class RnaGptModel(RnaGptPreTrainedModel):
         input_ids: torch.LongTensor | None = None,
         rna_input_ids: torch.LongTensor | None = None,
         rna_attention_mask: torch.Tensor | None = None,
+        rna_index: torch.LongTensor | None = None,
         rna_features: torch.Tensor | None = None,
         rna_feature_mask: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
@@ -135,7 +176,7 @@ class RnaGptModel(RnaGptPreTrainedModel):
 
         Args:
             input_ids: (batch, seq) int64. `inputs_embeds` (batch, seq, hidden) may stand in for it, without RNA.
-            rna_input_ids, rna_attention_mask: (batch, n_rna, length), see `encode_rna`.
+            rna_input_ids, rna_attention_mask, rna_index: (batch, n_rna, length), see `encode_rna`.
             rna_features, rna_feature_mask: (batch, n_rna, slots, encoder hidden) and (batch, n_rna, slots): what
                 `encode_rna` returned before, instead of running the encoder again.
 
@@ -144,7 +185,9 @@ class RnaGptModel(RnaGptPreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
-        soft_tokens = self._soft_tokens(rna_input_ids, rna_attention_mask, rna_features, rna_feature_mask)
+        soft_tokens = self._soft_tokens(
+            rna_input_ids, rna_attention_mask, rna_index, rna_features, rna_feature_mask
+        )
         if inputs_embeds is None:
             placeholder = input_ids == self.config.rna_token_id  # (batch, seq)
             # The placeholder's id may lie beyond the embedding table: look up row 0, which is overwritten below.
@@ -217,11 +260,17 @@ class RnaGptForCausalLM(RnaGptPreTrainedModel, GenerationMixin):
         projector = nn.Linear(encoder.config.hidden_size, llm.config.hidden_size)
         nn.init.normal_(projector.weight, std=config.text_config.initializer_range)
         nn.init.zeros_(projector.bias)
+        if encoder_arguments(encoder.config) and getattr(encoder, "pooler", None) is not None:
+            encoder.pooler = None  # nobody reads it, and the saved model is built again without it
         model.model.rna_encoder = encoder.eval()
         model.model.projector = projector
         model.model.language_model = llm.base_model
         model.lm_head = llm.get_output_embeddings()
         model.generation_config = llm.generation_config
+        if rna_token_id < llm.config.vocab_size:
+            # an LLM whose embeddings are padded beyond its tokenizer's words could emit the placeholder
+            others = model.generation_config.suppress_tokens or []
+            model.generation_config.suppress_tokens = sorted({*others, rna_token_id})
         return model.eval()
 
     @can_return_tuple
@@ -230,6 +279,7 @@ class RnaGptForCausalLM(RnaGptPreTrainedModel, GenerationMixin):
         input_ids: torch.LongTensor | None = None,
         rna_input_ids: torch.LongTensor | None = None,
         rna_attention_mask: torch.Tensor | None = None,
+        rna_index: torch.LongTensor | None = None,
         rna_features: torch.Tensor | None = None,
         rna_feature_mask: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
@@ -249,6 +299,7 @@ class RnaGptForCausalLM(RnaGptPreTrainedModel, GenerationMixin):
             input_ids=input_ids,
             rna_input_ids=rna_input_ids,
             rna_attention_mask=rna_attention_mask,
+            rna_index=rna_index,
             rna_features=rna_features,
             rna_feature_mask=rna_feature_mask,
             attention_mask=attention_mask,
@@ -271,46 +322,139 @@ class RnaGptForCausalLM(RnaGptPreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
         )
 
-    def prepare_inputs_for_generation(self, input_ids, use_cache=True, is_first_iteration=False, **kwargs):
+    def prepare_inputs_for_generation(
+        self, input_ids, inputs_embeds=None, use_cache=True, is_first_iteration=False, **kwargs
+    ):
         inputs = super().prepare_inputs_for_generation(
-            input_ids, use_cache=use_cache, is_first_iteration=is_first_iteration, **kwargs
+            input_ids,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            is_first_iteration=is_first_iteration,
+            **kwargs,
         )
-        if use_cache and not is_first_iteration:
-            # After the first step the placeholders are in the cache: new tokens bring no RNA.
-            for name in RNA_INPUTS:
-                inputs.pop(name, None)
+        if not use_cache:
+            return inputs
+        new = inputs.get("input_ids")
+        if is_first_iteration and (new is None or bool((new == self.config.rna_token_id).any())):
+            return inputs
+        # The placeholders are in the cache: new tokens bring no RNA.
+        for name in RNA_INPUTS:
+            inputs.pop(name, None)
+        if new is not None:
+            # Prompt-lookup decoding proposes what the prompt holds, placeholders too; whatever stands there instead,
+            # the LLM never emits a placeholder, so the proposal ends before it.
+            inputs["input_ids"] = new.masked_fill(new == self.config.rna_token_id, 0)
         return inputs
 
 
 def encode_and_pool(
-    encoder: nn.Module, ids: torch.LongTensor, mask: torch.Tensor, drop_token_ids: list[int], pool_size: int
+    encoder: nn.Module,
+    ids: torch.LongTensor,
+    mask: torch.Tensor,
+    drop_token_ids: list[int],
+    pool_size: int,
+    rna_index: torch.LongTensor | None = None,
 ) -> tuple[torch.Tensor, torch.LongTensor]:
-    """Encoder output averaged over runs of `pool_size` kept positions.
+    """Encoder output of the kept positions, averaged over runs of `pool_size` of them.
 
     Args:
-        ids, mask: (rnas, length), encoder tokens and 1 on the real ones.
+        ids, mask: (windows, length), encoder tokens and 1 on the real ones, padded on the right.
         drop_token_ids: tokens whose positions are left out (BOS, EOS).
+        rna_index: (windows, length) int64, the RNA that a position gives a feature of, rising from window to window,
+            or -1; without it each window is an RNA.
 
     Returns:
         features (slots of all RNAs in order, hidden) and slots per RNA (rnas,) int64.
     """
-    hidden = encoder(input_ids=ids, attention_mask=mask).last_hidden_state  # (rnas, length, hidden)
     dropped = torch.tensor(drop_token_ids, device=ids.device, dtype=ids.dtype)
-    kept = mask.bool() & ~torch.isin(ids, dropped)
-    slots = (kept.sum(dim=-1) + pool_size - 1) // pool_size  # (rnas,)
+    kept = mask.bool() & ~torch.isin(ids, dropped)  # (windows, length)
+    if rna_index is None:
+        rna_index = torch.arange(len(ids), device=ids.device)[:, None].expand_as(ids)
+    else:
+        kept &= rna_index >= 0
+    hidden = run_by_length(encoder, ids, mask, kept)  # (kept positions of all RNAs, hidden)
+    _, rna, positions = rna_index[kept].unique_consecutive(return_inverse=True, return_counts=True)
+    slots = (positions + pool_size - 1) // pool_size  # (rnas,)
     if pool_size == 1:
-        return hidden[kept], slots
+        return hidden, slots
     # Kept position k of an RNA belongs to that RNA's slot k // pool_size: sum into slots, then divide by their sizes.
-    first_slot = slots.cumsum(0) - slots
-    slot = (first_slot[:, None] + (kept.cumsum(dim=-1) - 1) // pool_size)[kept]  # (kept positions of all RNAs,)
+    k = torch.arange(len(rna), device=ids.device) - (positions.cumsum(0) - positions)[rna]
+    slot = (slots.cumsum(0) - slots)[rna] + k // pool_size  # (kept positions of all RNAs,)
     total = int(slots.sum())
-    summed = hidden.new_zeros(total, hidden.shape[-1]).index_add(0, slot, hidden[kept])
+    summed = hidden.new_zeros(total, hidden.shape[-1]).index_add(0, slot, hidden)
     return summed / torch.bincount(slot, minlength=total)[:, None], slots
 
 
-def encoder_arguments(rna_config) -> dict:
-    """`{"add_pooling_layer": False}` for encoders that would add an untrained pooler nobody reads (Esm), else {}."""
-    return {"add_pooling_layer": False} if rna_config.model_type == "esm" else {}
+def run_by_length(
+    encoder: nn.Module, ids: torch.LongTensor, mask: torch.Tensor, kept: torch.Tensor
+) -> torch.Tensor:
+    """Last hidden states of the kept positions of all windows in order, (kept positions, hidden).
+
+    Windows of like length go through the encoder together, so that hardly any padding is computed.
+
+    Args:
+        ids, mask, kept: (windows, length), encoder tokens, 1 on the real ones, True where the output is wanted.
+    """
+    place = torch.arange(1, ids.shape[1] + 1, device=ids.device)
+    lengths = (mask.bool() * place).amax(dim=-1).tolist()
+    parts: list[torch.Tensor | None] = [None] * len(lengths)
+    for bucket in length_buckets(lengths, BATCH_TOKENS):
+        rows, longest = torch.tensor(bucket, device=ids.device), max(lengths[i] for i in bucket)
+        hidden = encoder(input_ids=ids[rows, :longest], attention_mask=mask[rows, :longest]).last_hidden_state
+        wanted = kept[rows, :longest]
+        # a device map may have put the encoder elsewhere than its inputs
+        found = hidden.to(ids.device)[wanted].split(wanted.sum(dim=-1).tolist())
+        for i, part in zip(bucket, found, strict=True):
+            parts[i] = part
+    return torch.cat(parts)
+
+
+def length_buckets(lengths: list[int], batch_tokens: int, spread: float = 0.9) -> list[list[int]]:
+    """Indices of `lengths` in groups that are run together, longest first.
+
+    A group takes at most `batch_tokens` tokens with its padding, and its shortest is at least `spread` of its longest.
+
+    >>> length_buckets([10, 100, 95, 9, 96], batch_tokens=200)
+    [[1, 4], [2], [0, 3]]
+    """
+    buckets: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        longest = lengths[buckets[-1][0]] if buckets else 0
+        if buckets and lengths[i] >= spread * longest and (len(buckets[-1]) + 1) * longest <= batch_tokens:
+            buckets[-1].append(i)
+        else:
+            buckets.append([i])
+    return buckets
+
+
+def build_body(config, **arguments) -> PreTrainedModel:
+    """Encoder or LLM body from its configuration; with eager attention where it refuses the implementation asked for.
+
+    One `attn_implementation` is asked for of both, and an encoder may lack what the LLM has.
+    """
+    try:
+        return AutoModel.from_config(config, **arguments)
+    except (ValueError, ImportError):
+        if config._attn_implementation in (None, "eager"):
+            raise
+        config._attn_implementation = "eager"
+        return AutoModel.from_config(config, **arguments)
+
+
+def encoder_max_tokens(rna_config) -> int | None:
+    """Most tokens that the encoder has positions for, special tokens included; None where positions have no end.
+
+    >>> encoder_max_tokens(RnaGptConfig().rna_config)
+    1024
+    """
+    positions = getattr(rna_config, "max_position_embeddings", None)
+    if positions is None or getattr(rna_config, "position_embedding_type", "absolute") != "absolute":
+        return None
+    if rna_config.model_type in ("modernbert", "nomic_bert", "eurobert"):  # rotary without saying so by type
+        return None
+    if rna_config.model_type in ("esm", "roberta", "xlm-roberta", "camembert", "data2vec-text"):
+        return positions - rna_config.pad_token_id - 1  # they count from pad_token_id + 1
+    return positions
 
 
 __all__ = ["RnaGptForCausalLM", "RnaGptModel", "RnaGptPreTrainedModel", "RnaTextGenerationPipeline"]

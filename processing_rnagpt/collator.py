@@ -25,15 +25,18 @@ IGNORED = -100
 
 @dataclass
 class EncodedPair:
-    """One conversation as token ids, and where its answer begins."""
+    """One conversation as token ids, and where its answers stand: [start, end) of each."""
 
     input_ids: list[int]
-    answer_start: int
+    answers: list[tuple[int, int]]
 
 
 @dataclass
 class SharedPrefixCollator:
     """Collates rows {"rna_id", "sequence", "pairs": [{"question", "answer"}, ...]} for the SFT trainer.
+
+    A pair may instead be a conversation of several turns, {"turns": [{"question", "answer"}, ...]}; all its answers
+    are learned. A row without a sequence is text alone.
 
     Args:
         processor: renders the chat and expands `<RNAHere>`.
@@ -43,6 +46,7 @@ class SharedPrefixCollator:
         pack: put several sequences into one row, about twice as long as the batch's longest sequence.
         chat_template: name or text of the template; the processor's default when None.
         loss_per: "question" weighs every pair alike, "token" every answer token alike.
+        with_ids: add "rna_ids", the list of the rows' ids, for a trainer that names the rows of a failed batch.
     """
 
     processor: RnaGptProcessor
@@ -51,15 +55,17 @@ class SharedPrefixCollator:
     pack: bool = False
     chat_template: str | None = None
     loss_per: str = "question"
+    with_ids: bool = False
 
     def __post_init__(self):
         if self.loss_per not in ("question", "token"):
             raise ValueError(f"loss_per must be 'question' or 'token', got {self.loss_per!r}")
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
-        """-> input_ids, position_ids, labels (batch, seq) int64; loss_weights (batch, seq) float32, which sum to 1;
-        attention_mask (batch, 1, seq, seq) float32, 0 where seen; RNA inputs (batch, RNAs, ...)."""
-        sequences, owners, n_pairs = [], [], sum(len(row["pairs"]) for row in rows)
+        """-> input_ids, position_ids, labels (batch, seq) int64; loss_weights (batch, seq) float32, which sum to the
+        number of pairs, or of answer tokens by `loss_per`; attention_mask (batch, 1, seq, seq) float32, 0 where seen;
+        RNA inputs (batch, RNAs, ...)."""
+        sequences, owners = [], []
         for row in rows:
             pairs = self.encode_pairs(row)
             for group in [pairs] if self.share_prefix else [[pair] for pair in pairs]:
@@ -83,14 +89,15 @@ class SharedPrefixCollator:
                 batch["input_ids"][row_number, start:end] = torch.tensor(sequence["input_ids"])
                 batch["position_ids"][row_number, start:end] = torch.tensor(sequence["position_ids"])
                 batch["labels"][row_number, start:end] = torch.tensor(sequence["labels"])
-                batch["loss_weights"][row_number, start:end] = torch.tensor(sequence["weights"]) / n_pairs
+                batch["loss_weights"][row_number, start:end] = torch.tensor(sequence["weights"])
                 seen[row_number, start:end, start:end] = block_mask(torch.tensor(sequence["block"]))
                 start = end
         if self.loss_per == "token":
-            answers = batch["labels"] != IGNORED
-            batch["loss_weights"] = answers / answers.sum()
+            batch["loss_weights"] = (batch["labels"] != IGNORED).float()
         batch["attention_mask"] = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
         batch.update(self._rna_inputs([[owners[i] for i in members] for members in bins]))
+        if self.with_ids:
+            batch["rna_ids"] = [row["rna_id"] for row in rows]
         return batch
 
     def encode_pairs(self, row: dict) -> list[EncodedPair]:
@@ -99,33 +106,46 @@ class SharedPrefixCollator:
         Raises:
             ValueError: the template does not keep the prompt's tokens when the answer follows.
         """
-        conversations = []
+        prompts, wholes, n_turns = [], [], []
         for pair in row["pairs"]:
-            content = [{"type": "rna", "rna": row["sequence"]}]
-            if pair["question"]:
-                content.append({"type": "text", "text": pair["question"]})
-            question = {"role": "user", "content": content}
-            conversations.append(([question], [question, {"role": "assistant", "content": pair["answer"]}]))
-        prompts = self._token_ids([prompt for prompt, _ in conversations], add_generation_prompt=True)
-        wholes = self._token_ids([whole for _, whole in conversations], add_generation_prompt=False)
-        pairs = []
-        for prompt, whole in zip(prompts, wholes, strict=True):
-            if whole[: len(prompt)] != prompt:
-                raise ValueError(
-                    f"{row['rna_id']}: the chat template does not begin the answer where the opened assistant turn "
-                    "ends, so its tokens cannot be told from the question's. Use another template."
-                )
-            # What follows the stop token (a line break in ChatML) is never generated, so it is not learned.
-            end = len(whole)
-            while end > len(prompt) and whole[end - 1] != self.processor.tokenizer.eos_token_id:
-                end -= 1
-            if end == len(prompt):
-                raise ValueError(
-                    f"{row['rna_id']}: the chat template does not end the answer with the LLM's stop token "
-                    f"{self.processor.tokenizer.eos_token!r}; a model trained so would never stop."
-                )
-            pairs.append(EncodedPair(whole[:end], len(prompt)))
+            turns = pair.get("turns") or [pair]
+            messages = []
+            for k, turn in enumerate(turns):
+                content = [{"type": "rna", "rna": row["sequence"]}] if k == 0 and row.get("sequence") else []
+                if turn["question"]:
+                    content.append({"type": "text", "text": turn["question"]})
+                prompts.append([*messages, {"role": "user", "content": content}])
+                messages = [*prompts[-1], {"role": "assistant", "content": turn["answer"]}]
+                wholes.append(messages)
+            n_turns.append(len(turns))
+        prompt_ids = self._token_ids(prompts, add_generation_prompt=True)
+        whole_ids = self._token_ids(wholes, add_generation_prompt=False)
+        pairs, first = [], 0
+        for n in n_turns:
+            last = whole_ids[first + n - 1]
+            answers = []
+            for prompt, whole in zip(prompt_ids[first : first + n], whole_ids[first : first + n], strict=True):
+                if whole[: len(prompt)] != prompt or last[: len(whole)] != whole:
+                    raise ValueError(
+                        f"{row['rna_id']}: the chat template does not begin the answer where the opened assistant "
+                        "turn ends, so its tokens cannot be told from the question's. Use another template."
+                    )
+                answers.append((len(prompt), self._end_of_answer(row, whole, len(prompt))))
+            pairs.append(EncodedPair(last[: answers[-1][1]], answers))
+            first += n
         return pairs
+
+    def _end_of_answer(self, row: dict, whole: list[int], start: int) -> int:
+        """One past the stop token: what follows it (a line break in ChatML) is never generated, so not learned."""
+        end = len(whole)
+        while end > start and whole[end - 1] != self.processor.tokenizer.eos_token_id:
+            end -= 1
+        if end == start:
+            raise ValueError(
+                f"{row['rna_id']}: the chat template does not end the answer with the LLM's stop token "
+                f"{self.processor.tokenizer.eos_token!r}; a model trained so would never stop."
+            )
+        return end
 
     def _token_ids(self, conversations: list[list[dict]], add_generation_prompt: bool) -> list[list[int]]:
         return self.processor.apply_chat_template(
@@ -138,15 +158,19 @@ class SharedPrefixCollator:
         )["input_ids"]
 
     def _rna_inputs(self, owners: list[list[dict]]) -> dict[str, torch.Tensor]:
-        """The RNAs of each row of the batch, in the order of their placeholders."""
+        """The RNAs of each row of the batch, in the order of their placeholders; {} where no row has one."""
+        owners = [[row for row in members if row.get("sequence")] for members in owners]
+        if not any(owners):
+            return {}
         if self.features is None:
             rows = [[row["sequence"] for row in members] for members in owners]
-            ids, _ = self.processor.encode_rnas([sequence for row in rows for sequence in row])
-            return self.processor.pad_rnas(rows, ids)
+            encoded, _ = self.processor.encode_rnas([sequence for row in rows for sequence in row])
+            return self.processor.pad_rnas(rows, encoded)
         features = [[self.features[row["rna_id"]] for row in members] for members in owners]
+        first = next(f for row in features for f in row)
         rnas = max(len(row) for row in features)
         slots = max(len(f) for row in features for f in row)
-        padded = features[0][0].new_zeros(len(features), rnas, slots, features[0][0].shape[-1])
+        padded = first.new_zeros(len(features), rnas, slots, first.shape[-1])
         mask = torch.zeros(len(features), rnas, slots, dtype=torch.bool)
         for i, row in enumerate(features):
             for k, f in enumerate(row):
@@ -159,7 +183,7 @@ def fill_rows(lengths: list[int]) -> list[list[int]]:
     """Indices of `lengths` in rows of about twice the longest at most: longest first, each into the emptiest row.
 
     >>> fill_rows([3, 5, 2, 4, 6])
-    [[4, 0], [1, 3, 2]]
+    [[4, 0, 2], [1, 3]]
     """
     rows: list[list[int]] = [[] for _ in range(math.ceil(sum(lengths) / (2 * max(lengths))))]
     filled = [0] * len(rows)
@@ -175,7 +199,7 @@ def shared_prefix_length(pairs: list[EncodedPair]) -> int:
 
     Compared token by token after tokenising each conversation whole, so no merge across the border can differ.
     """
-    shortest = min(pair.answer_start for pair in pairs)
+    shortest = min(pair.answers[0][0] for pair in pairs)
     for i in range(shortest):
         if any(pair.input_ids[i] != pairs[0].input_ids[i] for pair in pairs):
             return i
@@ -185,28 +209,28 @@ def shared_prefix_length(pairs: list[EncodedPair]) -> int:
 def lay_out(pairs: list[EncodedPair], prefix: int) -> dict[str, list]:
     """One sequence: the first `prefix` tokens once, then the rest of each pair.
 
-    block 0 is the prefix, block k the k-th pair. Every answer token weighs 1 / (length of its answer). A label belongs
-    to the position it is at, as in transformers: position i predicts label i + 1, so a pair whose answer begins right
-    after the prefix cannot share its prediction position with others and needs prefix < answer_start.
+    block 0 is the prefix, block k the k-th pair. The weights of a pair's answer tokens are alike and sum to 1. A
+    label belongs to the position it is at, as in transformers: position i predicts label i + 1, so a pair whose answer
+    begins right after the prefix cannot share its prediction position: the prefix then ends one token earlier.
     """
-    prefix = min(prefix, min(pair.answer_start for pair in pairs) - 1) if len(pairs) > 1 else prefix
-    ids = list(pairs[0].input_ids[:prefix])
+    if len(pairs) > 1:
+        prefix = min(prefix, min(pair.answers[0][0] for pair in pairs) - 1)
     out = {
-        "input_ids": ids,
+        "input_ids": list(pairs[0].input_ids[:prefix]),
         "position_ids": list(range(prefix)),
         "labels": [IGNORED] * prefix,
         "weights": [0.0] * prefix,
         "block": [0] * prefix,
     }
     for k, pair in enumerate(pairs, start=1):
-        rest = pair.input_ids[prefix:]
-        n_answer = len(pair.input_ids) - pair.answer_start
-        n_question = len(rest) - n_answer
-        out["input_ids"] += rest
-        out["position_ids"] += list(range(prefix, len(pair.input_ids)))
-        out["labels"] += [IGNORED] * n_question + rest[n_question:]
-        out["weights"] += [0.0] * n_question + [1.0 / n_answer] * n_answer
-        out["block"] += [k] * len(rest)
+        n_answer = sum(end - start for start, end in pair.answers)
+        answered = {i for start, end in pair.answers for i in range(start, end)}
+        for i in range(prefix, len(pair.input_ids)):
+            out["input_ids"].append(pair.input_ids[i])
+            out["position_ids"].append(i)
+            out["labels"].append(pair.input_ids[i] if i in answered else IGNORED)
+            out["weights"].append(1.0 / n_answer if i in answered else 0.0)
+            out["block"].append(k)
     return out
 
 

@@ -5,51 +5,22 @@
     -> input_ids, attention_mask (batch, seq); rna_input_ids, rna_attention_mask (batch, n_rna, length)
 
 This is the only place that expands `<RNAHere>`: into one placeholder per soft token, counted from the RNA tokenizer's
-own output, never from the length of the string.
+own output, never from the length of the string. How RNAs are read, and how long ones are cut: `rna_sequences.py`.
 """
 
 import re
 
+import numpy as np
 import torch
 from transformers import BatchFeature, ProcessorMixin
 
+from .rna_sequences import EncodedRna, RnaAlphabet, RnaReader, normalize_rna, pad_kept, pad_mask, pad_tokens
+
 RNA_TOKEN = "<RNAHere>"
 RNA_BLOCK = f"<RNA>{RNA_TOKEN}</RNA>"
-NUCLEOTIDE_CODES = "ACGURYKMSWBDHVN"  # IUPAC; T is read as U
 # Stands for an RNA block while a chat is rendered with `sanitize_control_tokens`: a private-use character, taken out
 # of everything typed, so it tells the block put there for an RNA from a `<RNAHere>` that somebody wrote.
 RNA_MARK = "\U000f0010"
-
-
-def normalize_rna(sequence: str) -> str:
-    """Upper-case RNA without white space and gaps, T read as U.
-
-    IUPAC ambiguity codes stay; gaps (`-`, `.`) and white space go.
-
-    Raises:
-        ValueError: nothing is left, or a character is no nucleotide; the message names it and its position in nt.
-
-    >>> normalize_rna("acg t-u")
-    'ACGUU'
-    >>> normalize_rna("ACGE")
-    Traceback (most recent call last):
-    ValueError: 'E' at position 4 is no nucleotide: expected A, C, G, U or T (or an IUPAC code RYKMSWBDHVN)...
-    """
-    if not isinstance(sequence, str):
-        raise ValueError(f"an RNA is a string of nucleotides, got {type(sequence).__name__}")
-    cleaned = re.sub(r"[\s.\-]", "", sequence)
-    if not cleaned:
-        raise ValueError("the RNA is empty: expected at least one nucleotide")
-    # One character at a time: str.upper() would turn some letters outside ASCII into two.
-    cleaned = "".join(c.upper() if c.isascii() else c for c in cleaned).replace("T", "U")
-    wrong = re.search(f"[^{NUCLEOTIDE_CODES}]", cleaned)
-    if wrong:
-        protein = " (is this a protein?)" if wrong.group() in "EFILPQJOXZ*" else ""
-        raise ValueError(
-            f"{wrong.group()!r} at position {wrong.start() + 1} is no nucleotide: expected A, C, G, U or T "
-            f"(or an IUPAC code {NUCLEOTIDE_CODES[4:]}){protein}"
-        )
-    return cleaned
 
 
 class RnaGptProcessor(ProcessorMixin):
@@ -61,6 +32,9 @@ class RnaGptProcessor(ProcessorMixin):
         chat_template: a Jinja template, or named templates with one called "default"; the LLM's own when left out.
         rna_pool_size: encoder positions averaged into one soft token, the same number as in the model's config.
         keep_rna_special_tokens: whether the encoder's BOS and EOS become soft tokens too.
+        long_rna: what happens to an RNA over the encoder's limit: "windows" reads all of it in overlapping windows
+            and keeps one feature of each nucleotide, "truncate" reads its beginning, "error" refuses it.
+        rna_window_overlap: least share of a window that it has in common with the next one.
     """
 
     def __init__(
@@ -70,6 +44,8 @@ class RnaGptProcessor(ProcessorMixin):
         chat_template=None,
         rna_pool_size=1,
         keep_rna_special_tokens=False,
+        long_rna="windows",
+        rna_window_overlap=0.25,
     ):
         if tokenizer is not None and RNA_TOKEN not in tokenizer.get_vocab():
             tokenizer.add_special_tokens(
@@ -77,6 +53,9 @@ class RnaGptProcessor(ProcessorMixin):
             )
         self.rna_pool_size = rna_pool_size
         self.keep_rna_special_tokens = keep_rna_special_tokens
+        self.long_rna = long_rna
+        self.rna_window_overlap = rna_window_overlap
+        self._rna_alphabet: RnaAlphabet | None = None
         super().__init__(tokenizer, rna_tokenizer, chat_template=chat_template or tokenizer.chat_template)
 
     @property
@@ -95,38 +74,31 @@ class RnaGptProcessor(ProcessorMixin):
 
     @property
     def max_nucleotides(self) -> int:
-        """Longest RNA the encoder reads, in its own tokens (nt for RNA-FM)."""
-        return self.rna_tokenizer.model_max_length - self.rna_tokenizer.num_special_tokens_to_add()
+        """Longest RNA the encoder reads in one window, in its own tokens (nt for RNA-FM)."""
+        return self.rna_reader.max_tokens
+
+    @property
+    def rna_reader(self) -> RnaReader:
+        """RNA text -> encoder tokens, by this processor's settings."""
+        if self._rna_alphabet is None:
+            self._rna_alphabet = RnaAlphabet.of(self.rna_tokenizer)
+        return RnaReader(
+            self.rna_tokenizer, self.rna_drop_token_ids, self.long_rna, self.rna_window_overlap, self._rna_alphabet
+        )
 
     @property
     def model_input_names(self) -> list[str]:
-        return ["input_ids", "attention_mask", "rna_input_ids", "rna_attention_mask"]
+        return ["input_ids", "attention_mask", "rna_input_ids", "rna_attention_mask", "rna_index"]
 
-    def encode_rnas(self, sequences: list[str]) -> tuple[list[list[int]], list[int]]:
-        """Encoder ids and the number of soft tokens of each RNA.
+    def encode_rnas(self, sequences: list[str]) -> tuple[list[EncodedRna], list[int]]:
+        """Encoder tokens and the number of soft tokens of each RNA.
 
         Raises:
-            ValueError: an RNA is empty, holds something else than nucleotides, or is longer than the encoder reads;
-                the message names which one and where.
+            ValueError: an RNA is empty, holds something else than nucleotides, or is longer than the encoder reads
+                (where `long_rna` is "error"); the message names which one and where.
         """
-        normalized = []
-        for i, sequence in enumerate(sequences):
-            try:
-                normalized.append(normalize_rna(sequence))
-            except ValueError as error:
-                raise ValueError(f"RNA {i + 1} of {len(sequences)}: {error}") from None
-        if not normalized:
-            return [], []
-        ids = self.rna_tokenizer(normalized, truncation=False, verbose=False)["input_ids"]
-        dropped = set(self.rna_drop_token_ids)
-        for i, row in enumerate(ids):
-            if len(row) > self.rna_tokenizer.model_max_length:
-                raise ValueError(
-                    f"RNA {i + 1} of {len(sequences)} has {len(normalized[i]):,} nt, more than the "
-                    f"{self.max_nucleotides:,} nt that this model's encoder reads: give a part of it"
-                )
-        slots = [-(-sum(token not in dropped for token in row) // self.rna_pool_size) for row in ids]
-        return ids, slots
+        encoded = self.rna_reader.read(sequences)
+        return encoded, [-(-len(rna) // self.rna_pool_size) for rna in encoded]
 
     def __call__(
         self,
@@ -157,7 +129,9 @@ class RnaGptProcessor(ProcessorMixin):
 
         Returns:
             input_ids, attention_mask: (batch, seq) int64; with RNA also rna_input_ids, rna_attention_mask:
-            (batch, n_rna, length) int64, where rows of zeros in the mask are absent RNAs.
+            (batch, n_rna, length) int64, where rows of zeros in the mask are absent RNAs. Where an RNA takes several
+            windows, each is such a row, and rna_index of the same shape says which positions are kept (see
+            `pad_rnas`).
 
         Raises:
             ValueError: counts of `<RNAHere>` and RNAs disagree, or an RNA cannot be read.
@@ -184,7 +158,7 @@ class RnaGptProcessor(ProcessorMixin):
         single = isinstance(text, str)
         texts = [text] if single else list(text)
         rows = self._rna_rows(rna, single, len(texts))
-        ids, slots = self.encode_rnas([sequence for row in rows for sequence in row])
+        encoded, slots = self.encode_rnas([sequence for row in rows for sequence in row])
         # what stands in the prompt for an RNA -> what it becomes, still with one placeholder
         mark, block = (RNA_MARK, RNA_BLOCK) if sanitize_control_tokens else (RNA_TOKEN, RNA_TOKEN)
         expanded, first = [], 0
@@ -215,8 +189,8 @@ class RnaGptProcessor(ProcessorMixin):
             **kwargs,
         )
         data = dict(batch)
-        if ids:
-            data.update(self.pad_rnas(rows, ids))
+        if encoded:
+            data.update(self.pad_rnas(rows, encoded))
         return BatchFeature(data, tensor_type=None)
 
     def apply_chat_template(self, conversation, chat_template=None, processor_kwargs=None, **kwargs):
@@ -257,18 +231,36 @@ class RnaGptProcessor(ProcessorMixin):
             )
         return [[] if row is None else [row] if isinstance(row, str) else list(row) for row in rna]
 
-    def pad_rnas(self, rows: list[list[str]], ids: list[list[int]]) -> dict[str, torch.Tensor]:
-        """Encoder ids as (batch, n_rna, length), padded on the right, and their mask."""
-        n_rna, length = max(len(row) for row in rows), max(len(row) for row in ids)
-        rna_input_ids = torch.full((len(rows), n_rna, length), self.rna_tokenizer.pad_token_id)
-        mask = torch.zeros_like(rna_input_ids)
-        remaining = iter(ids)
-        for i, row in enumerate(rows):
-            for j in range(len(row)):
-                tokens = torch.tensor(next(remaining))
-                rna_input_ids[i, j, : len(tokens)] = tokens
-                mask[i, j, : len(tokens)] = 1
-        return {"rna_input_ids": rna_input_ids, "rna_attention_mask": mask}
+    def pad_rnas(self, rows: list[list[str]], encoded: list[EncodedRna]) -> dict[str, torch.Tensor]:
+        """Encoder inputs of a batch, (batch, n_rna, length) int64 each, padded on the right.
+
+        Args:
+            rows: the RNAs of each prompt; only their number is read.
+            encoded: what `encode_rnas` gave for all of them in order.
+
+        Returns:
+            rna_input_ids and rna_attention_mask, one row per window; a prompt's windows stand in order. Where an RNA
+            has several windows, also rna_index: the number, in its prompt, of the RNA that the position gives a
+            feature of, or -1 (padding, BOS and EOS, and nucleotides that another window keeps).
+        """
+        ids, mask = pad_tokens(encoded, self.rna_tokenizer.pad_token_id), pad_mask(encoded)
+        windows_of, remaining = [], iter(encoded)
+        for row in rows:
+            windows_of.append([len(next(remaining).spans) for _ in row])
+        # (batch, n_rna): the places of the windows, filled in order
+        n_rna = max(sum(windows) for windows in windows_of)
+        place = np.arange(n_rna)[None, :] < np.array([sum(windows) for windows in windows_of])[:, None]
+        rna_input_ids = np.full((*place.shape, ids.shape[1]), self.rna_tokenizer.pad_token_id or 0)
+        rna_input_ids[place] = ids
+        rna_attention_mask = np.zeros_like(rna_input_ids)
+        rna_attention_mask[place] = mask
+        data = {"rna_input_ids": rna_input_ids, "rna_attention_mask": rna_attention_mask}
+        if len(ids) > len(encoded):
+            kept = pad_kept(encoded)
+            number = np.concatenate([np.repeat(np.arange(len(windows)), windows) for windows in windows_of])
+            data["rna_index"] = np.full_like(rna_input_ids, -1)
+            data["rna_index"][place] = np.where(kept, number[:, None], -1)
+        return {name: torch.from_numpy(array) for name, array in data.items()}
 
 
 def flatten_messages(messages: list[dict], rna_block: str = RNA_BLOCK) -> tuple[list[dict], list[str]]:
@@ -297,4 +289,4 @@ def flatten_messages(messages: list[dict], rna_block: str = RNA_BLOCK) -> tuple[
     return flat, rnas
 
 
-__all__ = ["RnaGptProcessor"]
+__all__ = ["RnaGptProcessor", "normalize_rna"]

@@ -1,4 +1,4 @@
-"""Builds, loads and saves RNA-GPT in each of its forms: whole, projector, adapter and parts (see `rnagpt.folders`).
+"""Builds, loads and saves RNA-GPT: whole checkpoints, and three forms that leave the LLM out (see `rnagpt.folders`).
 
 The shipped demo is a folder of parts.
 """
@@ -237,6 +237,13 @@ def load_parts(folder: Path):
         warnings.simplefilter("ignore", FutureWarning)
         model = PeftModel.from_pretrained(model, str(folder)).merge_and_unload(safe_merge=True)
     return model.eval(), processor
+
+
+def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """The model with the adapter and projector of a folder of parts, ready to be trained on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # as in load_parts
+        return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
 
 
 def load_projector(model: PreTrainedModel, folder: Path) -> None:

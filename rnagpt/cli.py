@@ -9,6 +9,7 @@ Exit codes: 0 done; 2 the user's mistake; 1 trouble with the machine or a bug; 1
 """
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -30,6 +31,8 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Arguments (default: the command line's) -> exit code."""
     argv = sys.argv[1:] if argv is None else argv
+    # PEFT imports bitsandbytes where it is installed, which then complains of a kernel that nothing here asks for
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     return explained(lambda: dispatch(argv), debug="--debug" in argv)
 
 

@@ -2,14 +2,15 @@
 
     python -m rnagpt.demo runs/demo
 
-Reads RUN_DIR/stage2 (parts), its curve and RUN_DIR/evaluation/items.jsonl; writes rnagpt/assets/demo: the parts and,
-as items.jsonl.gz, the recorded answers to the held-out questions of the demo (with the true and with another type's
-RNA) and of its untuned LLM reading the letters, so that every quick start can set itself beside them without running
-either again.
+Reads the last stage in RUN_DIR (parts), all stages' curves and RUN_DIR/evaluation/items.jsonl; writes
+rnagpt/assets/demo: the parts, the learning curve and, as items.jsonl.gz, the recorded answers to the held-out
+questions of the demo (with the true and with another type's RNA) and of its untuned LLM reading the letters, so that
+every quick start can set itself beside them without running either again.
 """
 
 import argparse
 import gzip
+import json
 import shutil
 import sys
 from dataclasses import replace
@@ -27,13 +28,16 @@ def pack(run_dir: Path, assets: Path) -> Path:
     """Copy the parts and the recorded answers; the demo is there complete or not at all."""
     from rnagpt.checkpoint import replacing
     from rnagpt.evaluation.items import read_items, to_line
+    from rnagpt.quickstart import joined_curve
 
     if not (run_dir / "report.html").is_file():
         raise UserError(f"{run_dir} holds no finished run: rnagpt quickstart --recipes demo --output {run_dir}")
     items = read_items(run_dir / "evaluation" / "items.jsonl")
     recorded = [replace(item, system=RECORDED[item.system]) for item in items if item.system in RECORDED]
     with replacing(assets / "demo") as part:
-        shutil.copytree(run_dir / "stage2", part)
+        stages = sorted(run_dir.glob("stage?"))
+        shutil.copytree(stages[-1], part)
+        (part / "curve.jsonl").write_text("".join(json.dumps(row) + "\n" for row in joined_curve(stages)))
         # mtime=0 and no name: the same answers give the same bytes.
         with open(part / "items.jsonl.gz", "wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as file:
             file.write("".join(map(to_line, recorded)).encode())

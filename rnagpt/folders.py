@@ -15,7 +15,7 @@ from rnagpt.errors import UserError
 
 PARTS = "parts.json"
 PROJECTOR = "projector.safetensors"
-ADAPTER = "adapter_model.safetensors"  # PEFT's name
+ADAPTER = "adapter_model.safetensors"  # PEFT's name, as is adapter_config.json
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PACKAGED_ENCODER = "packaged"
 
@@ -26,8 +26,8 @@ def assets() -> Path:
 
 
 def checkpoint_form(path: str | Path) -> str:
-    """Which form of a checkpoint `path` is: "parts", "adapter", "whole" (projector-only ones too: they load alike), or
-    "hub" for what can only be a Hub id.
+    """Which form of a checkpoint `path` is: "parts", "adapter", "whole" (or its projector alone), or "hub"
+    for what can only be a Hub id.
 
     Raises:
         UserError: nothing is there, or it is of no form; says what was expected.

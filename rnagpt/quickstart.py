@@ -1,7 +1,7 @@
 """Train a small RNA-GPT on this machine, measure it on held-out RNAs, and set it beside the shipped demo.
 
-reads   the recipes NAME_stage1.yaml and NAME_stage2.yaml, the packaged facts table, encoder and demo
-writes  OUTPUT/stage1, OUTPUT/stage2       what each stage trained (parts)
+reads   the recipes NAME_stage1.yaml, NAME_stage2.yaml (and so on), the packaged facts table, encoder and demo
+writes  OUTPUT/stage1, OUTPUT/stage2, ...  what each stage trained (parts)
         OUTPUT/checkpoint                  the whole model: rnagpt chat OUTPUT/checkpoint --fasta FILE
         OUTPUT/evaluation/items.jsonl      every held-out question and every system's answer
         OUTPUT/report.html                 the figures on one page
@@ -28,50 +28,43 @@ from pathlib import Path
 from rnagpt.errors import UserError
 from rnagpt.folders import PARTS, assets
 
+RECIPES = ("quickstart", "demo")
 TEST_RNAS_PER_TYPE = 26
 SEED = 0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help="folder to write (default: runs/NAME)")
-    parser.add_argument("--recipes", default="quickstart", metavar="NAME", help="quickstart (default) or demo")
+    parser.add_argument("--recipes", default="quickstart", choices=RECIPES, help="recipe pair (default: quickstart)")
 
 
 def run(args: argparse.Namespace) -> int:
     output = args.output or Path("runs") / args.recipes
-    first, second = (find_recipe(args.recipes, stage) for stage in (1, 2))
     if not (output / "report.html").is_file():
         with only_one(output):
-            work(output, first, second)
+            work(output, find_recipes(args.recipes))
     return show(output)
 
 
-def find_recipe(name: str, stage: int) -> Path:
-    """The packaged recipe of a stage."""
-    folder = Path(str(resources.files("rnagpt"))) / "recipes"
-    path = folder / f"{name}_stage{stage}.yaml"
-    if not path.is_file():
-        names = sorted(found.name.removesuffix("_stage1.yaml") for found in folder.glob("*_stage1.yaml"))
-        raise UserError(f"no recipes are named {name!r}: --recipes takes one of {', '.join(names)}")
-    return path
+def find_recipes(name: str) -> list[Path]:
+    """The packaged recipes of all stages, in order."""
+    return sorted((Path(str(resources.files("rnagpt"))) / "recipes").glob(f"{name}_stage?.yaml"))
 
 
-def work(output: Path, first: Path, second: Path) -> None:
-    """All steps in order; each is skipped when its result is there."""
+def work(output: Path, recipe_files: list[Path]) -> None:
+    """All steps in order; each is skipped when its result is there. Every stage starts from the one before it."""
     import transformers
 
     from rnagpt.recipe import load_recipe
 
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    stage1, stage2 = output / "stage1", output / "stage2"
-    recipes = {
-        1: dataclasses.replace(load_recipe(first), output=str(stage1)),
-        2: dataclasses.replace(load_recipe(second), output=str(stage2), start_from=str(stage1)),
-    }
-    for n, recipe in recipes.items():
-        with step(output, f"stage {n}", f"[{n}/4] stage {n}, {recipe.stage}"):
-            folder = output / f"stage{n}"
+    stages = [output / f"stage{n}" for n in range(1, len(recipe_files) + 1)]
+    steps = len(stages) + 2
+    for n, (folder, before, file) in enumerate(zip(stages, [None, *stages], recipe_files, strict=False), start=1):
+        start_from = None if before is None else str(before)
+        recipe = dataclasses.replace(load_recipe(file), output=str(folder), start_from=start_from)
+        with step(output, f"stage {n}", f"[{n}/{steps}] stage {n}, {recipe.stage}"):
             if (folder / "training.json").is_file():
                 check_same_recipe(folder, recipe)
             else:
@@ -80,20 +73,23 @@ def work(output: Path, first: Path, second: Path) -> None:
                 train_sft.train(recipe)
     from rnagpt import checkpoint
 
-    with step(output, "checkpoint", "[3/4] merging the adapter into a whole checkpoint"):
+    with step(output, "checkpoint", f"[{steps - 1}/{steps}] merging the adapter into a whole checkpoint"):
         if not (output / "checkpoint").is_dir():
-            checkpoint.save(*checkpoint.load(stage2), output / "checkpoint")
-    with step(output, "evaluation", "[4/4] held-out evaluation"):
+            checkpoint.save(*checkpoint.load(stages[-1]), output / "checkpoint")
+    with step(output, "evaluation", f"[{steps}/{steps}] held-out evaluation"):
         evaluate(output)
-    write_curves(output)
+    write_curves(output, stages)
     write_report(output)
 
 
 def check_same_recipe(folder: Path, recipe) -> None:
     """Refuse to go on from the work of another recipe."""
-    done = json.loads((folder / "training.json").read_text())["recipe"]
-    wanted = json.loads(json.dumps(dataclasses.asdict(recipe)))
-    changed = [key for key in wanted if done.get(key) != wanted[key] and key not in ("output", "start_from")]
+    from rnagpt.recipe import recipe_from
+
+    # by way of a recipe, so that a key which is newer than the work takes its default
+    done = dataclasses.asdict(recipe_from(json.loads((folder / "training.json").read_text())["recipe"]))
+    wanted = dataclasses.asdict(recipe)
+    changed = [key for key in wanted if done[key] != wanted[key] and key not in ("output", "start_from")]
     if changed:
         raise UserError(
             f"{folder} was trained by another recipe (different: {', '.join(changed)}): "
@@ -169,13 +165,9 @@ def recorded_answers(items: list, stage1: Path) -> list:
     return [item for item in recorded if item.system != "llm_text" or ours == theirs]
 
 
-def write_curves(output: Path) -> None:
-    """learning_curves.csv from both stages' curve.jsonl."""
-    rows = [
-        json.loads(line)
-        for stage in ("stage1", "stage2")
-        for line in (output / stage / "curve.jsonl").read_text().splitlines()
-    ]
+def write_curves(output: Path, stages: list[Path]) -> None:
+    """learning_curves.csv from all stages' curve.jsonl."""
+    rows = joined_curve(stages)
     names = ["stage", "step", "seconds", "loss", "eval_true_loss", "eval_swapped_loss"]
     part = output / "learning_curves.csv.part"
     with part.open("w", newline="") as file:
@@ -183,6 +175,19 @@ def write_curves(output: Path) -> None:
         writer.writeheader()
         writer.writerows(rows)
     part.replace(output / "learning_curves.csv")
+
+
+def joined_curve(stages: list[Path]) -> list[dict]:
+    """The curves of all stages' folders; where an instruction stage goes on from another, so do steps and seconds."""
+    rows: list[dict] = []
+    for folder in stages:
+        own = [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
+        last = rows[-1] if rows and own and rows[-1]["stage"] == own[0]["stage"] else {"step": 0, "seconds": 0.0}
+        rows += [
+            {**row, "step": row["step"] + last["step"], "seconds": round(row["seconds"] + last["seconds"], 1)}
+            for row in own
+        ]
+    return rows
 
 
 def write_report(output: Path) -> None:

@@ -4,12 +4,27 @@
 """
 
 import dataclasses
+import difflib
 import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rnagpt.errors import UserError
+
+# arguments of trl.SFTConfig that follow from other keys, or from how the rows are made
+SET_BY_RNAGPT = {
+    "output_dir": "give the recipe key `output`",
+    "seed": "give the recipe key `seed`",
+    "max_length": "a row is never cut",
+    "packing": "give the recipe key `pack`",
+    "padding_free": "give the recipe key `pack`",
+    "remove_unused_columns": "the collator needs every column",
+    "dataset_kwargs": "the collator renders the rows",
+    "prediction_loss_only": "the loss is all that is kept while training",
+    "completion_only_loss": "only answers are learned, always",
+    "assistant_only_loss": "only answers are learned, always",
+}
 
 
 @dataclass(frozen=True)
@@ -23,17 +38,41 @@ class ModelRecipe:
 
 
 @dataclass(frozen=True)
+class SourceRecipe:
+    """A data set to train on: RNA-QA, or conversations without RNA that keep the LLM's own skill.
+
+    path: a folder or a Hub id, as `datasets.load_dataset` takes it.
+    config: its configuration; RNA-QA's "alignment" or "qa" by the stage when absent.
+    split, validation_split: splits to train on and to measure the loss on; none is measured when the latter is absent.
+    weight: how often its rows come up, relative to the other sources.
+    text: rows are conversations, a column "messages" of {"role", "content"}, without RNA.
+    streaming: read while training instead of at first; then `sft.max_steps` must say where to end.
+    """
+
+    path: str
+    config: str | None = None
+    split: str = "train"
+    validation_split: str | None = None
+    weight: float = 1.0
+    text: bool = False
+    streaming: bool = False
+
+
+@dataclass(frozen=True)
 class DataRecipe:
     """Which RNAs are seen, how often, with how many questions at a time.
 
-    visits: how many times an RNA (with its pairs) is shown in all; distinct RNAs first.
+    sources: data sets to train on, mixed by weight; the packaged table of RNA facts when there is none.
+    visits: rows shown in all, each an RNA with its pairs, distinct RNAs first; when absent, every RNA of the table
+        once, or every row of the sources.
     pairs_per_visit: questions per visit in the instruction stage, the type of the RNA always among them.
     type_balance: exponent on a type's share of the training RNAs; 1 keeps their frequencies, 0 shows all types alike.
     scored_share: share of the visits that go to the types that the evaluation scores; absent: by type_balance.
     validation_rnas: RNAs of the validation split that the loss is measured on while training.
     """
 
-    visits: int
+    visits: int | None = None
+    sources: list[SourceRecipe] = field(default_factory=list)
     pairs_per_visit: int = 3
     type_balance: float = 0.3
     scored_share: float | None = None
@@ -48,6 +87,8 @@ class Recipe:
     start_from: folder of parts that the projector comes from (the earlier stage's output).
     projector_start: "random", or "ridge" (closed-form; alignment stage only).
     projector_lr_scale: the projector's learning rate as a multiple of `sft.learning_rate`.
+    cache_features: run the encoder once for each RNA, before training, instead of at every step.
+    early_stopping: evaluations without a lower loss on the true RNA after which the run ends.
     share_prefix, pack, loss_per: see `processing_rnagpt.collator.SharedPrefixCollator`.
     save_dtype: dtype of what is written, "float32" or "float16".
     lora: arguments of `peft.LoraConfig` (r, lora_alpha, ...), instruction stage only.
@@ -66,6 +107,8 @@ class Recipe:
     projector_lr_scale: float = 1.0
     share_prefix: bool = True
     pack: bool = False
+    cache_features: bool = True
+    early_stopping: int | None = None
     loss_per: str = "question"
     save_dtype: str = "float32"
     lora: dict = field(default_factory=dict)
@@ -82,11 +125,17 @@ class Recipe:
                 raise UserError(f"recipe key {key} must be one of {', '.join(allowed)}, got {getattr(self, key)!r}")
         if self.stage == "alignment" and self.lora:
             raise UserError("recipe key lora is for the instruction stage: alignment trains the projector alone")
+        if self.early_stopping is not None and self.early_stopping < 1:
+            raise UserError(f"recipe key early_stopping must be at least 1, got {self.early_stopping}")
         if self.stage == "instruction" and self.projector_start == "ridge":
             raise UserError("recipe key projector_start: ridge is for the alignment stage; use start_from instead")
         for key in ("visits", "pairs_per_visit"):
-            if getattr(self.data, key) < 1:
+            if getattr(self.data, key) is not None and getattr(self.data, key) < 1:
                 raise UserError(f"recipe key data.{key} must be at least 1, got {getattr(self.data, key)}")
+        if any(source.weight <= 0 for source in self.data.sources):
+            raise UserError("recipe key data.sources: every weight must be above 0")
+        if any(source.streaming for source in self.data.sources) and not self.sft.get("max_steps"):
+            raise UserError("recipe key data.sources: streaming needs sft.max_steps, or the run would have no end")
         if self.data.scored_share is not None and not 0 <= self.data.scored_share <= 1:
             raise UserError(f"recipe key data.scored_share must lie between 0 and 1, got {self.data.scored_share}")
 
@@ -106,7 +155,39 @@ def load_recipe(path: str | Path) -> Recipe:
         content = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
-    return _typed(Recipe, content, f"{path}: ")
+    return recipe_from(content, f"{path}: ")
+
+
+def recipe_from(content: dict, where: str = "") -> Recipe:
+    """A recipe from its keys and values; what is absent takes its default. A UserError begins by `where`."""
+    return _typed(Recipe, content, where)
+
+
+def check_sft(sft: dict) -> None:
+    """Refuse arguments that `trl.SFTConfig` does not have, or not of this type, or that are not for a recipe.
+
+    Raises:
+        UserError: names the key.
+    """
+    from trl import SFTConfig
+
+    hints = typing.get_type_hints(SFTConfig)
+    for key, value in sft.items():
+        where = f"recipe key sft.{key}"
+        if key in SET_BY_RNAGPT:
+            raise UserError(f"{where} is not for a recipe: {SET_BY_RNAGPT[key]}")
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, n=1)
+            hint = f": did you mean {near[0]}?" if near else ""
+            raise UserError(f"{where} is no argument of trl.SFTConfig{hint}")
+        allowed = typing.get_args(hints[key]) or (hints[key],)
+        kinds = tuple(typing.get_origin(kind) or kind for kind in allowed)
+        kinds += (int,) if float in kinds else ()
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            expected = " or ".join("nothing" if kind is types.NoneType else kind.__name__ for kind in kinds)
+            number = float in kinds and isinstance(value, str)
+            hint = " (YAML reads 1e-3 as text: write 1.0e-3)" if number else ""
+            raise UserError(f"{where} must be {expected}, got {value!r}{hint}")
 
 
 def _typed(cls, content, where: str):
@@ -126,6 +207,11 @@ def _typed(cls, content, where: str):
 def _value(hint, value, where: str):
     if dataclasses.is_dataclass(hint):
         return _typed(hint, value, f"{where}: ")
+    if typing.get_origin(hint) is list:
+        if not isinstance(value, list):
+            raise UserError(f"{where} must be a list, got {value!r}")
+        (inner,) = typing.get_args(hint)
+        return [_value(inner, item, f"{where}, entry {number}") for number, item in enumerate(value, start=1)]
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if float in allowed and type(value) is int:
         value = float(value)

@@ -9,15 +9,73 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from datasets import Dataset, IterableDataset
+from peft import LoraConfig
 from safetensors import safe_open
 from transformers import TrainerCallback
-from trl import SFTTrainer
+from trl import SFTConfig, SFTTrainer
 
 from modeling_rnagpt import RnaGptForCausalLM
 from processing_rnagpt.collator import IGNORED
+from rnagpt.errors import UserError
+from rnagpt.folders import ADAPTER
+from rnagpt.recipe import Recipe
 
 # Every linear layer of the LLM's blocks, and none of the encoder's ("all-linear" would reach those too).
 LORA_TARGETS = r".*language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+
+
+def settings(recipe: Recipe, work: Path) -> tuple[SFTConfig, LoraConfig | None]:
+    """The arguments of TRL's trainer and, where an instruction stage makes a new adapter, of LoRA.
+
+    Nothing is loaded for it.
+
+    Raises:
+        UserError: two keys of the recipe do not go together.
+    """
+    on_gpu = torch.cuda.is_available()
+    measured = not recipe.data.sources or any(source.validation_split for source in recipe.data.sources)
+    defaults = {
+        "bf16": on_gpu,
+        "activation_checkpointing": on_gpu,
+        "dataloader_pin_memory": on_gpu,
+        "report_to": "none",
+        "save_total_limit": 2,
+        "train_sampling_strategy": "random",
+    }
+    if recipe.early_stopping:
+        best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_true_loss"}
+        defaults |= {"eval_strategy": "steps", **best}
+    try:
+        arguments = SFTConfig(
+            output_dir=str(work),
+            seed=recipe.seed,
+            **{**defaults, **recipe.sft},
+            max_length=None,
+            remove_unused_columns=False,
+            dataset_kwargs={"skip_prepare_dataset": True},
+            prediction_loss_only=True,
+        )
+        lora = None
+        goes_on = recipe.start_from and (Path(recipe.start_from) / ADAPTER).is_file()
+        if goes_on and (recipe.stage == "alignment" or recipe.lora):
+            raise UserError(
+                f"{recipe.start_from} holds an adapter: only an instruction stage goes on from it, without the recipe "
+                "key lora, because the adapter brings its own"
+            )
+        if recipe.stage == "instruction" and not goes_on:
+            lora = LoraConfig(**{"target_modules": LORA_TARGETS, "modules_to_save": ["projector"], **recipe.lora})
+    except (TypeError, ValueError) as error:
+        said = " ".join(str(error).split())
+        raise UserError(f"the recipe's sft or lora arguments do not go together: {said}") from None
+    if arguments.eval_strategy != "no" and not measured:
+        raise UserError("recipe key sft.eval_strategy: no source in data.sources has a validation_split to measure")
+    return arguments, lora
+
+
+def size_of(rows: Dataset | IterableDataset) -> str:
+    """How many rows there are, in words."""
+    return f"{len(rows):,} visits of RNAs" if isinstance(rows, Dataset) else "a stream of RNAs"
 
 
 class RnaGptTrainer(SFTTrainer):
@@ -30,17 +88,40 @@ class RnaGptTrainer(SFTTrainer):
     def __init__(self, *args, projector_lr_scale: float = 1.0, **kwargs):
         self.projector_lr_scale = projector_lr_scale
         super().__init__(*args, **kwargs)
-        # The collator's weights sum to 1 in each batch, so accumulated batches are averaged, not summed.
-        self.model_accepts_loss_kwargs = False
+        # compute_loss divides by the weights of all batches of a step, on all processes: nothing is left to average
+        self.model_accepts_loss_kwargs = True
+
+    def _get_num_items_in_batch(self, batch_samples, device):
+        """Sum of the loss weights of all batches of an optimiser step, on all processes."""
+        if not batch_samples:
+            return None
+        total = sum(batch["loss_weights"].sum() for batch in batch_samples).to(device)
+        return self.accelerator.gather(total).sum() if self.accelerator.num_processes > 1 else total
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Weighted next-token loss; only positions that predict an answer token pass through the LM head."""
+        """Weighted next-token loss; only positions that predict an answer token pass through the LM head.
+
+        Raises:
+            UserError: the loss is not a number; the batch's RNAs are in `not_finite.json` in the output folder.
+        """
         inputs = dict(inputs)
+        rna_ids = inputs.pop("rna_ids", None)
         labels, weights = inputs.pop("labels")[:, 1:], inputs.pop("loss_weights")[:, 1:]  # (batch, seq - 1)
         answers = labels != IGNORED
         outputs = model(**inputs, logits_to_keep=F.pad(answers, (0, 1)), use_cache=False)
         losses = F.cross_entropy(outputs.logits.float(), labels[answers], reduction="none")  # (answer tokens,)
-        loss = (losses * weights[answers]).sum()
+        total = (losses * weights[answers]).sum()
+        if not torch.isfinite(total):
+            path = Path(self.args.output_dir) / "not_finite.json"
+            path.write_text(json.dumps({"step": self.state.global_step, "rna_ids": rna_ids}) + "\n")
+            raise UserError(
+                f"the loss is {total.item()} at step {self.state.global_step}: the batch's RNAs are listed in {path}; "
+                "lower sft.learning_rate, or look at these RNAs, and run the same command to go on from the last "
+                "checkpoint"
+            )
+        # Gradients are averaged over processes, but divided here by the weights of all of them.
+        share = weights.sum() if num_items_in_batch is None else num_items_in_batch / self.accelerator.num_processes
+        loss = total / share
         return (loss, outputs) if return_outputs else loss
 
     def create_optimizer(self, model=None):

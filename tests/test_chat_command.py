@@ -267,6 +267,7 @@ def test_a_real_terminal(tiny_checkpoint, fasta):
     arguments = ["chat", str(tiny_checkpoint), "--fasta", str(fasta), "--max-new-tokens", "400"]
     child, terminal_fd = pty.fork()
     if child == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored in what a shell has started in the background
         os.chdir(ROOT)
         os.execv(sys.executable, [sys.executable, "-m", "rnagpt", *arguments])
     shown = ""

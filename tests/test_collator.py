@@ -23,12 +23,12 @@ ROWS = [
 
 
 def loss_of(model, batch):
-    """The trainer's loss, written out over all positions."""
+    """The trainer's loss of one batch, written out over all positions."""
     batch = dict(batch)
-    labels, weights = batch.pop("labels"), batch.pop("loss_weights")
+    labels, weights = batch.pop("labels"), batch.pop("loss_weights").double()
     logits = model(**batch).logits
     losses = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="none")
-    return (losses * weights[:, 1:].flatten()).sum()
+    return (losses * weights[:, 1:].flatten()).sum() / weights.sum()
 
 
 @pytest.mark.parametrize("template", ["default", "paper"])
@@ -117,11 +117,53 @@ def test_only_answers_are_learned_and_end_with_the_stop_token(tiny_model):
     learned = batch["labels"][0][batch["labels"][0] != IGNORED].tolist()
     text = processor.tokenizer.decode(learned)
     assert text == "It is a transfer RNA (tRNA).<|im_end|>No.<|im_end|>It is not known.<|im_end|>"
-    assert abs(batch["loss_weights"].sum() - 1) < 1e-6
+    assert abs(batch["loss_weights"].sum() - 4) < 1e-6  # four pairs
+
+
+def test_every_answer_of_a_conversation_is_learned_and_nothing_else(tiny_model):
+    """Against the plain model: the labels of a two-turn conversation, found in the rendered text."""
+    model, processor = tiny_model
+    turns = [{"question": "What is it?", "answer": "A tRNA."}, {"question": "From where?", "answer": "From yeast."}]
+    row = {"rna_id": "a", "sequence": "ACGUACGU", "pairs": [{"turns": turns}, {"question": "Why?", "answer": "So."}]}
+    batch = SharedPrefixCollator(processor)([row])
+    learned = processor.tokenizer.decode(batch["labels"][batch["labels"] != IGNORED])
+    assert learned == "A tRNA.<|im_end|>From yeast.<|im_end|>So.<|im_end|>"
+    messages = []
+    for turn in turns:
+        content = [{"type": "text", "text": turn["question"]}]
+        if not messages:
+            content.insert(0, {"type": "rna", "rna": row["sequence"]})
+        messages += [{"role": "user", "content": content}, {"role": "assistant", "content": turn["answer"]}]
+    whole = processor.apply_chat_template(
+        messages, tokenize=True, return_dict=True, processor_kwargs={"return_tensors": "pt"}
+    )
+    ids = whole["input_ids"][0]
+    opened = processor.tokenizer("<|im_start|>assistant\n")["input_ids"]
+    labels = torch.full_like(ids, IGNORED)
+    for i in range(len(ids) - len(opened)):
+        if ids[i : i + len(opened)].tolist() == opened:
+            end = i + len(opened)
+            while ids[end] != processor.tokenizer.eos_token_id:
+                end += 1
+            labels[i + len(opened) : end + 1] = ids[i + len(opened) : end + 1]
+    expected = model(**whole, labels=labels[None]).loss
+    conversation = SharedPrefixCollator(processor)([{**row, "pairs": row["pairs"][:1]}])
+    assert abs(loss_of(model, conversation) - expected) < 1e-5
+
+
+def test_rows_without_rna_train_the_text_alone(tiny_model):
+    model, processor = tiny_model
+    text = {"rna_id": "t", "sequence": None, "pairs": [{"question": "Is water wet?", "answer": "Yes."}]}
+    alone = SharedPrefixCollator(processor)([text])
+    assert not any(name.startswith("rna_") for name in alone)
+    mixed = SharedPrefixCollator(processor, pack=True, loss_per="token")([text, *ROWS])
+    parts = [SharedPrefixCollator(processor, loss_per="token")([row]) for row in (text, *ROWS)]
+    total = sum(loss_of(model, part) * part["loss_weights"].sum() for part in parts)
+    assert abs(loss_of(model, mixed) - total / mixed["loss_weights"].sum()) < 1e-5
 
 
 def test_layout_of_a_toy():
-    pairs = [EncodedPair([1, 2, 3, 10, 11], 4), EncodedPair([1, 2, 4, 12], 3)]
+    pairs = [EncodedPair([1, 2, 3, 10, 11], [(4, 5)]), EncodedPair([1, 2, 4, 12], [(3, 4)])]
     assert shared_prefix_length(pairs) == 2
     out = lay_out(pairs, 2)
     assert out["input_ids"] == [1, 2, 3, 10, 11, 4, 12]
@@ -132,7 +174,7 @@ def test_layout_of_a_toy():
 
 def test_pairs_that_share_the_whole_question_still_predict_apart():
     """Two answers to one question: the position that predicts their first tokens must not be shared."""
-    pairs = [EncodedPair([1, 2, 3, 10], 3), EncodedPair([1, 2, 3, 20], 3)]
+    pairs = [EncodedPair([1, 2, 3, 10], [(3, 4)]), EncodedPair([1, 2, 3, 20], [(3, 4)])]
     out = lay_out(pairs, shared_prefix_length(pairs))
     assert out["input_ids"] == [1, 2, 3, 10, 3, 20]
     assert out["labels"] == [IGNORED, IGNORED, IGNORED, 10, IGNORED, 20]

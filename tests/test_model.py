@@ -161,9 +161,9 @@ torch.save({"logits": logits, "input_ids": batch["input_ids"]}, out)
 @torch.no_grad()
 def test_checkpoint_reloads_by_the_autoclasses_where_the_package_is_absent(tiny_model, tiny_checkpoint, tmp_path):
     model, processor = tiny_model
-    # -I keeps the checkout and PYTHONPATH out; -S and the site folder alone keep out the editable install's hooks.
-    site = next(path for path in sys.path if path.endswith("site-packages"))
-    code = f"import sys; sys.path.append({site!r})\n" + RELOAD
+    # -I keeps the checkout and PYTHONPATH out; -S and the site folders alone keep out the editable install's hooks.
+    site = [path for path in sys.path if path.endswith("site-packages")]
+    code = f"import sys; sys.path += {site!r}\n" + RELOAD
     (tmp_path / "empty").mkdir()
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", code, str(tiny_checkpoint), str(tmp_path / "out.pt")],
@@ -187,3 +187,31 @@ def test_save_and_load_keeps_every_logit(tiny_model, tiny_checkpoint):
     batch = processor(ask(RNAS[0]))
     assert torch.equal(model(**batch).logits, tiny_model[0](**batch).logits)
     assert isinstance(model, RnaGptForCausalLM)
+
+
+@torch.no_grad()
+def test_another_embedding_table_is_used(tiny_model):
+    model, processor = copy.deepcopy(tiny_model[0]), tiny_model[1]
+    batch = processor("Yes.")
+    doubled = copy.deepcopy(model.get_input_embeddings())
+    doubled.weight.mul_(2)
+    expected = model(inputs_embeds=doubled(batch["input_ids"]), attention_mask=batch["attention_mask"]).logits
+    model.set_input_embeddings(doubled)
+    assert model.get_input_embeddings() is doubled
+    assert torch.equal(model(**batch).logits, expected)
+
+
+def test_a_placeholder_beyond_the_llms_vocabulary_needs_no_suppression(tiny_model):
+    model, processor = tiny_model
+    vocabulary = model.config.text_config.vocab_size
+    inside = processor.rna_token_id < vocabulary
+    assert (model.generation_config.suppress_tokens == [processor.rna_token_id]) == inside
+
+
+def test_an_encoder_that_cannot_be_built_says_why():
+    from transformers import EsmConfig
+
+    from modeling_rnagpt.modeling_rnagpt import build_body
+
+    with pytest.raises(ValueError, match="hidden size .30. is not a multiple"):
+        build_body(EsmConfig(hidden_size=30, num_attention_heads=4, vocab_size=25, pad_token_id=1))

@@ -1,5 +1,7 @@
 """The processor: what it expands, normalises and refuses; the RNA tokenizer against the rna-fm package."""
 
+import copy
+
 import pytest
 import torch
 
@@ -69,8 +71,9 @@ def test_counts_that_disagree_are_refused_with_both_numbers(tiny_model):
         processor(["a", "b"], rna=["ACGU"])
 
 
-def test_an_rna_over_the_limit_is_refused_with_both_numbers(tiny_model):
-    _, processor = tiny_model
+def test_an_rna_over_the_limit_is_refused_with_both_numbers_where_the_policy_says_so(tiny_model):
+    processor = copy.deepcopy(tiny_model[1])
+    processor.long_rna = "error"
     limit = processor.max_nucleotides
     assert processor(RNA_TOKEN, rna="A" * limit)["rna_input_ids"].shape[-1] == limit + 2
     with pytest.raises(ValueError, match=f"{limit + 1} nt, more than the {limit} nt"):
@@ -81,6 +84,8 @@ def test_processor_survives_saving(tiny_model, tmp_path):
     from processing_rnagpt import RnaGptProcessor
 
     _, processor = tiny_model
+    processor = copy.deepcopy(processor)
+    processor.long_rna, processor.rna_window_overlap = "truncate", 0.5
     processor.save_pretrained(tmp_path)
     again = RnaGptProcessor.from_pretrained(tmp_path)
     messages = [{"role": "user", "content": [{"type": "rna", "rna": "ACGUACGU"}, {"type": "text", "text": "?"}]}]
@@ -88,3 +93,57 @@ def test_processor_survives_saving(tiny_model, tmp_path):
         assert torch.equal(tensor, again(messages)[name]), name
     assert again.chat_template == processor.chat_template
     assert again.rna_pool_size == processor.rna_pool_size
+    assert (again.long_rna, again.rna_window_overlap) == ("truncate", 0.5)
+
+
+def test_an_older_checkpoints_processor_reads_long_rnas_in_windows(tiny_model, tmp_path):
+    import json
+
+    from processing_rnagpt import RnaGptProcessor
+
+    tiny_model[1].save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "processor_config.json").read_text())
+    for field in ("long_rna", "rna_window_overlap"):
+        del config[field]
+    (tmp_path / "processor_config.json").write_text(json.dumps(config))
+    assert RnaGptProcessor.from_pretrained(tmp_path).long_rna == "windows"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"text": RNA_TOKEN, "images": ["x"]}, "images, videos and audio are not supported"),
+        ({"text": []}, "at least one text"),
+        ({}, "at least one text"),
+        ({"text": [{"role": "user", "content": [{"type": "rna", "rna": "ACGU"}]}], "rna": "ACGU"}, "not both"),
+        ({"text": [{"role": "user", "content": [{"type": "image"}]}]}, "'rna' or 'text', got 'image'"),
+        ({"text": RNA_TOKEN, "rna": [["ACGU", 5]]}, "RNA 1 of 1: .*got list"),
+        ({"text": RNA_TOKEN, "rna": [b"ACGU"]}, "RNA 1 of 1: .*got bytes"),
+        ({"text": ["a", RNA_TOKEN], "rna": [None, "AC!"]}, "RNA 1 of 1: '!' at position 3"),
+        ({"text": f"{RNA_TOKEN}{RNA_TOKEN}", "rna": ["ACGU", "AC GU J"]}, "RNA 2 of 2: 'J' at position 5"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_in_one_sentence(tiny_model, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_model[1](**arguments)
+
+
+def test_every_output_is_named_among_the_models_inputs(tiny_model):
+    _, processor = tiny_model
+    assert set(processor(RNA_TOKEN, rna="ACGU" * 50)) == set(processor.model_input_names)
+
+
+def test_the_bulk_table_gives_the_tokenizers_own_tokens():
+    import random
+
+    from processing_rnagpt.rna_sequences import RnaReader, pad_mask, pad_tokens
+    from processing_rnagpt.rna_tokenizer import build_rna_tokenizer
+
+    draw, tokenizer = random.Random(0), build_rna_tokenizer()
+    letters = "ACGURYKMSWBDHVNTacgturykmswbdhvn"
+    sequences = ["".join(draw.choices(letters, k=draw.randrange(1, 200))) for _ in range(200)]
+    encoded = RnaReader(tokenizer, [0, 2]).read(sequences)
+    assert encoded[0].tokens.dtype == "uint8"  # the table was used
+    expected = tokenizer(sequences, padding=True, return_tensors="np")
+    assert (pad_tokens(encoded, 1) == expected["input_ids"]).all()
+    assert (pad_mask(encoded) == expected["attention_mask"]).all()

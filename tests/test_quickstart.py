@@ -25,7 +25,7 @@ def finished(tiny_parts, tmp_path_factory):  # noqa: F811
         paths[-1].write_text(yaml.safe_dump(recipe(tiny_parts, folder / f"unused{n}", stage)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quickstart, "TEST_RNAS_PER_TYPE", 2)
-        quickstart.work(folder / "run", *paths)
+        quickstart.work(folder / "run", paths)
     return folder / "run", paths
 
 
@@ -83,7 +83,7 @@ def test_work_of_another_recipe_is_refused_by_the_keys_name(finished, tmp_path):
     other = tmp_path / "other_stage2.yaml"
     other.write_text(yaml.safe_dump(changed))
     with pytest.raises(UserError, match="another recipe .different: seed."):
-        quickstart.work(run, paths[0], other)
+        quickstart.work(run, [paths[0], other])
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path):
@@ -95,5 +95,21 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
 def test_an_unknown_recipe_name_is_a_users_mistake(capsys):
     from rnagpt.cli import main
 
-    assert main(["quickstart", "--recipes", "nothing"]) == 2
-    assert "no recipes are named 'nothing': --recipes takes one of demo, quickstart" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["quickstart", "--recipes", "nothing"])
+    assert "invalid choice: 'nothing' (choose from 'quickstart', 'demo')" in capsys.readouterr().err
+
+
+def test_a_stage_that_goes_on_from_another_of_its_kind_continues_its_curve(tmp_path):
+    curves = [
+        [{"stage": "alignment", "step": 2, "seconds": 5.0, "loss": 3.0}],
+        [{"stage": "instruction", "step": 4, "seconds": 8.0, "loss": 2.0}],
+        [{"stage": "instruction", "step": 1, "seconds": 1.5, "loss": 1.0}],
+    ]
+    stages = [tmp_path / f"stage{n}" for n in (1, 2, 3)]
+    for folder, rows in zip(stages, curves, strict=True):
+        folder.mkdir()
+        (folder / "curve.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    joined = quickstart.joined_curve(stages)
+    seen = [(row["step"], row["seconds"], row["loss"]) for row in joined]
+    assert seen == [(2, 5.0, 3.0), (4, 8.0, 2.0), (5, 9.5, 1.0)]

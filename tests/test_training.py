@@ -183,9 +183,13 @@ def test_ridge_start_puts_slot_features_onto_mean_annotation_embeddings(tiny_mod
     [
         ({"stages": "both"}, "unknown key 'stages'"),
         ({"stage": "pretraining"}, "stage must be one of alignment, instruction"),
-        ({"data": {"visits": "many"}}, "key 'data': key 'visits' must be int, got 'many'"),
+        ({"data": {"visits": "many"}}, "key 'data': key 'visits' must be int or nothing, got 'many'"),
         ({"data": {"visits": 0}}, "data.visits must be at least 1"),
-        ({"data": {}}, "key 'visits' is missing"),
+        ({"data": {"sources": "rna-qa"}}, "key 'data': key 'sources' must be a list, got 'rna-qa'"),
+        ({"data": {"sources": [{"paths": "x"}]}}, "key 'sources', entry 1: unknown key 'paths'"),
+        ({"data": {"sources": [{"path": "x", "weight": 0}]}}, "every weight must be above 0"),
+        ({"data": {"sources": [{"path": "x", "streaming": True}]}}, "streaming needs sft.max_steps"),
+        ({"early_stopping": 0}, "early_stopping must be at least 1"),
         ({"lora": {"r": 8}}, "lora is for the instruction stage"),
         ({"model": {"llm": "x", "encoder": "y", "pool": 2}}, "key 'model': unknown key 'pool'"),
     ],
@@ -222,3 +226,31 @@ def test_scored_share_sets_how_often_the_scored_types_come_up():
     drawn = visits(load_facts(split="train"), 3000, 0.3, seed=1, scored_share=0.85)
     assert abs(sum(fact.rna_type in EVALUATION_TYPES for fact, _ in drawn) / 3000 - 0.85) < 0.02
     assert len({fact.rna_type for fact, _ in drawn}) == 14
+
+
+def test_an_instruction_stage_goes_on_from_another_one(tiny_parts, tmp_path):
+    """With a learning rate of 0 it gives back the very adapter it started from; with more, it moves it."""
+    from safetensors.torch import load_file
+
+    first = train(recipe(tiny_parts, tmp_path / "first", "instruction"), tmp_path / "first.yaml")
+    states = [load_file(first / "adapter_model.safetensors")]
+    for rate in (0.0, 1e-2):
+        content = recipe(tiny_parts, tmp_path / f"second{rate}", "instruction", start_from=str(first))
+        del content["lora"]
+        content["sft"]["learning_rate"] = rate
+        states.append(load_file(train(content, tmp_path / "second.yaml") / "adapter_model.safetensors"))
+    start, same, moved = states
+    assert start.keys() == same.keys() == moved.keys()
+    assert all(torch.equal(start[name], same[name]) for name in start)
+    name = next(name for name in start if name.endswith("projector.weight"))
+    assert not torch.equal(start[name], moved[name])
+
+
+def test_an_adapter_is_gone_on_from_by_an_instruction_stage_without_lora_alone(tiny_parts, tmp_path):
+    (tmp_path / "first").mkdir()
+    for name in ("parts.json", "adapter_model.safetensors"):
+        (tmp_path / "first" / name).touch()
+    for stage in ("alignment", "instruction"):
+        content = recipe(tiny_parts, tmp_path / "second", stage, start_from=str(tmp_path / "first"))
+        with pytest.raises(UserError, match="only an instruction stage goes on from it, without the recipe key lora"):
+            train(content, tmp_path / "second.yaml")

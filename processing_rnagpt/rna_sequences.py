@@ -1,0 +1,342 @@
+"""RNA text -> encoder tokens (ships with every checkpoint): normalise, tokenise in bulk, cut long RNAs into windows.
+
+    "acg t-u" -> "ACGUU" -> <cls> A C G U U <eos>                      an RNA within the encoder's limit: one window
+    2,000 nt  -> <cls> nt 1-1022 <eos>, <cls> nt 490-1511 <eos>, ...   a longer one: overlapping windows
+
+Alphabet: A, C, G, U and the IUPAC codes R Y K M S W B D H V N, in upper or lower case; T is read as U; gaps (`-`, `.`)
+and white space are left out; anything else is an error that names it with its position. What an encoder's tokenizer
+does not know is respelled: U as T for a DNA vocabulary, an ambiguity code as N.
+"""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+NUCLEOTIDE_CODES = "ACGURYKMSWBDHVN"  # IUPAC; T is read as U
+LONG_RNA_POLICIES = ("windows", "truncate", "error")
+GAP, FOREIGN = 254, 255  # in a table of token ids: left out, refused
+PROBE = "ACGU" * 8
+
+
+def normalize_rna(sequence: str) -> str:
+    """Upper-case RNA without white space and gaps, T read as U.
+
+    IUPAC ambiguity codes stay; gaps (`-`, `.`) and white space go.
+
+    Raises:
+        ValueError: nothing is left, or a character is no nucleotide; the message names it and its position in nt.
+
+    >>> normalize_rna("acg t-u")
+    'ACGUU'
+    >>> normalize_rna("ACGE")
+    Traceback (most recent call last):
+    ValueError: 'E' at position 4 is no nucleotide: expected A, C, G, U or T (or an IUPAC code RYKMSWBDHVN)...
+    """
+    if not isinstance(sequence, str):
+        raise ValueError(f"an RNA is a string of nucleotides, got {type(sequence).__name__}")
+    cleaned = re.sub(r"[\s.\-]", "", sequence)
+    if not cleaned:
+        raise ValueError("the RNA is empty: expected at least one nucleotide")
+    # One character at a time: str.upper() would turn some letters outside ASCII into two.
+    cleaned = "".join(c.upper() if c.isascii() else c for c in cleaned).replace("T", "U")
+    wrong = re.search(f"[^{NUCLEOTIDE_CODES}]", cleaned)
+    if wrong:
+        protein = " (is this a protein?)" if wrong.group() in "EFILPQJOXZ*" else ""
+        raise ValueError(
+            f"{wrong.group()!r} at position {wrong.start() + 1} is no nucleotide: expected A, C, G, U or T "
+            f"(or an IUPAC code {NUCLEOTIDE_CODES[4:]}){protein}"
+        )
+    return cleaned
+
+
+@dataclass
+class RnaAlphabet:
+    """How a tokenizer spells RNAs; found by asking it, so that it fits any.
+
+    Attributes:
+        spelling: code of `NUCLEOTIDE_CODES` -> the letter that stands for it in the tokenizer's vocabulary.
+        missing: codes that the tokenizer neither knows nor marks as unknown: it would skip them.
+        prefix, suffix: special tokens around an RNA (BOS and EOS), (n,) int32.
+        table: for `bytes.translate`, ASCII code -> token id, `GAP` or `FOREIGN`; None where a token is not one
+            nucleotide.
+    """
+
+    spelling: dict[int, str]
+    missing: str
+    prefix: np.ndarray
+    suffix: np.ndarray
+    table: bytes | None
+
+    @classmethod
+    def of(cls, tokenizer) -> "RnaAlphabet":
+        def ids(text: str, **kwargs) -> list[int]:
+            return tokenizer(text, truncation=False, verbose=False, **kwargs)["input_ids"]
+
+        def knows(letter: str) -> bool:
+            # a run of it: a tokenizer of k-mers gives nothing for a single letter
+            found = ids(letter * 12, add_special_tokens=False)
+            return bool(found) and tokenizer.unk_token_id not in found
+
+        spelling, missing = {}, ""
+        for code in NUCLEOTIDE_CODES:
+            choices = {"U": "UTut"}.get(code, code + code.lower() + ("Nn" if code not in "ACG" else ""))
+            letter = next((choice for choice in choices if knows(choice)), None)
+            if letter is None and not ids(code * 12, add_special_tokens=False):
+                missing += code
+            spelling[ord(code)] = letter or code
+        probe = PROBE.translate(spelling)
+        whole, body = ids(probe), ids(probe, add_special_tokens=False)
+        start = next((i for i in range(len(whole)) if whole[i : i + len(body)] == body), None)
+        if not body or start is None:
+            raise ValueError(
+                f"the RNA tokenizer {type(tokenizer).__name__} cannot be used: it makes {body} of {probe} and {whole} "
+                "with special tokens, which should be the same tokens with others before and after them"
+            )
+        table = nucleotide_table(ids, spelling, missing)
+        if table is not None and multi_letter_tokens(tokenizer, spelling):
+            table = None
+        return cls(
+            spelling,
+            missing,
+            np.array(whole[:start], dtype=np.int32),
+            np.array(whole[start + len(body) :], dtype=np.int32),
+            table,
+        )
+
+
+def nucleotide_table(ids, spelling: dict[int, str], missing: str) -> bytes | None:
+    """The look-up table of a tokenizer with one token per nucleotide, else None.
+
+    Args:
+        ids: text -> its token ids.
+    """
+    tokens = {code: ids(spelling[ord(code)], add_special_tokens=False) for code in NUCLEOTIDE_CODES}
+    if missing or any(len(token) != 1 or token[0] >= GAP for token in tokens.values()):
+        return None
+    # every code after every other, itself included
+    pairs = "".join(first + second for first in NUCLEOTIDE_CODES for second in NUCLEOTIDE_CODES)
+    if ids(pairs.translate(spelling), add_special_tokens=False) != [tokens[code][0] for code in pairs]:
+        return None
+    table = bytearray([FOREIGN] * 256)
+    for code in range(128):
+        if re.match(r"[\s.\-]", chr(code)):
+            table[code] = GAP
+    for code, (token,) in tokens.items():
+        table[ord(code)] = table[ord(code.lower())] = token
+    table[ord("T")] = table[ord("t")] = tokens["U"][0]
+    return bytes(table)
+
+
+def multi_letter_tokens(tokenizer, spelling: dict[int, str]) -> bool:
+    """Whether a token of the vocabulary stands for several nucleotides (k-mers, BPE)."""
+    letters = set(spelling.values())
+    words = (re.sub(r"[^A-Za-z<>\[\]]", "", token) for token in tokenizer.get_vocab())
+    return any(len(word) > 1 and set(word) <= letters for word in words)
+
+
+@dataclass(slots=True)
+class EncodedRna:
+    """One RNA as its encoder reads it: a window, or several that overlap.
+
+    Attributes:
+        tokens: encoder tokens of the RNA without special tokens, (length,).
+        spans: its windows, as `window_spans` gives them.
+        prefix, suffix: special tokens before and after each window.
+        drop_token_ids: tokens that become no feature.
+    """
+
+    tokens: np.ndarray
+    spans: list[tuple[int, int, int, int]]
+    prefix: np.ndarray
+    suffix: np.ndarray
+    drop_token_ids: list[int]
+
+    @property
+    def windows(self) -> list[np.ndarray]:
+        """Encoder tokens of each window, special tokens included, (length,) each."""
+        return [
+            np.concatenate((self.prefix, self.tokens[start:stop], self.suffix)) for start, stop, _, _ in self.spans
+        ]
+
+    @property
+    def kept(self) -> list[np.ndarray]:
+        """Positions of each window that become features, (length,) bool each.
+
+        Over all windows a nucleotide is kept once, where it lies most central.
+        """
+        before, kept = len(self.prefix), []
+        for window, (start, stop, first, last) in zip(self.windows, self.spans, strict=True):
+            keep = np.zeros(len(window), dtype=bool)
+            # BOS belongs to the RNA's beginning and EOS to its end, not to a window's
+            keep[0 if start == 0 else before + first - start : before + last - start] = True
+            keep[before + stop - start :] = stop == len(self.tokens)
+            for token_id in self.drop_token_ids:
+                keep &= window != token_id
+            kept.append(keep)
+        return kept
+
+    def __len__(self) -> int:
+        """Features of this RNA, before pooling."""
+        return sum(int(kept.sum()) for kept in self.kept)
+
+
+class RnaReader:
+    """Reads RNAs for one encoder.
+
+    Args:
+        tokenizer: the encoder's tokenizer; its `model_max_length` is the encoder's limit, special tokens included.
+        drop_token_ids: tokens that become no feature (BOS, EOS).
+        long_rna: what to do with an RNA over the limit: "windows" reads all of it in overlapping windows, "truncate"
+            its beginning, "error" refuses it.
+        overlap: least share of a window that it has in common with the next one.
+        alphabet: what `RnaAlphabet.of(tokenizer)` gave before, to spare asking again.
+    """
+
+    def __init__(
+        self,
+        tokenizer,
+        drop_token_ids: list[int],
+        long_rna: str = "windows",
+        overlap: float = 0.25,
+        alphabet: RnaAlphabet | None = None,
+    ):
+        if long_rna not in LONG_RNA_POLICIES:
+            raise ValueError(f"long_rna is one of {', '.join(LONG_RNA_POLICIES)}, got {long_rna!r}")
+        if not 0 <= overlap < 1:
+            raise ValueError(f"the windows' overlap is a share of their length, 0 to below 1, got {overlap}")
+        self.tokenizer, self.long_rna, self.overlap = tokenizer, long_rna, overlap
+        self.drop_token_ids = list(drop_token_ids)
+        self.alphabet = alphabet or RnaAlphabet.of(tokenizer)
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of RNA in one window (nt for RNA-FM)."""
+        return self.tokenizer.model_max_length - len(self.alphabet.prefix) - len(self.alphabet.suffix)
+
+    def read(self, sequences: list[str]) -> list[EncodedRna]:
+        """Encoder tokens of RNAs of any length.
+
+        Raises:
+            ValueError: an RNA is empty, holds something else than nucleotides, or is too long or too short; the
+                message names which one and where.
+        """
+        alphabet, max_tokens, encoded = self.alphabet, self.max_tokens, []
+        bodies = self._look_up(sequences) if alphabet.table is not None else self._tokenize(sequences)
+        for i, body in enumerate(bodies):
+            if not len(body):
+                raise ValueError(
+                    f"RNA {i + 1} of {len(sequences)} is too short: this model's RNA tokenizer makes no token of "
+                    f"{sequences[i]!r}"
+                )
+            if len(body) > max_tokens and self.long_rna == "error":
+                raise ValueError(
+                    f"RNA {i + 1} of {len(sequences)} has {len(normalize_rna(sequences[i])):,} nt, more than the "
+                    f"{max_tokens:,} nt that this model's encoder reads at once: give a part of it, or set the "
+                    "processor's long_rna to 'windows'"
+                )
+            if self.long_rna == "truncate":
+                body = body[:max_tokens]
+            spans = window_spans(len(body), max_tokens, self.overlap)
+            encoded.append(EncodedRna(body, spans, alphabet.prefix, alphabet.suffix, self.drop_token_ids))
+        return encoded
+
+    def _look_up(self, sequences: list[str]) -> list[np.ndarray]:
+        """Token ids of each RNA without special tokens, through the table, (length,) uint8."""
+        bodies, table = [], self.alphabet.table
+        for i, sequence in enumerate(sequences):
+            if not (isinstance(sequence, str) and sequence.isascii()):
+                # white space outside ASCII, or an error
+                sequence = self._normalize(sequences, i)
+            body = sequence.encode("ascii").translate(table)
+            if GAP in body:
+                body = body.translate(None, bytes([GAP]))
+            if FOREIGN in body or not body:
+                self._normalize(sequences, i)  # says what is wrong
+            bodies.append(np.frombuffer(body, dtype=np.uint8))
+        return bodies
+
+    def _tokenize(self, sequences: list[str]) -> list[np.ndarray]:
+        """Token ids of each RNA without special tokens, through the tokenizer."""
+        if not sequences:
+            return []
+        texts = []
+        for i in range(len(sequences)):
+            normalized = self._normalize(sequences, i)
+            skipped = re.search(f"[{self.alphabet.missing}]", normalized) if self.alphabet.missing else None
+            if skipped:
+                raise ValueError(
+                    f"RNA {i + 1} of {len(sequences)}: {skipped.group()!r} at position {skipped.start() + 1} is not "
+                    "in the alphabet of this model's encoder"
+                )
+            texts.append(normalized.translate(self.alphabet.spelling))
+        tokens = self.tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+        return [np.array(row, dtype=np.int32) for row in tokens]
+
+    def _normalize(self, sequences: list[str], i: int) -> str:
+        try:
+            return normalize_rna(sequences[i])
+        except ValueError as error:
+            raise ValueError(f"RNA {i + 1} of {len(sequences)}: {error}") from None
+
+
+def window_spans(length: int, size: int, overlap: float = 0.25) -> list[tuple[int, int, int, int]]:
+    """Windows over `length` tokens, at most `size` each: (start, stop, first kept, end of the kept).
+
+    As few windows as the overlap allows, all of one size, evenly spaced. A token that several windows hold is kept
+    from the one in whose middle it lies nearest, on a tie from the earlier one.
+
+    >>> window_spans(10, 6, 0.5)
+    [(0, 6, 0, 4), (2, 8, 4, 6), (4, 10, 6, 10)]
+    """
+    if length <= size:
+        return [(0, length, 0, length)]
+    step = max(1, size - int(np.ceil(overlap * size)))
+    n = 1 + -(-(length - size) // step)
+    starts = [i * (length - size) // (n - 1) for i in range(n)]
+    # the middles of neighbours are start + (size - 1) / 2: the border lies half way between them
+    borders = [0, *((a + b + size - 1) // 2 + 1 for a, b in zip(starts, starts[1:], strict=False)), length]
+    return [(start, start + size, borders[i], borders[i + 1]) for i, start in enumerate(starts)]
+
+
+def pad_tokens(encoded: list[EncodedRna], pad_token_id: int | None) -> np.ndarray:
+    """Token ids of all windows of all RNAs, (windows, longest) int64, padded on the right.
+
+    A tokenizer without a pad token pads with id 0, which the mask hides like any other.
+    """
+    lengths = window_lengths(encoded)
+    ids = np.full((len(lengths), lengths.max()), pad_token_id or 0, dtype=np.int64)
+    rows = iter(ids)
+    for rna in encoded:
+        before = len(rna.prefix)
+        for start, stop, _, _ in rna.spans:
+            row, end = next(rows), before + stop - start
+            row[:before] = rna.prefix
+            row[before:end] = rna.tokens[start:stop]
+            row[end : end + len(rna.suffix)] = rna.suffix
+    return ids
+
+
+def pad_mask(encoded: list[EncodedRna]) -> np.ndarray:
+    """1 on the real tokens of `pad_tokens`, (windows, longest) int64."""
+    lengths = window_lengths(encoded)
+    return (np.arange(lengths.max())[None, :] < lengths[:, None]).astype(np.int64)
+
+
+def pad_kept(encoded: list[EncodedRna]) -> np.ndarray:
+    """True on the positions of `pad_tokens` that become features, (windows, longest) bool."""
+    lengths = window_lengths(encoded)
+    kept = np.zeros((len(lengths), lengths.max()), dtype=bool)
+    for row, keep in zip(kept, (keep for rna in encoded for keep in rna.kept), strict=True):
+        row[: len(keep)] = keep
+    return kept
+
+
+def window_lengths(encoded: list[EncodedRna]) -> np.ndarray:
+    """Tokens of each window of all RNAs, special tokens included, (windows,) int64."""
+    return np.array(
+        [stop - start + len(rna.prefix) + len(rna.suffix) for rna in encoded for start, stop, _, _ in rna.spans]
+    )
+
+
+__all__ = ["EncodedRna", "RnaAlphabet", "RnaReader", "normalize_rna", "pad_kept", "pad_mask", "pad_tokens"]

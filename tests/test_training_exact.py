@@ -1,0 +1,134 @@
+"""The same gradients, however the work is laid out (packed, shared, accumulated, two processes); the paper's rates."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from test_training import recipe, tiny_parts, train  # noqa: F401  a fixture
+
+from rnagpt.errors import UserError
+from rnagpt.recipe import load_recipe
+
+ROOT = Path(__file__).parents[1]
+
+
+def one_step(tiny_parts, output, batch: int, accumulation: int = 1, **changes) -> dict:  # noqa: F811
+    """A recipe whose one step of plain gradient descent with rate 1 moves the projector by minus its gradient."""
+    content = recipe(tiny_parts, output, **changes)
+    content["data"] = {"sources": [{"path": str(tiny_parts / "uneven"), "config": "qa"}], "pairs_per_visit": 5}
+    content["stage"] = "instruction"
+    content["lora"] = {"r": 2, "lora_alpha": 4}
+    content["sft"] = {
+        "per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation, "max_steps": 1,
+        "optim": "sgd", "learning_rate": 1.0, "lr_scheduler_type": "constant", "weight_decay": 0.0,
+        "max_grad_norm": 1.0e9, "use_cpu": True,
+    }
+    return content
+
+
+@pytest.fixture(scope="module")
+def uneven(tiny_parts):  # noqa: F811
+    """RNAs with one to five questions each, so that batches differ in how many answers they hold."""
+    folder = tiny_parts / "uneven"
+    folder.mkdir()
+    records = [
+        {"rna_id": f"rna{i}", "sequence": "ACGGU" * (2 + i % 7), "question": f"What is {k}?", "answer": "Ab" * (1 + k)}
+        for i in range(16) for k in range(1 + i % 5)
+    ]
+    (folder / "train.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (folder / "README.md").write_text(
+        "---\n" + yaml.safe_dump({"configs": [{"config_name": "qa", "data_files": "train.jsonl"}]}) + "---\n"
+    )
+    return folder
+
+
+def gradient(output: Path) -> torch.Tensor:
+    state = load_file(output / "adapter_model.safetensors")
+    return next(tensor for name, tensor in state.items() if name.endswith("projector.weight"))
+
+
+@pytest.mark.parametrize("loss_per", ["question", "token"])
+def test_packed_shared_and_accumulated_steps_equal_one_by_one(tiny_parts, uneven, tmp_path, loss_per):  # noqa: F811
+    start = {}
+    layouts = {
+        "naive": {"batch": 8, "share_prefix": False, "cache_features": False},
+        "fast": {"batch": 8, "pack": True},
+        "accumulated": {"batch": 1, "accumulation": 8, "share_prefix": False},
+        "accumulated fast": {"batch": 4, "accumulation": 2, "pack": True},
+    }
+    weights = {}
+    for name, changes in layouts.items():
+        content = one_step(tiny_parts, tmp_path / name, **changes, loss_per=loss_per)
+        weights[name] = gradient(train(content, tmp_path / "recipe.yaml"))
+    content = one_step(tiny_parts, tmp_path / "start", batch=8, loss_per=loss_per)
+    content["sft"]["learning_rate"] = 0.0
+    start = gradient(train(content, tmp_path / "recipe.yaml"))
+    naive = weights.pop("naive") - start
+    assert naive.abs().max() > 1e-4
+    for name, moved in weights.items():
+        assert (moved - start - naive).abs().max() <= 1e-5 * naive.abs().max(), name
+
+
+def test_two_processes_take_the_step_of_one(tiny_parts, uneven, tmp_path):  # noqa: F811
+    # a step of all 16 rows, so that their order, which each process draws for itself, does not matter
+    alone = gradient(train(one_step(tiny_parts, tmp_path / "alone", batch=16, pack=True), tmp_path / "alone.yaml"))
+    content = one_step(tiny_parts, tmp_path / "both", batch=8, pack=True)
+    path = tmp_path / "both.yaml"
+    path.write_text(yaml.safe_dump(content))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run([*command, str(ROOT / "train_sft.py"), "--config", str(path)], cwd=ROOT, env=environment,
+                          capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    content = one_step(tiny_parts, tmp_path / "start", batch=8)
+    content["sft"]["learning_rate"] = 0.0
+    start = gradient(train(content, tmp_path / "start.yaml"))
+    both = gradient(tmp_path / "both")
+    assert (both - alone).abs().max() <= 1e-5 * (alone - start).abs().max()
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_rnas(tiny_parts, uneven, tmp_path):  # noqa: F811
+    content = one_step(tiny_parts, tmp_path / "out", batch=4)
+    content["sft"] |= {"learning_rate": float("inf"), "max_steps": 2}
+    with pytest.raises(UserError, match="the loss is nan at step 1: the batch's RNAs are listed in"):
+        train(content, tmp_path / "recipe.yaml")
+    told = json.loads((tmp_path / "out.work" / "not_finite.json").read_text())
+    assert told["step"] == 1 and len(told["rna_ids"]) == 4 and all(name.startswith("rna") for name in told["rna_ids"])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("name", "warm_up"), [("paper_stage1", 2048), ("paper_stage2", 200)])
+def test_the_papers_learning_rates_step_by_step(name, warm_up):
+    """Appendix A: from 1e-6 up to 1e-4 in a straight line, then half a cosine down to 8e-5."""
+    from transformers import get_scheduler
+
+    content = load_recipe(ROOT / "recipes" / f"{name}.yaml")
+    sft = content.sft
+    assert (sft["per_device_train_batch_size"], sft["num_train_epochs"], sft["weight_decay"]) == (1, 10, 0.05)
+    assert (sft["adam_beta1"], sft["adam_beta2"], sft["warmup_steps"], sft["bf16"]) == (0.9, 0.98, warm_up, True)
+    assert content.data.pairs_per_visit == 1 or content.stage == "alignment"
+    total = 50_000
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=sft["learning_rate"])
+    scheduler = get_scheduler(
+        sft["lr_scheduler_type"], optimizer, sft["warmup_steps"], total, sft["lr_scheduler_kwargs"]
+    )
+    rates = []
+    for _ in range(total):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    for step in range(total):
+        if step < warm_up:
+            expected = 1e-6 + (1e-4 - 1e-6) * step / (warm_up - 1)
+        else:
+            progress = (step - warm_up + 1) / (total - warm_up)
+            expected = 8e-5 + (1e-4 - 8e-5) * (1 + math.cos(math.pi * progress)) / 2
+        assert rates[step] == pytest.approx(expected, rel=1e-9), step
+    assert rates[0] == pytest.approx(1e-6) and max(rates) == pytest.approx(1e-4) and rates[-1] == pytest.approx(8e-5)
