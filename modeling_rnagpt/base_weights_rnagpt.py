@@ -6,12 +6,13 @@
 `from_pretrained` fetches the LLM and the encoder from where `weights_from` says and joins all three.
 """
 
+import inspect
 import json
 import os
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig
+from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig
 from transformers.utils import cached_file, find_adapter_config_file
 
 # arguments that are about the checkpoint itself, not about the LLM that it names
@@ -76,15 +77,26 @@ def base_of_adapter(path, hub: dict) -> str | None:
     if found is None or os.path.isfile(os.path.join(path, "config.json")):
         return None
     with open(found, encoding="utf-8") as file:
-        return json.load(file)["base_model_name_or_path"]
+        base = json.load(file).get("base_model_name_or_path")
+    if not base:
+        raise OSError(f"the adapter in {path} does not say which RNA-GPT it belongs to (base_model_name_or_path)")
+    return base
 
 
 def load_base_encoder(sources: dict, hub: dict):
     """The encoder that `weights_from` names, in fp32 and without a pooler."""
     name, revision = sources["encoder"], sources.get("encoder_revision")
     config = AutoConfig.from_pretrained(name, revision=revision, **hub)
-    arguments = {"add_pooling_layer": False} if config.model_type == "esm" else {}
-    return AutoModel.from_pretrained(name, revision=revision, dtype=torch.float32, **hub, **arguments)
+    options = {"dtype": torch.float32, **encoder_arguments(config), **hub}
+    return AutoModel.from_pretrained(name, revision=revision, **options)
+
+
+def encoder_arguments(rna_config) -> dict:
+    """`{"add_pooling_layer": False}` for encoders that would add a pooler that nobody reads (Esm, Bert), else {}."""
+    model_class = MODEL_MAPPING.get(type(rna_config), None)
+    if not inspect.isclass(model_class):
+        return {}
+    return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(model_class).parameters else {}
 
 
 def own_fields(config: PreTrainedConfig) -> dict:
@@ -93,4 +105,4 @@ def own_fields(config: PreTrainedConfig) -> dict:
     return {name: getattr(config, name) for name in type(config).__annotations__ if name not in decided}
 
 
-__all__ = ["BaseWeights"]
+__all__ = ["BaseWeights", "encoder_arguments"]

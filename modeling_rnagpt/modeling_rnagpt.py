@@ -7,18 +7,17 @@ The sequence length never changes inside the model, so labels made outside stay 
 `<RNAHere>` a prompt holds; here both numbers are only compared.
 """
 
-import inspect
 from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import MODEL_MAPPING, AutoModel, GenerationMixin, PreTrainedModel
+from transformers import AutoModel, GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast, ModelOutput
 from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils import can_return_tuple, torch_compilable_check
 
-from .base_weights_rnagpt import BaseWeights
+from .base_weights_rnagpt import BaseWeights, encoder_arguments
 from .configuration_rnagpt import RnaGptConfig
 from .pipeline_rnagpt import RnaTextGenerationPipeline  # not used here: imported, it ships with the model
 
@@ -426,14 +425,6 @@ def length_buckets(lengths: list[int], batch_tokens: int, spread: float = 0.9) -
         else:
             buckets.append([i])
     return buckets
-
-
-def encoder_arguments(rna_config) -> dict:
-    """`{"add_pooling_layer": False}` for encoders that would add a pooler that nobody reads (Esm, Bert), else {}."""
-    model_class = MODEL_MAPPING.get(type(rna_config), None)
-    if not inspect.isclass(model_class):
-        return {}
-    return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(model_class).parameters else {}
 
 
 def build_body(config, **arguments) -> PreTrainedModel:

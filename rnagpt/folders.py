@@ -30,7 +30,7 @@ def checkpoint_form(path: str | Path) -> str:
     for what can only be a Hub id.
 
     Raises:
-        UserError: nothing is there, or it is neither form; says what was expected.
+        UserError: nothing is there, or it is of no form; says what was expected.
     """
     folder = Path(path)
     if not folder.exists():
@@ -40,7 +40,12 @@ def checkpoint_form(path: str | Path) -> str:
         raise UserError(f"no checkpoint at {path}: give a folder written by RNA-GPT's training, or a Hub id")
     if (folder / PARTS).is_file():
         return "parts"
-    if (folder / "adapter_config.json").is_file():
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        if not json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path"):
+            raise UserError(
+                f"{path} holds an adapter and no {PARTS}, and does not say which RNA-GPT it belongs to "
+                "(base_model_name_or_path): give the folder that the training stage wrote at its end"
+            )
         return "adapter"
     try:
         model_type = json.loads((folder / "config.json").read_text()).get("model_type")
@@ -59,7 +64,7 @@ def checkpoint_form(path: str | Path) -> str:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether a checkpoint of either form is there."""
+    """Whether a checkpoint of any form is there."""
     try:
         return path.is_dir() and checkpoint_form(path) != "hub"
     except UserError:

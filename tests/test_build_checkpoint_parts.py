@@ -171,6 +171,15 @@ def test_an_adapter_alone_loads_by_its_own_name(tiny_model, tiny_checkpoint, sou
     assert torch.equal(joined(**batch).logits, expected)
 
 
+def test_an_adapter_that_names_no_base_is_refused(tiny_model, tmp_path):
+    """As PEFT writes it for a model built in memory, and a trainer in the middle of training."""
+    adapted(tiny_model[0]).save_pretrained(tmp_path / "adapter")
+    with pytest.raises(UserError, match="does not say which RNA-GPT it belongs to"):
+        checkpoint.load(tmp_path / "adapter")
+    with pytest.raises(OSError, match="does not say which RNA-GPT it belongs to"):
+        RnaGptForCausalLM.from_pretrained(tmp_path / "adapter")
+
+
 @torch.no_grad()
 def test_merge_is_exact_and_unload_gives_the_base_back(tiny_model):
     model, processor = tiny_model
