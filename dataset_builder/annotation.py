@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -227,17 +228,39 @@ def judged(text: str, papers: Mapping[str, Paper], names) -> tuple[list[dict], l
 
 
 def parsed(text: str, name: str) -> list | None:
-    """{"name": [...]} out of an answer, fenced or followed by chatter or not; None when there is none.
+    """{"name": [...]} out of an answer, fenced or followed by chatter or not; None when there is none. Of an answer
+    that was cut at its limit, the items that are whole.
 
     >>> parsed('```json\\n{"statements": [1]}\\n```', "statements"), parsed("I cannot.", "statements")
     ([1], None)
+    >>> parsed('{"statements": [{"text": "It binds.", "pmids": ["1"]}, {"text": "It fa', "statements")
+    [{'text': 'It binds.', 'pmids': ['1']}]
     """
     start = text.find("{")
     if start < 0:
         return None
+    decoder = json.JSONDecoder(strict=False)  # a tab or a line break inside a text is no reason to lose it
     try:
-        value, _ = json.JSONDecoder().raw_decode(text[start:])
+        value, _ = decoder.raw_decode(text[start:])
     except (json.JSONDecodeError, RecursionError):
-        return None
+        return whole_items(text[start:], name, decoder) or None
     rows = value.get(name) if isinstance(value, dict) else None
     return rows if isinstance(rows, list) else None
+
+
+def whole_items(text: str, name: str, decoder: json.JSONDecoder) -> list:
+    """The whole items at the beginning of a list that breaks off."""
+    opening = re.match(rf'{{\s*"{name}"\s*:\s*\[\s*', text)
+    if opening is None:
+        return []
+    place, items = opening.end(), []
+    while True:
+        try:
+            item, place = decoder.raw_decode(text, place)
+        except (json.JSONDecodeError, RecursionError):
+            return items
+        items.append(item)
+        comma = re.compile(r"\s*,\s*").match(text, place)
+        if comma is None:
+            return items
+        place = comma.end()

@@ -15,6 +15,8 @@ from dataset_builder.errors import BuildError
 from dataset_builder.language_model import Refused
 from dataset_builder.prompts import Request
 
+LONGEST_TEXT = 280  # characters
+
 
 class LocalBackend:
     """`model` and `tokenizer` as transformers has them; `name` stands in the cache key and in the published rows."""
@@ -111,13 +113,21 @@ class LocalBackend:
     def _constraint(self, requests: list[Request], prompt_length: int):
         """What holds each row to its schema: logits processors for `generate`; none without lm-format-enforcer."""
         try:
-            from lmformatenforcer import JsonSchemaParser, TokenEnforcer, TokenEnforcerTokenizerData
+            from lmformatenforcer import (
+                CharacterLevelParserConfig,
+                JsonSchemaParser,
+                TokenEnforcer,
+                TokenEnforcerTokenizerData,
+            )
         except ModuleNotFoundError:
             return []
         if self._tokens_of_vocabulary is None:
             self._tokens_of_vocabulary = vocabulary(self.tokenizer, TokenEnforcerTokenizerData, self._stops())
+        config = CharacterLevelParserConfig(max_consecutive_whitespaces=1)  # an answer's tokens are for its words
         enforcers = [
-            TokenEnforcer(self._tokens_of_vocabulary, JsonSchemaParser(json.loads(request.schema)))
+            TokenEnforcer(
+                self._tokens_of_vocabulary, JsonSchemaParser(bounded(json.loads(request.schema)), config=config)
+            )
             for request in requests
         ]
         limits = [request.max_tokens for request in requests]
@@ -125,6 +135,23 @@ class LocalBackend:
 
     async def close(self) -> None:
         self.thread.shutdown(wait=False)
+
+
+def bounded(schema):
+    """The schema with free texts of at most `LONGEST_TEXT` characters: a small model does not end them by itself. Only
+    here: OpenAI's strict mode does not take maxLength.
+
+    >>> bounded({"type": "array", "items": {"type": "string"}, "maxItems": 2})["items"]
+    {'type': 'string', 'maxLength': 280}
+    """
+    if isinstance(schema, list):
+        return [bounded(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: bounded(part) for key, part in schema.items()}
+    if found.get("type") == "string" and "enum" not in found:
+        found["maxLength"] = LONGEST_TEXT
+    return found
 
 
 class SchemaRows:
@@ -166,6 +193,10 @@ def vocabulary(tokenizer, data_class, stops: set[int]):
         # behind a 0, so that a leading space is not lost
         after = tokenizer.decode([zero, token])[1:]
         alone = tokenizer.decode([token])
+        # a part of a character (decoded as U+FFFD) would leave the enforcer without a next token; control characters
+        # have no place in JSON
+        if "\ufffd" in after or any(ord(c) < 32 for c in after):
+            continue
         regular.append((token, after, len(after) > len(alone)))
 
     def decode(ids):

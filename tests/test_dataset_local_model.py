@@ -8,6 +8,7 @@ import json
 
 import pytest
 
+from dataset_builder.annotation import parsed
 from dataset_builder.errors import BuildError
 from dataset_builder.language_model import Refused
 from dataset_builder.local_model import LocalBackend
@@ -63,6 +64,14 @@ def test_random_weights_are_held_to_the_schema(backend):
         assert 1 <= len(rows) <= 2
         assert all(row["pmid"] in PMIDS and row["kind"] in ("open", "closed") for row in rows)
         assert answer.prompt_tokens > 10 and answer.answer_tokens > 10
+
+
+def test_free_texts_end_by_themselves(backend, monkeypatch):
+    monkeypatch.setattr("dataset_builder.local_model.LONGEST_TEXT", 20)
+    free = listed("statements", {"type": "string"}, 2)
+    for answer in answers(backend, request(schema=free, max_tokens=300), request("other", free, 300)):
+        texts = parsed(answer.text, "statements")
+        assert texts and all(len(text) <= 40 for text in texts)  # the last token may pass it
 
 
 def test_without_the_schema_it_says_no_json(backend, monkeypatch):
