@@ -46,7 +46,8 @@ svg.fold line.backbone { stroke: #999; stroke-width: 1.2; }
 svg.fold line.pair { stroke: #3b6ea5; stroke-width: 1.6; }
 svg.fold circle { stroke: #555; stroke-width: .5; }
 .card table { width: 100%; border-collapse: collapse; }
-.card th { text-align: left; font-weight: 600; padding-right: .8em; vertical-align: top; white-space: nowrap; }
+.card table { table-layout: fixed; }
+.card th { text-align: left; font-weight: 600; vertical-align: top; width: 45%; }
 .card td { overflow-wrap: anywhere; }
 .said { overflow-wrap: anywhere; }
 .unsure { border-left: 4px solid #c77700; padding-left: .6em; }
@@ -122,7 +123,7 @@ class Page:
                     with gr.Row():
                         ask = gr.Button("Ask", variant="primary", elem_id="ask", min_width=80)
                         stop = gr.Button("Stop", elem_id="stop", min_width=80)
-                        new = gr.Button("New conversation", elem_id="new", min_width=80)
+                        new = gr.Button("Start over", elem_id="new", min_width=80)
                     with gr.Row():
                         suggested = [gr.Button(text, size="sm", min_width=80) for text in QUESTIONS]
                     with gr.Row():
@@ -144,7 +145,8 @@ class Page:
             for button, text in zip(suggested, QUESTIONS, strict=True):
                 asked.append(button.click(partial(self.ask, text), [state], answering, **how))
             stop.click(None, cancels=asked)
-            new.click(self.begin_anew, [state], [state, chat, beside, status], cancels=asked)
+            for clear in (new.click, chat.clear):
+                clear(self.begin_anew, [state], [state, chat, beside, status], cancels=asked)
             if self.records:
                 page.load(lambda state: self.take(self.records, state), [state], about)
         return page.queue(max_size=64)
@@ -303,8 +305,8 @@ def said(text: str) -> dict[str, str]:
 
 
 def shown(messages: list[dict]) -> list[dict]:
-    """Turns for the chat component, which shows their text as it is."""
-    return [{**turn, "content": printable(turn["content"])} for turn in messages]
+    """Turns for the chat component, which reads a text as HTML (and drops tags it does not like): escaped for it."""
+    return [{**turn, "content": html.escape(printable(turn["content"]), quote=False)} for turn in messages]
 
 
 def notice(sentence: str) -> str:
