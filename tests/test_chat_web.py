@@ -81,11 +81,12 @@ def ask(page, question: str, turn: int) -> str:
     """Type a question, press Enter, wait for the answer; `turn` counts questions from 1."""
     page.locator("#question textarea").fill(question)
     page.keyboard.press("Enter")
-    page.locator("#beside").get_by_text("The last answer").wait_for(timeout=WAIT)
     answers = page.locator("#chat .bot.message, #chat .message.bot")
     page.wait_for_function(
         "n => document.querySelectorAll('#chat .bot.message, #chat .message.bot').length >= n", arg=turn, timeout=WAIT
     )
+    # what stood beside the answer before went when this one began
+    page.locator("#beside").get_by_text("The last answer").wait_for(timeout=WAIT)
     return answers.nth(turn - 1).inner_text().strip()
 
 
