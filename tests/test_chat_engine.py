@@ -260,6 +260,20 @@ def test_an_rna_that_cannot_be_read(tiny_model, rna, sentence):
         Engine(*tiny_model).prepare([user_turn(TYPE, Record("x", "", rna))])
 
 
+def test_messages_that_are_empty_can_be_answered(tiny_model):
+    engine = Engine(*tiny_model)
+    rna_alone = {"role": "user", "content": [{"type": "rna", "rna": TRNA.sequence}]}
+    for messages in (
+        [{"role": "user", "content": ""}],
+        [{"role": "user", "content": [{"type": "text", "text": ""}]}],
+        [user_turn(TYPE, TRNA), {"role": "assistant", "content": ""}, user_turn(YEAST)],
+        [rna_alone],
+    ):
+        answer = engine.prepare(messages, Sampling(2), weigh=True)
+        engine.run([answer])
+        assert len(answer.token_ids) == 2 and (answer.plain_logprobs is None) == (not answer.rnas)
+
+
 # --- the cache itself
 
 

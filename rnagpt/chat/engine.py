@@ -395,14 +395,20 @@ def rnas_of(messages: Sequence[dict]) -> list[str]:
 
 
 def well_formed(messages: Sequence[dict]) -> list[dict]:
-    """The same messages with halves of characters, which no tokenizer takes, replaced."""
+    """The same messages without what cannot be rendered.
+
+    Halves of characters are replaced. A message that is empty (an answer that ended at once, an RNA alone without its
+    RNA) becomes a space: transformers' sanitised rendering hands templates a list in the place of an empty text.
+    """
 
     def whole(text: str) -> str:
         return text.encode("utf-8", "replace").decode()
 
     def content(given):
         if isinstance(given, str):
-            return whole(given)
+            return whole(given) or " "
+        if not any(part["type"] == "rna" or part["text"] for part in given):
+            return " "
         return [{**part, "text": whole(part["text"])} if part["type"] == "text" else part for part in given]
 
     return [{**message, "content": content(message["content"])} for message in messages]
