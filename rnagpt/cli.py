@@ -26,6 +26,7 @@ COMMANDS = {
     "build-dataset": ("rnagpt.build_dataset", "make RNA-QA from RNAs and their literature"),
     "evaluate": ("rnagpt.evaluation.command", "score a run's stored answers, beside their controls"),
     "chat": ("rnagpt.chat.command", "ask questions about an RNA"),
+    "serve": ("rnagpt.serve", "answer over HTTP, as OpenAI's API does"),
 }
 
 

@@ -27,6 +27,11 @@ EXTRA_OF_PACKAGE = {
     "sklearn": "eval",
     "fm": "encoder",
     "gguf": "quickstart",
+    "gradio": "chat",
+    "RNA": "chat",
+    "fastapi": "serve",
+    "prometheus_client": "serve",
+    "uvicorn": "serve",
 }
 
 # Class names, because the Hub's client and its HTTP library must not be imported to read an error:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from processing_rnagpt.processing_rnagpt import RNA_MARK
-from rnagpt.chat.conversation import AnswerStream, Conversation, stop_token_ids
+from rnagpt.chat.conversation import Conversation
+from rnagpt.chat.decoding import AnswerStream, stop_token_ids
 from rnagpt.chat.fasta import Record
 from rnagpt.errors import UserError
 
@@ -109,7 +110,14 @@ def test_stop_tokens_are_the_llms_own(tiny_model, conversation, monkeypatch):
     assert stop_token_ids(model, processor.tokenizer) == [eos]
 
 
-def test_an_rna_too_long_is_refused_and_the_old_one_stays(conversation):
+def test_an_rna_over_one_window_is_read_whole(tiny_model, conversation):
+    conversation.read(long := Record("long", "", "ACGGU" * 50))  # the encoder's window has 120 nt
+    expected = said_directly(tiny_model, [user_turn(TYPE, long)], 6)
+    assert conversation.ask(TYPE, max_new_tokens=6) == expected
+
+
+def test_an_rna_too_long_is_refused_and_the_old_one_stays(conversation, monkeypatch):
+    monkeypatch.setattr(conversation.engine.processor, "long_rna", "error")
     conversation.ask(TYPE, max_new_tokens=2)
     with pytest.raises(UserError, match="record long has 121 nt, more than the 120 nt that this model's encoder"):
         conversation.read(Record("long", "", "A" * 121))
@@ -205,9 +213,8 @@ def test_stream_holds_back_half_characters_and_outer_space(tiny_model):
     text = " \n naïve 🧬\n\n β  end \n"
     pieces = []
     stream = AnswerStream(tokenizer, pieces.append)
-    stream.put(torch.tensor([[1, 2, 3]]))  # the prompt
     for token in [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]:
-        stream.put(torch.tensor([token]))
+        stream.add(token)
         assert "\ufffd" not in stream.text and stream.text == stream.text.strip()
     stream.end()
     assert "".join(pieces) == stream.text == text.strip()

@@ -36,6 +36,13 @@ def conversation(tiny_model) -> Conversation:
     return conversation
 
 
+@pytest.fixture(autouse=True)
+def history(monkeypatch, tmp_path) -> Path:
+    """The terminal's history file, not the one of whoever runs the tests."""
+    monkeypatch.setenv("RNAGPT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "chat_history"
+
+
 # --- mistakes
 
 
@@ -67,11 +74,14 @@ def fasta(tmp_path) -> Path:
         (["CHECKPOINT", "--fasta", "nothing.fa"], "nothing.fa does not exist"),
         (["CHECKPOINT", "--rna", "ACGE"], "--rna: 'E' at position 4 is no nucleotide"),
         (["CHECKPOINT", "--rna", ""], "--rna has no sequence"),
-        (["CHECKPOINT", "--rna", "A" * 121], "record rna1 has 121 nt, more than the 120 nt"),
         (["CHECKPOINT", "--rna", "ACGU", "--question", "ok?", " "], "--question is empty"),
         (["CHECKPOINT", "--rna", "ACGU", "--max-new-tokens", "0"], "--max-new-tokens must be at least 1, got 0"),
         (["CHECKPOINT", "--rna", "ACGU", "--temperature", "nan"], "--temperature must be 0 or above, got nan"),
         (["CHECKPOINT", "--rna", "ACGU", "--seed", "1"], "--seed needs a --temperature above 0"),
+        (["CHECKPOINT", "--rna", "ACGU", "--compare"], "--compare needs the RNAs to compare"),
+        (["CHECKPOINT", "--web", "--question", TYPE], "--web opens a page to ask in"),
+        (["CHECKPOINT", "--rna", "ACGU", "--weigh"], "--weigh goes with --json or --batch"),
+        (["CHECKPOINT", "--rna", "ACGU", "--min-confidence", "2"], "--min-confidence must be from 0 to 1, got 2.0"),
     ],
 )
 def test_a_mistake_is_one_sentence_before_anything_loads(
@@ -91,7 +101,7 @@ def test_a_folder_that_is_no_checkpoint(monkeypatch, capsys, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "sentence"),
-    [("model.safetensors", "the weights in"), ("rna_tokenizer/tokenizer.json", "the RNA tokenizer in")],
+    [("model.safetensors", "the weights in"), ("rna_tokenizer/tokenizer.json", "the tokenizer")],
 )
 def test_a_damaged_checkpoint(monkeypatch, capsys, tmp_path, tiny_checkpoint, name, sentence):
     folder = tmp_path / "half"
@@ -123,13 +133,11 @@ def test_mistakes_and_help_do_not_wait_for_torch():
         "import sys; from rnagpt import cli\n"
         "assert cli.main(['chat', '--demo', '--rna', 'ACGE']) == 2\n"
         "assert cli.main(['chat', 'modeling_rnagpt', '--rna', 'ACGU']) == 2\n"
-        "assert cli.main(['chat', '--demo', '--rna', 'ACGU' * 300, '--question', 'x']) == 2\n"
         "try: cli.main(['chat', '--help'])\n"
         "except SystemExit: print('\\nheavy:', sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert "is this a protein?" in done.stderr and "modeling_rnagpt is no RNA-GPT checkpoint" in done.stderr
-    assert "error: record rna1 has 1,200 nt, more than the 1,024 nt that this model's encoder reads" in done.stderr
     assert done.stdout.endswith("heavy: []\n") and "one question per line of standard input" in done.stdout
 
 
@@ -192,9 +200,8 @@ def test_the_demo_is_a_folder_of_parts(monkeypatch, capsys, tiny_model, tmp_path
     row = json.loads(out)
     assert row["answer"] == terminal.printable(said_directly(joined, [user_turn(TYPE, LET7)], 8))
     assert (row["rna_id"], row["checkpoint"]) == ("rna1", "demo")
-    monkeypatch.setattr(command, "load", lambda folder: pytest.fail("loaded the model"))
-    code, _, err = run_chat(monkeypatch, capsys, *arguments, "A" * 121)
-    assert code == 2 and "record rna1 has 121 nt, more than the 120 nt" in err
+    code, _, err = run_chat(monkeypatch, capsys, *arguments, "A" * 9999)
+    assert code == 2 and "record rna1: the RNA and the conversation are " in err and "leaves no room" in err
 
 
 # --- the terminal
@@ -252,6 +259,7 @@ def test_a_sequence_or_a_missing_file_is_no_question(monkeypatch, capsys, conver
 
 
 def test_a_file_whose_first_rna_is_too_long(monkeypatch, capsys, conversation):
+    monkeypatch.setattr(conversation.engine.processor, "long_rna", "error")
     lines = [">long", "A" * 121, ">short", "ACGU", "", "/new", "/rna", "/rna short"]
     _, err = typed(monkeypatch, capsys, conversation, [TRNA], lines)
     assert "record long has 121 nt" in err and "begins again about tRNA-Phe, 76 nt\n" in err
@@ -270,9 +278,62 @@ def test_what_the_model_says_cannot_steer_the_terminal(monkeypatch, capsys, conv
             stream_to(piece)
         return "text"
 
+    conversation.ask(TYPE, max_new_tokens=1, weigh=True)  # something to be weighed
     monkeypatch.setattr(conversation, "ask", ask)
     out, _ = typed(monkeypatch, capsys, conversation, [TRNA], [TYPE])
     assert out == "]0;owned[2Jplain\ntext\n"
+
+
+def test_beside_an_answer_stand_its_weight_and_the_closest_known_rnas(monkeypatch, capsys, conversation):
+    out, err = typed(monkeypatch, capsys, conversation, [TRNA], [TYPE, YEAST])
+    answers = [turn["content"] for turn in conversation.messages[1::2]]
+    assert out == "".join(f"{terminal.printable(answer)}\n" for answer in answers)
+    assert err.count("confidence ") == 2 and err.count("(closest known RNA: ") == 3  # said once, at the first answer
+    assert "transfer RNA" in err
+
+
+def test_several_rnas_are_compared_and_saved(monkeypatch, capsys, conversation, tmp_path):
+    saved = [tmp_path / "talk.json", tmp_path / "talk.md"]
+    lines = ["/rna tRNA-Phe let-7", "Which of these two is a tRNA?", f"/save {saved[0]}", f"/save {saved[1]}",
+             f"/save {saved[0]}", "/save", "/save no/such/folder/x", "/rna tRNA-Phe tRNA-Phe"]
+    _, err = typed(monkeypatch, capsys, conversation, [TRNA, LET7], lines)
+    assert "RNA: RNA 1 = tRNA-Phe, 76 nt; RNA 2 = let-7, 22 nt; the conversation begins again" in err
+    found = json.loads(saved[0].read_text())
+    assert [rna["sequence"] for rna in found["rnas"]] == [TRNA.sequence, LET7.sequence]
+    assert [turn["content"] for turn in found["messages"]] == [
+        terminal.printable(turn["content"]) for turn in conversation.messages
+    ]
+    assert "Which of these two is a tRNA?" in saved[1].read_text() and TRNA.sequence in saved[1].read_text()
+    assert "talk.json is there already" in err and "/save needs a file" in err and "cannot be written" in err
+    assert "compare 2 to 8 different RNAs" in err
+
+
+def test_the_history_keeps_questions_but_no_rnas(monkeypatch, capsys, conversation, history):
+    readline = pytest.importorskip("readline")
+    for _ in range(2):
+        readline.clear_history()
+        session = terminal.Session(conversation, [TRNA], lambda question: None)
+        with terminal.line_history(session):
+            before = [readline.get_history_item(i + 1) for i in range(readline.get_current_history_length())]
+            for line in (TYPE, "/rna GCGGAUUUAGCUC", ">secret", "GCGGAUUUAGCUCGGG", "/new"):
+                readline.add_history(line)
+            complete = readline.get_completer()
+            assert [complete("/s", 0), complete("/s", 1)] == ["/save", None] and complete("tRNA", 0) == "tRNA-Phe"
+    assert before == [TYPE, "/new"]
+    assert history.read_text() == f"{TYPE}\n/new\n" * 2 and history.stat().st_mode & 0o777 == 0o600
+
+
+def test_compare_asks_about_all_records_together(monkeypatch, capsys, tiny_model, tiny_checkpoint, fasta):
+    arguments = [tiny_checkpoint, "--fasta", fasta, "--max-new-tokens", 6, "--question", "Which?", "--compare"]
+    code, out, _ = run_chat(monkeypatch, capsys, *arguments, "--json", "--weigh")
+    row = json.loads(out)
+    reference = Conversation(*tiny_model)
+    reference.read(TRNA, LET7)
+    assert code == 0 and row["answer"] == terminal.printable(reference.ask("Which?", max_new_tokens=6))
+    assert row["rna_ids"] == ["tRNA-Phe", "let-7"] and row["lengths_nt"] == [76, 22]
+    assert 0 <= row["confidence"] <= 1 and row["closest_known_rnas"]
+    code, out, _ = run_chat(monkeypatch, capsys, *arguments)
+    assert out.startswith("tRNA-Phe,let-7\t")
 
 
 def test_a_real_terminal(tiny_checkpoint, fasta):

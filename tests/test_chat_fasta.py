@@ -158,12 +158,19 @@ def test_too_many_records(tmp_path):
 
 
 def test_length_names_both_numbers_and_the_record():
-    rna = Record("long", "", "A" * 1030)
-    check_length(rna, 1022, lambda sequence: True)  # the tokenizer has the last word
+    from types import SimpleNamespace
+
+    from processing_rnagpt.rna_tokenizer import build_rna_tokenizer
+
+    # the part of a processor that the check reads: the real RNA tokenizer, and the policy for long RNAs
+    refusing = SimpleNamespace(rna_tokenizer=build_rna_tokenizer(1022), max_nucleotides=1022, long_rna="error")
+    check_length(Record("fits", "", "A" * 1022), refusing)
     with pytest.raises(UserError, match="record long has 1,030 nt, more than the 1,022 nt that this model's encoder"):
-        check_length(rna, 1022, lambda sequence: False)
+        check_length(Record("long", "", "A" * 1030), refusing)
     with pytest.raises(UserError, match="1,000,001 nt"):
-        check_length(Record("genome", "", "A" * 1_000_001), 1022, lambda sequence: pytest.fail("tokenised a genome"))
+        check_length(Record("genome", "", "A" * 1_000_001), refusing)
+    refusing.long_rna = "windows"
+    check_length(Record("long", "", "A" * 1030), refusing)
 
 
 def test_printable_keeps_letters_of_every_script():

@@ -1,27 +1,35 @@
-"""Ask questions about an RNA: in the terminal, by --question, or one question per line of standard input.
+"""Ask questions about an RNA: in the terminal, in a web page, by --question, or from a file.
 
     rnagpt chat --demo --fasta rna.fa                                    talk about its first RNA
+    rnagpt chat --demo --web                                             the same in a web page on this machine
     rnagpt chat --demo --rna GCGGAUUUAGC... --question "What is it?"     one answer
+    rnagpt chat --demo --rna URS000047C79B_9606 --question "What is it?" the RNA is fetched from RNAcentral
+    rnagpt chat --demo --fasta two.fa --compare --question "Which of these two is a tRNA?"
+    rnagpt chat --demo --batch in.tsv --out out.jsonl                    a file of questions
     rnagpt chat runs/quickstart/checkpoint --fasta rna.fa --json < questions.txt
 
-reads   a checkpoint (a folder written by RNA-GPT's training, or a Hub id), RNAs as FASTA (plain or .gz)
-writes  answers to standard output, everything else to standard error
+reads   a checkpoint (a folder written by RNA-GPT's training, or a Hub id), RNAs as FASTA (plain or .gz); --batch: a
+        .tsv (columns id, rna, question), a .jsonl (the same keys) or FASTA with --question
+writes  answers to standard output, everything else to standard error; --out: a line of JSON per row of --batch, in
+        the order of the rows, "error" where one could not be answered; the same command resumes
 
 With --question every RNA of the file is asked every question, each question on its own: one line "id, tab, answer" for
-each. In the terminal and from standard input the questions are one conversation about one RNA.
+each. In the terminal, and with one question per line of standard input, the questions are one conversation about one
+RNA, or with --compare about all of the file together. --weigh adds how sure the model is, whether the answer rests on
+the sequence, and the closest known RNAs.
 """
 
 import argparse
 import contextlib
 import io
-import json
 import math
 import sys
 from pathlib import Path
 
-from rnagpt.chat.fasta import Record, check_length, parse_sequence, read_fasta
+from rnagpt.chat.fasta import MAX_COMPARED, Record, parse_sequence, read_fasta
+from rnagpt.chat.rnacentral import fetch, is_rnacentral_id
 from rnagpt.errors import UserError, disk_is_full
-from rnagpt.folders import PACKAGED_ENCODER, PARTS, assets, checkpoint_form
+from rnagpt.folders import assets, checkpoint_form
 
 DEMO = assets() / "demo"
 DEMO_NOTE = "small demo model: it tells RNA types and groups apart, it has not read the literature"
@@ -32,11 +40,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help="folder of a checkpoint, or a Hub id")
     parser.add_argument("--demo", action="store_true", help="use the small checkpoint that comes with RNA-GPT")
     parser.add_argument("--fasta", metavar="FILE", help="RNAs to ask about, plain or .gz")
-    parser.add_argument("--rna", metavar="SEQUENCE", help="an RNA to ask about, instead of --fasta")
+    parser.add_argument("--rna", metavar="SEQUENCE",
+                        help="an RNA to ask about, instead of --fasta; or its RNAcentral id (URS..._taxid)")
     parser.add_argument("--record", metavar="ID", help="the record of --fasta to ask about")
     parser.add_argument("--question", metavar="TEXT", nargs="+", action="extend", help="answer this and end")
+    parser.add_argument("--compare", action="store_true", help="put all RNAs of --fasta into one conversation")
     parser.add_argument("--json", action="store_true", help="a JSON object per answer: rna_id, length_nt, question, "
                         "answer, checkpoint")
+    parser.add_argument("--weigh", action="store_true", help="with --json or --batch: confidence, source of the "
+                        "answer and closest known RNAs, too")
+    parser.add_argument("--min-confidence", type=float, default=0.5, metavar="P",
+                        help="below it an answer is marked as not sure (default: 0.5)")
+    parser.add_argument("--batch", metavar="FILE", type=Path, help="answer the rows of a .tsv, .jsonl or FASTA file")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="where --batch writes (.jsonl)")
+    parser.add_argument("--web", action="store_true", help="open a web page on this machine")
+    parser.add_argument("--port", type=int, default=7860, help="of --web; 0 takes a free one (default: 7860)")
     parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="longest answer (default: 256)")
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T",
                         help="draw the answer's words; the default, 0, takes the likeliest")
@@ -49,30 +67,38 @@ def run(args: argparse.Namespace) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a character that the terminal does not know is no reason to stop
             stream.reconfigure(errors="replace")
     checkpoint = chosen_checkpoint(args)
-    in_terminal = not args.question and sys.stdin.isatty()
+    in_terminal = not (args.question or args.batch or args.web) and sys.stdin.isatty()
     check_switches(args, in_terminal)
+    if args.batch:
+        return answer_batch(args, checkpoint)
     records = given_records(args)
     # --question asks about all of them, or about --record; a conversation begins with the first, or with --record
     chosen = records if args.record is None else [named_record(records, args)]
-    if not args.question:
+    if not args.question and not args.compare:
         chosen = chosen[:1]
-    check_lengths(chosen, checkpoint)
 
     print(f"loading {args.checkpoint or 'the demo'} ...", file=sys.stderr, flush=True)
-    conversation = load(checkpoint)
+    model, processor = load(checkpoint)
     if args.demo:
         print(DEMO_NOTE, file=sys.stderr, flush=True)
-    from rnagpt.chat.terminal import run_script, run_terminal
+    from rnagpt.chat.conversation import Conversation
+    from rnagpt.chat.terminal import Writer, run_script, run_terminal
 
+    conversation = Conversation(model, processor)
+    writer = Writer(args.checkpoint or "demo", args.json, args.weigh, args.min_confidence)
     options = {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature, "seed": args.seed}
-    name = args.checkpoint or "demo"
+    groups = [chosen] if args.compare else [[record] for record in chosen]
+    for group in groups if args.question else groups[:1]:  # all of them before the first answer
+        conversation.read(*group)
+    if args.web:
+        from rnagpt.chat.web import run_web
+
+        return run_web(conversation.engine, records, options, args.min_confidence, args.port)
     if args.question:
-        return answer_questions(conversation, chosen, args.question, options, name, args.json)
-    for record in chosen:
-        conversation.read(record)
+        return answer_questions(conversation, groups, args.question, options, writer)
     if in_terminal:
-        return run_terminal(conversation, records, options)
-    return run_script(conversation, records, options, name, args.json)
+        return run_terminal(conversation, records, options, args.min_confidence)
+    return run_script(conversation, records, options, writer)
 
 
 def chosen_checkpoint(args: argparse.Namespace) -> str:
@@ -92,9 +118,21 @@ def check_switches(args: argparse.Namespace, in_terminal: bool) -> None:
     """UserError for switches out of range, or that make no sense together."""
     if args.fasta is not None and args.rna is not None:
         raise UserError("give the RNA by --fasta FILE or by --rna SEQUENCE, not both")
+    if args.web and (args.question or args.batch or args.json):
+        raise UserError("--web opens a page to ask in: leave --question, --batch and --json out")
+    if (args.batch is None) != (args.out is None):
+        raise UserError("--batch FILE and --out FILE belong together: give both")
+    if args.batch and (args.fasta is not None or args.rna is not None):
+        raise UserError("--batch names the RNAs itself: leave --fasta and --rna out")
+    if args.weigh and not (args.json or args.batch):
+        raise UserError("--weigh goes with --json or --batch (the terminal and the page always weigh)")
+    if args.compare and args.record is not None:
+        raise UserError("--compare takes all records of --fasta, and --record one of them: give one of the two")
     if args.record is not None and args.fasta is None:
         raise UserError("--record names a record of --fasta FILE: give that too")
-    if args.question and args.fasta is None and args.rna is None:
+    if args.compare and args.fasta is None:
+        raise UserError("--compare needs the RNAs to compare: give them by --fasta FILE")
+    if args.question and args.fasta is None and args.rna is None and args.batch is None:
         raise UserError("a question needs an RNA: give the RNA by --fasta FILE or --rna SEQUENCE")
     if any(not question.strip() for question in args.question or []):
         raise UserError("--question is empty: write a question")
@@ -104,6 +142,10 @@ def check_switches(args: argparse.Namespace, in_terminal: bool) -> None:
         raise UserError(f"--max-new-tokens must be at least 1, got {args.max_new_tokens}")
     if not 0 <= args.temperature < math.inf:
         raise UserError(f"--temperature must be 0 or above, got {args.temperature}")
+    if not 0 <= args.min_confidence <= 1:
+        raise UserError(f"--min-confidence must be from 0 to 1, got {args.min_confidence}")
+    if not 0 <= args.port <= 65535:
+        raise UserError(f"--port must be 0 to 65535, got {args.port}")
     if args.seed is not None and args.temperature == 0:
         raise UserError("--seed needs a --temperature above 0: without one the answer is always the same")
 
@@ -111,8 +153,14 @@ def check_switches(args: argparse.Namespace, in_terminal: bool) -> None:
 def given_records(args: argparse.Namespace) -> list[Record]:
     """The RNAs of --fasta or --rna."""
     if args.rna is not None:
+        if is_rnacentral_id(args.rna):
+            print(f"fetching {args.rna} from RNAcentral ...", file=sys.stderr, flush=True)
+            return [fetch(args.rna)]
         return [parse_sequence(args.rna, "--rna", "rna1")]
-    return [] if args.fasta is None else read_fasta(args.fasta)
+    records = [] if args.fasta is None else read_fasta(args.fasta)
+    if args.compare and not 2 <= len(records) <= MAX_COMPARED:
+        raise UserError(f"--compare takes 2 to {MAX_COMPARED} RNAs, and {args.fasta} holds {len(records):,}")
+    return records
 
 
 def named_record(records: list[Record], args: argparse.Namespace) -> Record:
@@ -124,48 +172,9 @@ def named_record(records: list[Record], args: argparse.Namespace) -> Record:
     raise UserError(f"{args.fasta} has no record {args.record}: it has {some}")
 
 
-def check_lengths(records: list[Record], checkpoint: str) -> None:
-    """UserError for an RNA that is too long, where the checkpoint's files tell so before anything is loaded."""
-    folder = rna_tokenizer_folder(Path(checkpoint))
-    if folder == assets() / "encoder":
-        # it has no tokenizer's file: RNA-FM's alphabet, one token per nt, two positions for BOS and EOS
-        config = json.loads((folder / "config.json").read_text())
-        limit = config["max_position_embeddings"] - config["pad_token_id"] - 3
-        for record in records:
-            check_length(record, limit, lambda sequence: len(sequence) <= limit)
-        return
-    if folder is None:
-        return
-    from tokenizers import Tokenizer
-
-    try:
-        max_tokens = json.loads((folder / "tokenizer_config.json").read_text())["model_max_length"]
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    except Exception as error:  # `tokenizers` raises nothing more special
-        raise UserError(f"the RNA tokenizer in {folder} is damaged ({error}): copy or download it again") from None
-    for record in records:
-        check_length(
-            record,
-            max_tokens - tokenizer.num_special_tokens_to_add(False),
-            lambda sequence: len(tokenizer.encode(sequence).ids) <= max_tokens,
-        )
-
-
-def rna_tokenizer_folder(checkpoint: Path) -> Path | None:
-    """Where a checkpoint on this disk has its RNA tokenizer; None where only loading tells."""
-    folder = checkpoint / "rna_tokenizer"
-    if (checkpoint / PARTS).is_file():
-        try:
-            encoder = json.loads((checkpoint / PARTS).read_text())["build"]["encoder"]
-        except (ValueError, KeyError):
-            return None  # loading says what is wrong with it
-        folder = assets() / "encoder" if encoder == PACKAGED_ENCODER else Path(encoder)
-    names = ("tokenizer.json", "tokenizer_config.json")
-    return folder if folder == assets() / "encoder" or all((folder / name).is_file() for name in names) else None
-
-
 def load(checkpoint: str):
-    """A `Conversation` with the checkpoint's model; what libraries print meanwhile goes to standard error."""
+    """Model and processor of a checkpoint; what libraries print meanwhile goes to standard error."""
+    check_tokenizers(checkpoint)
     with contextlib.redirect_stdout(sys.stderr):
         from safetensors import SafetensorError
         from transformers.utils import logging
@@ -173,10 +182,9 @@ def load(checkpoint: str):
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         from rnagpt import checkpoint as checkpoints
-        from rnagpt.chat.conversation import Conversation
 
         try:
-            return Conversation(*checkpoints.load(checkpoint))
+            return checkpoints.load(checkpoint)
         except SafetensorError as error:
             if disk_is_full(error):  # while converting the language model
                 raise
@@ -184,19 +192,56 @@ def load(checkpoint: str):
             raise UserError(sentence) from None
 
 
-def answer_questions(
-    conversation, records: list[Record], questions: list[str], options: dict, checkpoint: str, as_json: bool
-) -> int:
-    """Every question about every RNA, each without the others in its prompt, as one line each."""
-    from rnagpt.chat.terminal import say_cut, write_answer
+def check_tokenizers(checkpoint: str) -> None:
+    """UserError for a damaged tokenizer: transformers would take the LLM's in the place of a damaged RNA tokenizer."""
+    from tokenizers import Tokenizer
 
-    for record in records:
-        for question in questions:
-            conversation.read(record)
+    for path in (Path(checkpoint) / "tokenizer.json", Path(checkpoint) / "rna_tokenizer" / "tokenizer.json"):
+        if path.is_file():
             try:
-                answer = conversation.ask(question, **options)
+                Tokenizer.from_file(str(path))
+            except Exception as error:  # `tokenizers` raises nothing more special
+                raise UserError(f"the tokenizer {path} is damaged ({error}): copy or download it again") from None
+
+
+def answer_questions(conversation, groups: list[list[Record]], questions: list[str], options: dict, writer) -> int:
+    """Every question about every group of RNAs, each without the others in its prompt, as one line each."""
+    for rnas in groups:
+        for question in questions:
+            conversation.read(*rnas)
+            try:
+                conversation.ask(question, weigh=writer.weigh, **options)
             except UserError as error:
-                raise UserError(f"record {record.rna_id}: {error}") from None
-            write_answer(record, question, answer, checkpoint, as_json)
-            say_cut(conversation, options["max_new_tokens"])
+                raise UserError(f"record {', '.join(rna.rna_id for rna in rnas)}: {error}") from None
+            writer.write(conversation)
+    return 0
+
+
+def answer_batch(args: argparse.Namespace, checkpoint: str) -> int:
+    """The rows of --batch; exit code 2 when any of them could not be answered."""
+    if args.out.exists():
+        raise UserError(f"{args.out} is there already: remove it, or give another --out")
+    if not args.out.absolute().parent.is_dir():
+        raise UserError(f"{args.out.absolute().parent} is no folder: make it, or give another --out")
+    from rnagpt.chat import batch
+
+    rows, sha256 = batch.read_rows(args.batch, args.question or [])
+    sampling = {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature, "seed": args.seed}
+    what = {
+        "input_sha256": sha256, "checkpoint": args.checkpoint or "demo", "questions": args.question or [],
+        "weigh": args.weigh and args.min_confidence, **sampling,
+    }
+    journal = batch.Journal(args.out, what)
+    journal.open()  # before the model loads: a journal of another run is a mistake
+    model, processor = load(checkpoint)
+    from rnagpt.chat.decoding import Sampling
+    from rnagpt.chat.engine import Engine
+    from rnagpt.chat.evidence import Evidence
+
+    weight = Evidence(args.min_confidence).of_row if args.weigh else None
+    failed = batch.run_batch(Engine(model, processor), rows, journal, args.out, Sampling(**sampling), weight)
+    done = len(rows) - failed
+    print(f"wrote {args.out}: {done:,} of {len(rows):,} rows answered", file=sys.stderr)
+    if failed:
+        raise UserError(f"{failed:,} of {len(rows):,} rows could not be answered: \"error\" in {args.out} says why")
     return 0

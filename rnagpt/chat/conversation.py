@@ -1,4 +1,4 @@
-"""One conversation about one RNA; terminal, scripts and servers stand on it.
+"""One conversation about RNAs: the turns so far, and asking the next question.
 
     conversation = Conversation(model, processor)
     conversation.read(Record("tRNA-Phe", "", "GCGGAUUU..."))
@@ -6,50 +6,59 @@
 """
 
 from collections.abc import Callable
+from typing import Self
 
-import torch
-from transformers import GenerationMixin, PreTrainedTokenizerBase
-from transformers.generation.streamers import BaseStreamer
+from transformers import GenerationMixin
 
 from processing_rnagpt import RnaGptProcessor
+from rnagpt.chat.decoding import MAX_NEW_TOKENS, Sampling
+from rnagpt.chat.engine import Answer, Engine
 from rnagpt.chat.fasta import Record, check_length
 from rnagpt.errors import UserError
 
-MAX_NEW_TOKENS = 256
-
 
 class Conversation:
-    """The turns so far, the RNA they are about, and the model that answers.
+    """The turns so far, the RNAs they are about, and the engine that answers.
 
     Attributes:
-        rna: the RNA that stands in the first user turn; None until `read`.
-        messages: finished turns, {"role": "user" | "assistant", "content": text}; the RNA is added on rendering.
-        cut_off: whether the last answer ended at its token limit, not at a stop token.
+        rnas: the RNAs that stand in the first user turn; none until `read`.
+        messages: finished turns, {"role": "user" | "assistant", "content": text}; the RNAs are added on rendering.
+        last: the last answer, with its likelihoods and why it ended.
     """
 
-    def __init__(self, model: GenerationMixin, processor: RnaGptProcessor):
-        self.model, self.processor = model, processor
-        self.rna: Record | None = None
+    def __init__(self, model: GenerationMixin, processor: RnaGptProcessor, engine: Engine | None = None):
+        self.engine = engine or Engine(model, processor)
+        self.rnas: list[Record] = []
         self.messages: list[dict[str, str]] = []
-        self.cut_off = False
+        self.last: Answer | None = None
 
-    def read(self, rna: Record) -> None:
-        """Take an RNA, and forget the turns about an earlier one.
+    @classmethod
+    def on(cls, engine: Engine) -> Self:
+        """A new conversation that shares an engine with others."""
+        return cls(engine.model, engine.processor, engine)
+
+    @property
+    def rna(self) -> Record | None:
+        """The first RNA, or None."""
+        return self.rnas[0] if self.rnas else None
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether the last answer ended at its token limit, not by itself."""
+        return self.last is not None and self.last.finish_reason == "length"
+
+    def read(self, *rnas: Record) -> None:
+        """Take one RNA, or several to be compared, and forget the turns about earlier ones.
 
         Raises:
-            UserError: it is longer than the encoder reads; the conversation stays as it was.
+            UserError: one is longer than the model reads; the conversation stays as it was.
         """
-        tokenizer = self.processor.rna_tokenizer
-        check_length(
-            rna,
-            self.processor.max_nucleotides,
-            lambda sequence: len(tokenizer(sequence, truncation=False, verbose=False)["input_ids"])
-            <= tokenizer.model_max_length,
-        )
-        self.rna, self.messages = rna, []
+        for rna in rnas:
+            check_length(rna, self.engine.processor)
+        self.rnas, self.messages = list(rnas), []
 
     def forget(self) -> None:
-        """Forget the turns; the RNA stays."""
+        """Forget the turns; the RNAs stay."""
         self.messages = []
 
     def ask(
@@ -59,6 +68,9 @@ class Conversation:
         stream_to: Callable[[str], None] | None = None,
         temperature: float = 0.0,
         seed: int | None = None,
+        top_p: float = 1.0,
+        stop: tuple[str, ...] = (),
+        weigh: bool = False,
     ) -> str:
         """Answer a question in the light of the earlier turns; question and answer become turns themselves.
 
@@ -66,91 +78,57 @@ class Conversation:
         anything is raised, also KeyboardInterrupt or by `stream_to`, the conversation stays as it was before.
 
         Args:
-            max_new_tokens: most tokens of the answer; fewer where the LLM's context ends before.
+            max_new_tokens, temperature, seed, top_p, stop: see `Sampling`.
             stream_to: called with each new piece of the answer; the pieces add up to the answer returned.
-            temperature: 0 takes the likeliest token each time; above 0 the tokens are drawn.
-            seed: of torch's generator, for the same draw again.
+            weigh: compute what `rnagpt.chat.weighing` needs, too.
 
         Raises:
             UserError: no RNA, no question, or a prompt that fills the LLM's context.
         """
-        if self.rna is None:
+        turns, answer = self.prepare(
+            question, Sampling(max_new_tokens, temperature, top_p, seed, stop), stream_to=stream_to, weigh=weigh
+        )
+        self.engine.run([answer])
+        self.add(turns, answer)
+        return answer.text
+
+    def prepare(self, question: str, sampling: Sampling, **options) -> tuple[list[dict[str, str]], Answer]:
+        """The turns with this question as the last, and its answer, ready for the engine.
+
+        Args:
+            options: further arguments of `Engine.prepare`.
+        """
+        if not self.rnas:
             raise UserError("there is no RNA to ask about yet: give one first")
         question = question.encode("utf-8", "replace").decode().strip()
         if not question:
             raise UserError("the question is empty: write one")
         turns = [*self.messages, {"role": "user", "content": question}]
-        batch = self.render(turns).to(self.model.device)
-        prompt_length = batch["input_ids"].shape[1]
-        room = self.model.config.text_config.max_position_embeddings - prompt_length
-        if room < 1:
-            raise UserError(
-                f"the RNA and the conversation are {prompt_length:,} tokens, and this model's context of "
-                f"{prompt_length + room:,} leaves no room for an answer: begin a new conversation, or give a shorter "
-                "RNA or question"
-            )
-        if seed is not None:
-            torch.manual_seed(seed)
-        stream = AnswerStream(self.processor.tokenizer, stream_to)
-        stop_ids = stop_token_ids(self.model, self.processor.tokenizer)
-        ids = self.model.generate(
-            **batch,
-            max_new_tokens=min(max_new_tokens, room),
-            streamer=stream,
-            eos_token_id=stop_ids,
-            pad_token_id=stop_ids[0],
-            # top_p and top_k that an LLM's own settings may hold would narrow the draw unasked
-            **({"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0} if temperature else
-               {"do_sample": False}),
-        )
-        self.cut_off = int(ids[0, -1]) not in stop_ids
-        self.messages = [*turns, {"role": "assistant", "content": stream.text}]
-        return stream.text
+        return turns, self.engine.prepare(with_rnas(turns, self.rnas), sampling, **options)
+
+    def add(self, turns: list[dict[str, str]], answer: Answer) -> None:
+        """Make a finished answer the last turn."""
+        self.last = answer
+        self.messages = [*turns, {"role": "assistant", "content": answer.text}]
 
     def render(self, turns: list[dict[str, str]]):
-        """Model inputs of the RNA and these turns, the assistant's turn opened (batch of one)."""
-        first, *rest = turns
-        content = [{"type": "rna", "rna": self.rna.sequence}, {"type": "text", "text": first["content"]}]
-        return self.processor([{**first, "content": content}, *rest], sanitize_control_tokens=True)
+        """Model inputs of the RNAs and these turns, the assistant's turn opened (batch of one)."""
+        return self.engine.rendered(with_rnas(turns, self.rnas))
 
 
-class AnswerStream(BaseStreamer):
-    """Decodes an answer while `generate` makes it, and passes on each new piece of text.
+def with_rnas(turns: list[dict[str, str]], rnas: list[Record]) -> list[dict]:
+    """The turns with the RNAs in the first one, before its question; several are numbered.
 
-    The whole answer is decoded at each step: pieces decoded on their own lose spaces and cut characters in half. White
-    space at either end of the answer is left out; a piece that may still change is held back.
+    Names are left out: "tRNA-Phe" would answer for the RNA.
+
+    >>> with_rnas([{"role": "user", "content": "Which is longer?"}], [Record("x", "", "AC"), Record("y", "", "G")])
+    [{'role': 'user', 'content': [{'type': 'text', 'text': 'RNA 1:'}, {'type': 'rna', 'rna': 'AC'},
+    {'type': 'text', 'text': 'RNA 2:'}, {'type': 'rna', 'rna': 'G'}, {'type': 'text', 'text': 'Which is longer?'}]}]
     """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stream_to: Callable[[str], None] | None):
-        self.tokenizer, self.stream_to = tokenizer, stream_to
-        self.ids: list[int] = []
-        self.text = ""  # what was passed on
-        self.prompt_seen = False
-
-    def put(self, value: torch.Tensor) -> None:
-        if not self.prompt_seen:  # `generate` puts the prompt first
-            self.prompt_seen = True
-            return
-        self.ids += value.flatten().tolist()
-        # the last character may be half of one, which decodes as U+FFFD
-        self._pass_on(self._decoded().rstrip("\ufffd").rstrip())
-
-    def end(self) -> None:
-        self._pass_on(self._decoded())
-
-    def _decoded(self) -> str:
-        return self.tokenizer.decode(self.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
-
-    def _pass_on(self, text: str) -> None:
-        piece = text[len(self.text) :]
-        if piece:
-            self.text += piece
-            if self.stream_to is not None:
-                self.stream_to(piece)
-
-
-def stop_token_ids(model: GenerationMixin, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids that end an answer: those the LLM's generation settings name, and its tokenizer's."""
-    named = model.generation_config.eos_token_id
-    named = [] if named is None else [named] if isinstance(named, int) else list(named)
-    return list(dict.fromkeys([*named, tokenizer.eos_token_id]))
+    content = []
+    for number, rna in enumerate(rnas, start=1):
+        if len(rnas) > 1:
+            content.append({"type": "text", "text": f"RNA {number}:"})
+        content.append({"type": "rna", "rna": rna.sequence})
+    first, *rest = turns
+    return [{**first, "content": [*content, {"type": "text", "text": first["content"]}]}, *rest]

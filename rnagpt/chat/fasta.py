@@ -8,14 +8,18 @@ import io
 import os
 import re
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rnagpt.chat.safe_text import one_line, printable
 from rnagpt.errors import UserError
 
+if TYPE_CHECKING:  # importing it brings torch
+    from processing_rnagpt import RnaGptProcessor
+
 MAX_BYTES = 50_000_000
 MAX_RECORDS = 10_000
+MAX_COMPARED = 8  # RNAs in one question
 
 # `processing_rnagpt.processing_rnagpt.normalize_rna` as a table, because importing that one brings torch (5 s on two
 # cores): letters to upper case, T to U, gaps away. tests/test_chat_fasta.py compares the two character by character.
@@ -171,15 +175,21 @@ def nucleotides(text: str, where: str) -> str:
     return sequence
 
 
-def check_length(rna: Record, max_nucleotides: int, fits: Callable[[str], bool]) -> None:
-    """UserError when the encoder cannot read the whole RNA.
+def check_length(rna: Record, processor: "RnaGptProcessor") -> None:
+    """UserError when the encoder cannot read the whole RNA: the one place where the chat asks about lengths.
 
-    Args:
-        fits: sequence -> whether the RNA tokenizer makes no more tokens of it than the encoder has positions.
+    A processor whose `long_rna` is not "error" takes RNAs of any length; the LLM's context is the limit then, which
+    `Engine.prepare` compares with the whole prompt.
     """
+    if getattr(processor, "long_rna", "error") != "error":  # a processor without the attribute refuses
+        return
+    limit, tokenizer = processor.max_nucleotides, processor.rna_tokenizer
     # a genome is not tokenised only to say no: no RNA tokenizer packs a hundred nt into a token
-    if len(rna) > 100 * max_nucleotides or not fits(rna.sequence):
-        raise UserError(
-            f"record {rna.rna_id} has {len(rna):,} nt, more than the {max_nucleotides:,} nt that this model's encoder "
-            "reads: give a part of it"
-        )
+    if len(rna) <= 100 * limit:
+        tokens = tokenizer(rna.sequence, truncation=False, verbose=False)["input_ids"]
+        if len(tokens) <= tokenizer.model_max_length:
+            return
+    raise UserError(
+        f"record {rna.rna_id} has {len(rna):,} nt, more than the {limit:,} nt that this model's encoder reads: give a "
+        "part of it"
+    )

@@ -8,24 +8,38 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 from rnagpt.chat.conversation import Conversation
-from rnagpt.chat.fasta import Record, parse_fasta, parse_sequence, read_fasta
+from rnagpt.chat.evidence import Evidence
+from rnagpt.chat.export import exported
+from rnagpt.chat.fasta import MAX_COMPARED, Record, parse_fasta, parse_sequence, read_fasta
+from rnagpt.chat.rnacentral import fetch, is_rnacentral_id
 from rnagpt.chat.safe_text import one_line, printable
-from rnagpt.errors import USER_MISTAKE, UserError
+from rnagpt.chat.weighing import MIN_CONFIDENCE
+from rnagpt.errors import USER_MISTAKE, UserError, explain
+from rnagpt.language_model import cache_dir
 
 HELP = """\
 /rna              list the RNAs at hand
 /rna ID           ask about another of them
+/rna ID ID ...    compare several of them: "which of these two ..."
 /rna FILE         read a FASTA file and ask about its first RNA
 /rna SEQUENCE     ask about a sequence: /rna GCGGAUUUAGCUC...
+/rna URS..._9606  ask about an RNA of RNAcentral (needs the internet)
 >ID ...           paste FASTA text; an empty line ends it
 /new              forget the questions and answers, keep the RNA
+/save FILE        write the conversation: .md to read, .json for programs
 /quit             end (so does Ctrl-D)
 Ctrl-C stops an answer. Anything else you type is a question; the model sees the earlier ones too."""
 NO_RNA = "there is no RNA yet: give one by /rna FILE (FASTA) or /rna SEQUENCE"
 LISTED = 20
+HISTORY = 1000  # questions kept for the next session
+COMMANDS = ("/rna", "/new", "/save", "/help", "/quit")
 BARE_SEQUENCE = re.compile("[ACGTUN]{12,}", re.IGNORECASE)
 FILE_NAME = re.compile(r"[/\\._\d]")  # what a file's name or an id has, and a sequence has not
 
@@ -66,6 +80,8 @@ class Session:
         elif command == "/new":
             self.conversation.forget()
             say("the conversation begins again" + (f" about {self.described()}" if self.conversation.rna else ""))
+        elif command == "/save":
+            self.save(rest.strip())
         elif command == "/rna" and not rest:
             self.list_records()
         elif command == "/rna":
@@ -87,6 +103,13 @@ class Session:
             self.pasted.append(what)
         elif what in self.records:
             self.take(self.records[what])
+        elif len(several := what.split()) > 1 and all(name in self.records for name in several):
+            if len(several) > MAX_COMPARED or len(set(several)) < len(several):
+                raise UserError(f"compare 2 to {MAX_COMPARED} different RNAs")
+            self.take(*(self.records[name] for name in several))
+        elif is_rnacentral_id(what):
+            say(f"fetching {what} from RNAcentral ...")
+            self.take(fetch(what))
         elif os.path.exists(path):
             self.take_file(read_fasta(path))
         else:
@@ -105,14 +128,35 @@ class Session:
         self.records = {record.rna_id: record for record in records}
         self.take(records[0])
 
-    def take(self, record: Record) -> None:
-        """Read an RNA and say so."""
-        self.conversation.read(record)
-        self.records[record.rna_id] = record
+    def take(self, *rnas: Record) -> None:
+        """Read an RNA, or several to compare, and say so."""
+        self.conversation.read(*rnas)
+        self.records |= {rna.rna_id: rna for rna in rnas}
         say(f"RNA: {self.described()}; the conversation begins again")
+
+    def save(self, name: str) -> None:
+        """Write the conversation to a file that is not there yet."""
+        if not name:
+            raise UserError("/save needs a file: /save tRNA.md, or .json for programs")
+        path = Path(name).expanduser()
+        if path.exists():
+            raise UserError(f"{path} is there already: give another name")
+        text = exported(self.conversation.rnas, self.conversation.messages, path.suffix)
+        part = path.with_name(path.name + ".new")
+        try:
+            part.write_text(text, encoding="utf-8")
+            os.replace(part, path)
+        except OSError as error:
+            raise UserError(f"{path} cannot be written ({error.strerror}): give another name") from None
+        say(f"wrote {path}")
 
     def described(self) -> str:
         """The current RNA in words: "tRNA-Phe, 76 nt (1 of 3; /rna lists them)"."""
+        if len(self.conversation.rnas) > 1:
+            return "; ".join(
+                f"RNA {number} = {rna.rna_id}, {len(rna):,} nt"
+                for number, rna in enumerate(self.conversation.rnas, start=1)
+            )
         rna = self.conversation.rna
         place = ""
         if len(self.records) > 1 and rna.rna_id in self.records:
@@ -124,35 +168,60 @@ class Session:
         if not self.records:
             say(NO_RNA)
         for record in list(self.records.values())[:LISTED]:
-            star = "*" if record == self.conversation.rna else " "
+            star = "*" if record in self.conversation.rnas else " "
             say(f"{star} {record.rna_id}  {len(record):,} nt  {record.description}"[:110].rstrip())
         if len(self.records) > LISTED:
             say(f"  and {len(self.records) - LISTED:,} more")
 
 
-def write_answer(rna: Record, question: str, answer: str, checkpoint: str, as_json: bool) -> None:
-    """One line on standard output: id, tab, answer; or a JSON object."""
-    if as_json:
-        row = {"rna_id": rna.rna_id, "length_nt": len(rna), "question": printable(question)}
-        print(json.dumps({**row, "answer": printable(answer), "checkpoint": checkpoint}, ensure_ascii=False))
-    else:
-        print(f"{rna.rna_id}\t{one_line(answer)}")
-    sys.stdout.flush()
+@dataclass
+class Writer:
+    """Writes answers for programs to standard output: "id, tab, answer", or a JSON object per line."""
+
+    checkpoint: str
+    as_json: bool = False
+    weigh: bool = False
+    min_confidence: float = MIN_CONFIDENCE
+
+    def write(self, conversation: Conversation) -> None:
+        """The last question and its answer."""
+        rnas, (question, answer) = conversation.rnas, (turn["content"] for turn in conversation.messages[-2:])
+        if not self.as_json:
+            print(f"{','.join(rna.rna_id for rna in rnas)}\t{one_line(answer)}")
+        else:
+            row = {"rna_id": rnas[0].rna_id, "length_nt": len(rnas[0])}
+            if len(rnas) > 1:
+                row = {"rna_ids": [rna.rna_id for rna in rnas], "lengths_nt": [len(rna) for rna in rnas]}
+            row |= {"question": printable(question), "answer": printable(answer), "checkpoint": self.checkpoint}
+            if self.weigh:
+                row |= self.evidence.as_json(conversation.last, rnas)
+            print(json.dumps(row, ensure_ascii=False))
+        sys.stdout.flush()
+        say_cut(conversation)
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        return Evidence(self.min_confidence)
 
 
-def say_cut(conversation: Conversation, max_new_tokens: int) -> None:
+def say_cut(conversation: Conversation) -> None:
     """Tell that the last answer is not complete, when it is not."""
     if conversation.cut_off:
-        say(f"(the answer was cut at {max_new_tokens} tokens; --max-new-tokens allows more)")
+        limit = len(conversation.last.token_ids)
+        say(f"(the answer was cut at {limit} tokens; --max-new-tokens allows more)")
 
 
-def run_terminal(conversation: Conversation, records: list[Record], options: dict) -> int:
+def run_terminal(
+    conversation: Conversation, records: list[Record], options: dict, min_confidence: float = MIN_CONFIDENCE
+) -> int:
     """Questions from a person; `options` go to `Conversation.ask`."""
+    evidence = Evidence(min_confidence)
 
     def answer(question: str) -> None:
+        first = not conversation.messages
         try:
             text = conversation.ask(
-                question, stream_to=lambda piece: print(printable(piece), end="", flush=True), **options
+                question, stream_to=lambda piece: print(printable(piece), end="", flush=True), weigh=True, **options
             )
         except KeyboardInterrupt:
             print(flush=True)
@@ -161,28 +230,48 @@ def run_terminal(conversation: Conversation, records: list[Record], options: dic
             print(flush=True)
             if not printable(text).strip():
                 say("(the model gave no answer)")
-            say_cut(conversation, options["max_new_tokens"])
+            say_cut(conversation)
+            if weight := evidence.weight(conversation.last):
+                say(f"({weight.described()})")
+            if first:
+                say_closest(evidence, conversation.rnas)
         say()
 
     session = Session(conversation, records, answer)
     say(f"RNA: {session.described()}" if conversation.rna else NO_RNA)
     say("Ask a question; /help lists the commands, Ctrl-D ends.\n")
-    while True:
-        try:
-            if not session.handle(read_line("... " if session.pasted else "> ")):
+    with line_history(session):
+        while True:
+            try:
+                if not session.handle(read_line("... " if session.pasted else "> ")):
+                    return 0
+            except EOFError:
+                say()
                 return 0
-        except EOFError:
-            say()
-            return 0
-        except KeyboardInterrupt:
-            session.pasted = []
-            say("\n(Ctrl-D or /quit ends)")
-        except UserError as error:
-            say(f"{error}\n")
+            except KeyboardInterrupt:
+                session.pasted = []
+                say("\n(Ctrl-D or /quit ends)")
+            except UserError as error:
+                say(f"{error}\n")
+
+
+def say_closest(evidence: Evidence, rnas: list[Record]) -> None:
+    """The known RNAs closest to these, as evidence beside the answer."""
+    try:
+        found = [evidence.closest(rna.sequence) for rna in rnas]
+    except ModuleNotFoundError as error:
+        say(f"(closest known RNAs are not shown: {explain(error)[0]})")
+        return
+    for rna, neighbours in zip(rnas, found, strict=True):
+        about = f" to {rna.rna_id}" if len(rnas) > 1 else ""
+        if not neighbours:
+            say(f"(no RNA of the packaged table is close{about})")
+        for neighbour in neighbours:
+            say(f"(closest known RNA{about}: {neighbour.described()})")
 
 
 def read_line(prompt: str) -> str:
-    """A line from the terminal, with editing and history where Python has readline."""
+    """A line from the terminal, with editing, history and completion where Python has readline."""
     try:
         import readline  # noqa: F401  importing it is what makes input() use it
     except ImportError:
@@ -194,15 +283,58 @@ def read_line(prompt: str) -> str:
     return input()
 
 
-def run_script(
-    conversation: Conversation, records: list[Record], options: dict, checkpoint: str, as_json: bool
-) -> int:
+@contextmanager
+def line_history(session: Session) -> Iterator[None]:
+    """Questions of earlier sessions under the up arrow, and Tab for commands and the ids of RNAs.
+
+    RNAs are not written to the history file: they may be unpublished.
+    """
+    try:
+        import readline
+    except ImportError:  # Python on Windows, or built without it
+        yield
+        return
+    path = cache_dir() / "chat_history"
+    words: list[str] = []
+
+    def complete(text: str, state: int) -> str | None:
+        if state == 0:
+            words[:] = [word for word in (*COMMANDS, *session.records) if word.startswith(text)]
+        return words[state] if state < len(words) else None
+
+    with suppress(OSError):
+        readline.read_history_file(path)
+    readline.set_completer(complete)
+    readline.set_completer_delims(" ")
+    readline.parse_and_bind("tab: complete")
+    try:
+        yield
+    finally:
+        lines = [readline.get_history_item(i + 1) or "" for i in range(readline.get_current_history_length())]
+        questions = [line for line in lines if not line.startswith((">", "/rna ")) and not looks_like_rna(line)]
+        with suppress(OSError):  # a history that cannot be kept is no reason to fail
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(path.name + ".new")
+            with open(part, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+                file.writelines(f"{line}\n" for line in questions[-HISTORY:])
+            os.replace(part, path)
+
+
+def looks_like_rna(line: str) -> bool:
+    """Whether a line is a sequence, or a part of a pasted one.
+
+    >>> looks_like_rna("GCGGAUUUAGCUC"), looks_like_rna("What is this?")
+    (True, False)
+    """
+    return BARE_SEQUENCE.fullmatch(line.strip()) is not None
+
+
+def run_script(conversation: Conversation, records: list[Record], options: dict, writer: Writer) -> int:
     """One question or command per line of standard input; exit code 2 when any of them could not be carried out."""
 
     def answer(question: str) -> None:
-        text = conversation.ask(question, **options)
-        write_answer(conversation.rna, question, text, checkpoint, as_json)
-        say_cut(conversation, options["max_new_tokens"])
+        conversation.ask(question, weigh=writer.weigh, **options)
+        writer.write(conversation)
 
     session = Session(conversation, records, answer)
     code = 0

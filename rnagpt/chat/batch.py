@@ -1,0 +1,248 @@
+"""Many questions from a file, answered into a file: `rnagpt chat --batch in.tsv --out out.jsonl`.
+
+    in.tsv      columns id, rna, question (a header line names them); several RNAs in a cell are separated by commas
+    in.jsonl    {"id": ..., "rna": "ACGU" or ["ACGU", "GGCC"], "question": ...} per line
+    in.fasta    every record is asked every --question
+
+    out.jsonl   per input row, in its order: {"row", "id", "question", "answer", "finish_reason"}, or an "error"
+
+Finished rows go to OUT.part at once, so that the same command goes on where it was interrupted. Rows of like length
+are answered together, those about the same RNA one after another.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rnagpt.chat.fasta import Record, check_length, decoded, parse_fasta, parse_sequence, read_bytes
+from rnagpt.chat.safe_text import one_line, printable
+from rnagpt.errors import UserError
+
+if TYPE_CHECKING:  # mistakes in the file are told before torch is imported
+    from rnagpt.chat.decoding import Sampling
+    from rnagpt.chat.engine import Answer, Engine
+
+MAX_BYTES = 500_000_000
+COLUMNS = ("id", "rna", "question")
+
+
+@dataclass
+class Row:
+    """One question of the input, or what is wrong with it."""
+
+    number: int  # from 1, in the file's order
+    row_id: str
+    rnas: list[Record] = field(default_factory=list)
+    question: str = ""
+    error: str | None = None
+
+    @property
+    def cost(self) -> tuple[int, str]:
+        """Sorts rows of like length together, and those about the same RNA one after another."""
+        return sum(map(len, self.rnas)), "".join(rna.sequence for rna in self.rnas)
+
+
+# --- reading
+
+
+def read_rows(path: Path, questions: list[str]) -> tuple[list[Row], str]:
+    """The rows of a batch file, and the sha256 of its content.
+
+    Args:
+        questions: of --question; for FASTA, and for rows without a question of their own.
+
+    Raises:
+        UserError: the file as a whole cannot be read. What is wrong with one row is that row's `error`.
+    """
+    content = read_bytes(path, MAX_BYTES)
+    text = decoded(content, path)
+    suffix = Path(str(path).removesuffix(".gz")).suffix.lower()
+    if suffix == ".tsv":
+        rows = list(rows_of_tsv(text, path, questions))
+    elif suffix == ".jsonl":
+        rows = list(rows_of_jsonl(text, questions))
+    else:
+        rows = list(rows_of_fasta(text, path, questions))
+    if not rows:
+        raise UserError(f"{path} holds no rows: expected a question and an RNA in each")
+    return rows, hashlib.sha256(content).hexdigest()
+
+
+def rows_of_tsv(text: str, path: Path, questions: list[str]) -> Iterator[Row]:
+    lines = csv.reader(io.StringIO(text, newline=None), delimiter="\t", quoting=csv.QUOTE_NONE)
+    header = [name.strip().lower() for name in next(lines, [])]
+    if "rna" not in header or ("question" not in header and not questions):
+        raise UserError(
+            f"{path}, line 1: expected a header with the columns {', '.join(COLUMNS)} (question may be left out where "
+            f"--question is given), got {one_line(', '.join(header))[:80]!r}"
+        )
+    for number, cells in enumerate((cells for cells in lines if any(cells)), start=1):
+        given = dict(zip(header, cells, strict=False))
+        given["rna"] = [sequence for sequence in given.get("rna", "").split(",") if sequence.strip()]
+        yield row_of(number, given, questions)
+
+
+def rows_of_jsonl(text: str, questions: list[str]) -> Iterator[Row]:
+    for number, line in enumerate((line for line in io.StringIO(text, newline=None) if line.strip()), start=1):
+        try:
+            given = json.loads(line)
+            if not isinstance(given, dict):
+                raise ValueError
+        except (ValueError, RecursionError):
+            yield Row(number, f"row{number}", error="the line is no JSON object")
+            continue
+        yield row_of(number, given, questions)
+
+
+def row_of(number: int, given: dict, questions: list[str]) -> Row:
+    """A row of TSV or JSON, checked."""
+    row = Row(number, one_line(str(given.get("id") or f"row{number}")))
+    rnas = given.get("rna")
+    rnas = [rnas] if isinstance(rnas, str) else rnas
+    question = given.get("question") or (questions[0] if questions else "")
+    try:
+        if not isinstance(rnas, list) or not rnas or not all(isinstance(rna, str) for rna in rnas):
+            raise UserError("rna: expected a sequence, or a list of them")
+        if not isinstance(question, str) or not question.strip():
+            raise UserError("question: expected a text that is not empty")
+        row.rnas = [parse_sequence(rna, "rna", f"{row.row_id}.{i}") for i, rna in enumerate(rnas, start=1)]
+        row.question = question
+    except UserError as error:
+        row.error = str(error)
+    return row
+
+
+def rows_of_fasta(text: str, path: Path, questions: list[str]) -> Iterator[Row]:
+    if not questions:
+        raise UserError(f"{path} is read as FASTA: give the questions by --question (or a .tsv or .jsonl file)")
+    if not text.strip():
+        return
+    number = 0
+    chunks = [chunk for chunk in re.split(r"(?m)^(?=>)", text) if chunk.strip()]
+    for place, chunk in enumerate(chunks, start=1):
+        try:
+            (record,) = parse_fasta(chunk, f"{path.name}, record {place}", fallback_id=path.stem)
+            rna_id, rnas, error = record.rna_id, [record], None
+        except UserError as found:
+            rna_id, rnas, error = one_line(chunk.splitlines()[0].lstrip("> "))[:80], [], str(found)
+        for question in questions:
+            number += 1
+            yield Row(number, rna_id, rnas, question, error)
+
+
+# --- answering
+
+
+class Journal:
+    """OUT.part: a first line that says what is being answered, then finished rows in the order they were finished."""
+
+    def __init__(self, out: Path, what: dict):
+        self.path, self.what = out.with_name(out.name + ".part"), what
+        self.done: dict[int, dict] = {}
+
+    def open(self) -> None:
+        """Read what an interrupted run left; UserError when it was another run."""
+        lines = self.path.read_bytes().split(b"\n")[:-1] if self.path.is_file() else []  # a half-written line goes
+        if len(lines) > 1:
+            if json.loads(lines[0]) != self.what:
+                raise UserError(
+                    f"{self.path} was left by a run with other rows or settings: remove it to begin anew, or run that "
+                    "command again to finish it"
+                )
+            self.done = {row["row"]: row for row in map(json.loads, lines[1:])}
+        # rewritten whole, so that no half line stands in its middle
+        part = self.path.with_name(self.path.name + ".new")
+        part.write_text("".join(map(line_of, [self.what, *self.done.values()])), encoding="utf-8")
+        os.replace(part, self.path)
+        self.file = open(self.path, "a", encoding="utf-8")
+
+    def write(self, row: dict) -> None:
+        self.done[row["row"]] = row
+        self.file.write(line_of(row))
+        self.file.flush()
+
+    def finish(self, out: Path) -> None:
+        """All rows in order as `out`; the journal goes."""
+        self.file.close()
+        part = out.with_name(out.name + ".new")
+        with open(part, "w", encoding="utf-8") as file:
+            file.writelines(line_of(self.done[number]) for number in sorted(self.done))
+        os.replace(part, out)
+        self.path.unlink()
+
+
+def line_of(row: dict) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def run_batch(
+    engine: "Engine",
+    rows: list[Row],
+    journal: Journal,
+    out: Path,
+    sampling: "Sampling",
+    weight: Callable[[Row, "Answer"], dict] | None = None,
+) -> int:
+    """Answer all rows that the open journal does not hold yet; returns how many of all rows could not be answered.
+
+    Args:
+        weight: row, finished answer -> further fields of its line.
+    """
+    from tqdm import tqdm
+
+    pending = [row for row in rows if row.number not in journal.done]
+    with tqdm(total=len(rows), initial=len(journal.done), desc="answering", unit="row", file=sys.stderr) as progress:
+
+        def write(row: Row, found: dict) -> None:
+            question = {"question": printable(row.question)} if row.question else {}
+            journal.write({"row": row.number, "id": row.row_id, **question, **found})
+            progress.update()
+
+        try:
+            queue = iter(sorted(pending, key=lambda row: row.cost))
+            waiting = True
+            while waiting or engine.busy:
+                # one batch ahead: the prompts' encoder outputs are not held for all rows at once
+                while waiting and len(engine.active) + len(engine.waiting) < 2 * engine.max_answers:
+                    row = next(queue, None)
+                    if row is None:
+                        waiting = False
+                        break
+                    try:
+                        engine.start(prepared(engine, row, sampling, weight, write))
+                    except UserError as error:
+                        write(row, {"error": str(error)})
+                if engine.busy:
+                    engine.step()
+        finally:
+            engine.give_up()
+    failed = sum("error" in row for row in journal.done.values())
+    journal.finish(out)
+    return failed
+
+
+def prepared(
+    engine: "Engine", row: Row, sampling: "Sampling", weight, write: Callable[[Row, dict], None]
+) -> "Answer":
+    """The row's answer, ready for the engine; UserError for what is wrong with the row."""
+    from rnagpt.chat.conversation import with_rnas
+
+    if row.error:
+        raise UserError(row.error)
+    for rna in row.rnas:
+        check_length(rna, engine.processor)
+
+    def when_done(answer: "Answer") -> None:
+        found = {"answer": printable(answer.text), "finish_reason": answer.finish_reason}
+        write(row, {**found, **(weight(row, answer) if weight else {})})
+
+    messages = with_rnas([{"role": "user", "content": row.question}], row.rnas)
+    return engine.prepare(messages, sampling, weigh=weight is not None, when_done=when_done)

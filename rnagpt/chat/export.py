@@ -1,0 +1,41 @@
+"""A conversation as a file: Markdown to read, JSON for programs."""
+
+import json
+import re
+from collections.abc import Sequence
+
+from rnagpt.chat.fasta import Record
+from rnagpt.chat.safe_text import one_line, printable
+
+NOTICE = "Answers of a language model: check them before you rely on them. Not medical advice."
+
+
+def exported(rnas: Sequence[Record], messages: Sequence[dict], suffix: str) -> str:
+    """The text of the file; `suffix` ".json" gives JSON, any other Markdown."""
+    if suffix.lower() == ".json":
+        found = {
+            "rnas": [
+                {"rna_id": rna.rna_id, "description": rna.description, "length_nt": len(rna), "sequence": rna.sequence}
+                for rna in rnas
+            ],
+            "messages": [{"role": turn["role"], "content": printable(turn["content"])} for turn in messages],
+            "notice": NOTICE,
+        }
+        return json.dumps(found, ensure_ascii=False, indent=1) + "\n"
+    lines = ["# Conversation with RNA-GPT", ""]
+    for rna in rnas:
+        lines += [f"**{as_text(f'{rna.rna_id} {rna.description}'.strip())}**, {len(rna):,} nt", ""]
+        lines += ["```", *(rna.sequence[i : i + 80] for i in range(0, len(rna), 80)), "```", ""]
+    for turn in messages:
+        said = "\n> ".join(as_text(line) for line in printable(turn["content"]).splitlines())
+        lines += [f"**{'Question' if turn['role'] == 'user' else 'Answer'}**", "", f"> {said}", ""]
+    return "\n".join([*lines, f"_{NOTICE}_", ""])
+
+
+def as_text(line: str) -> str:
+    r"""A line that Markdown shows as it is: no markup, no HTML, no links.
+
+    >>> as_text("<b>*a*</b> [x](y)")
+    '\\<b\\>\\*a\\*\\</b\\> \\[x\\](y)'
+    """
+    return re.sub(r"([\\`*_\[\]<>#|~!$&])", r"\\\1", one_line(line))

@@ -1,0 +1,314 @@
+"""`rnagpt chat --web`: the conversation in a page on this machine (Gradio).
+
+Whatever comes from a file, a person or the model is shown as text, never as markup.
+"""
+
+import html
+import os
+import queue
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from rnagpt.chat.conversation import Conversation
+from rnagpt.chat.decoding import Sampling
+from rnagpt.chat.drawing import drawn
+from rnagpt.chat.engine import Engine
+from rnagpt.chat.evidence import Evidence
+from rnagpt.chat.export import NOTICE, exported
+from rnagpt.chat.fasta import MAX_COMPARED, Record, parse_fasta, parse_sequence, read_fasta
+from rnagpt.chat.known_rnas import link
+from rnagpt.chat.rnacentral import fetch, is_rnacentral_id
+from rnagpt.chat.safe_text import one_line, printable
+from rnagpt.chat.worker import Worker
+from rnagpt.errors import UserError
+
+MAX_BYTES = 10_000_000  # of an upload, also once unpacked
+MAX_RECORDS = 1000
+MAX_QUESTION = 4000  # characters
+LISTED = 200  # records offered for choosing
+QUESTIONS = ("What type of RNA is this?", "Which organism group is it from?", "What does this RNA do?")
+EXAMPLES = (
+    Record("tRNA-Phe", "yeast",
+           "GCGGAUUUAGCUCAGUUGGGAGAGCGCCAGACUGAAGAUCUGGAGGUCCUGUGUUCGAUCCACAGAAUUCGCACCA"),
+    Record("hsa-mir-21", "human, hairpin",
+           "UGUCGGGUAGCUUAUCAGACUGAUGUUGACUGUUGAAUCUCAUGGCAACACCAGUCGAUGGGCUGUCUGACA"),
+)
+STYLE = """
+.gradio-container { max-width: 1100px !important; }
+svg.fold { width: 100%; max-height: 340px; }
+svg.fold text { font: 7px ui-monospace, monospace; text-anchor: middle; fill: #222; }
+svg.fold line.backbone { stroke: #999; stroke-width: 1.2; }
+svg.fold line.pair { stroke: #3b6ea5; stroke-width: 1.6; }
+svg.fold circle { stroke: #555; stroke-width: .5; }
+.card table { width: 100%; border-collapse: collapse; }
+.card table { table-layout: fixed; }
+.card th { text-align: left; font-weight: 600; vertical-align: top; width: 45%; }
+.card td { overflow-wrap: anywhere; }
+.said { overflow-wrap: anywhere; }
+.unsure { border-left: 4px solid #c77700; padding-left: .6em; }
+"""
+
+
+def run_web(engine: Engine, records: list[Record], options: dict, min_confidence: float, port: int) -> int:
+    """Serve the page on 127.0.0.1 until Ctrl-C or SIGTERM."""
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    with Worker(engine) as worker, tempfile.TemporaryDirectory(prefix="rnagpt-") as folder:
+        page = Page(worker, records, options, Evidence(min_confidence), Path(folder))
+        try:
+            _, address, _ = page.build().launch(
+                server_name="127.0.0.1", server_port=port or None, share=False, quiet=True, prevent_thread_lock=True,
+                max_file_size=MAX_BYTES, footer_links=[], ssr_mode=False, enable_monitoring=False, theme=theme(),
+                css=STYLE,
+            )
+        except OSError:
+            raise UserError(f"port {port} cannot be used: give another --port") from None
+        print(f"open {address} in a browser (Ctrl-C ends)", file=sys.stderr, flush=True)
+        ended.wait()
+    return 0
+
+
+def theme():
+    """Gradio's look with the machine's own fonts: nothing is fetched from elsewhere."""
+    import gradio
+
+    return gradio.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+
+
+class Page:
+    """The page's parts and what they do. What belongs to one visitor is in `gradio.State`.
+
+    Attributes:
+        state of a visitor: {"records": {id: Record}, "chosen": [ids], "messages": [turns]}.
+    """
+
+    def __init__(self, worker: Worker, records: list[Record], options: dict, evidence: Evidence, folder: Path):
+        self.worker, self.engine, self.evidence, self.folder = worker, worker.engine, evidence, folder
+        self.records, self.sampling = records, Sampling(**options)
+
+    def build(self):
+        """The page, a `gradio.Blocks`."""
+        import gradio as gr
+
+        with gr.Blocks(title="RNA-GPT", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
+            state = gr.State({"records": {}, "chosen": [], "messages": []})
+            gr.HTML(f"<h1>Ask about an RNA</h1><p>{NOTICE}</p>")
+            with gr.Row():
+                with gr.Column(scale=2, min_width=300):
+                    upload = gr.File(label="FASTA file (plain or .gz)", file_count="single", height=110,
+                                     elem_id="upload")
+                    typed = gr.Textbox(label="or a sequence, FASTA text, or an RNAcentral id", lines=2, max_lines=6,
+                                       elem_id="typed", placeholder="GCGGAUUUAGC... or URS000047C79B_9606")
+                    with gr.Row():
+                        read = gr.Button("Read", elem_id="read", min_width=80)
+                        examples = [gr.Button(example.rna_id, min_width=80, size="sm") for example in EXAMPLES]
+                    chosen = gr.Dropdown(label=f"RNA (choose up to {MAX_COMPARED} to compare)", multiselect=True,
+                                         max_choices=MAX_COMPARED, visible=False, elem_id="chosen")
+                    card = gr.HTML(elem_id="card", elem_classes="card")
+                with gr.Column(scale=3, min_width=300):
+                    status = gr.HTML(elem_id="status")
+                    chat = gr.Chatbot(label="Conversation", render_markdown=False, sanitize_html=True, height=360,
+                                      buttons=[], feedback_options=None, elem_id="chat", elem_classes="said",
+                                      allow_tags=False)
+                    beside = gr.HTML(elem_id="beside")
+                    question = gr.Textbox(label="Question", lines=1, max_length=MAX_QUESTION, elem_id="question",
+                                          placeholder="What type of RNA is this?")
+                    with gr.Row():
+                        ask = gr.Button("Ask", variant="primary", elem_id="ask", min_width=80)
+                        stop = gr.Button("Stop", elem_id="stop", min_width=80)
+                        new = gr.Button("Start over", elem_id="new", min_width=80)
+                    with gr.Row():
+                        suggested = [gr.Button(text, size="sm", min_width=80) for text in QUESTIONS]
+                    with gr.Row():
+                        save = {"interactive": False, "size": "sm"}
+                        save_md = gr.DownloadButton("Save as Markdown", elem_id="save-md", **save)
+                        save_json = gr.DownloadButton("Save as JSON", elem_id="save-json", **save)
+
+            about = [state, chosen, card, chat, beside, status]
+            upload.upload(self.read_file, [upload, state], about)
+            read.click(self.read_text, [typed, state], about)
+            typed.submit(self.read_text, [typed, state], about)
+            for button, example in zip(examples, EXAMPLES, strict=True):
+                button.click(lambda state, example=example: self.take([example], state), [state], about)
+            chosen.input(self.choose, [chosen, state], about)
+            answering = [state, chat, beside, status, question, save_md, save_json]
+            how = {"concurrency_limit": self.engine.max_answers, "show_progress": "minimal"}
+            triggers = (ask.click, question.submit)
+            asked = [trigger(self.ask, [question, state], answering, **how) for trigger in triggers]
+            for button, text in zip(suggested, QUESTIONS, strict=True):
+                asked.append(button.click(partial(self.ask, text), [state], answering, **how))
+            stop.click(None, cancels=asked)
+            for clear in (new.click, chat.clear):
+                clear(self.begin_anew, [state], [state, chat, beside, status], cancels=asked)
+            if self.records:
+                page.load(lambda state: self.take(self.records, state), [state], about)
+        return page.queue(max_size=64)
+
+    # --- RNAs
+
+    def read_file(self, path: str | None, state: dict) -> list:
+        """An uploaded file's RNAs."""
+        if path is None:
+            return self.unchanged(state, "")
+        try:
+            return self.take(read_fasta(path, MAX_BYTES, MAX_RECORDS), state)
+        except UserError as error:
+            # the upload lies in a temporary folder whose name says nothing
+            return self.unchanged(state, str(error).replace(str(path), Path(path).name))
+
+    def read_text(self, text: str, state: dict) -> list:
+        """A typed or pasted RNA."""
+        try:
+            if is_rnacentral_id(text):
+                return self.take([fetch(text)], state)
+            if text.lstrip().startswith(">"):
+                return self.take(parse_fasta(text, "the text", max_records=MAX_RECORDS), state)
+            if len(text) > MAX_BYTES:
+                raise UserError(f"the text is longer than {MAX_BYTES:,} characters: upload a part of it")
+            return self.take([parse_sequence(text, "the text", "my RNA")], state)
+        except UserError as error:
+            return self.unchanged(state, str(error))
+
+    def take(self, records: list[Record], state: dict) -> list:
+        """These are the RNAs now; the first is asked about."""
+        known = {record.rna_id: record for record in records}
+        return self.choose([records[0].rna_id], {**state, "records": known, "chosen": []})
+
+    def choose(self, ids: list[str], state: dict) -> list:
+        """Ask about these of the RNAs at hand; the conversation begins again."""
+        import gradio as gr
+
+        chosen = [state["records"][rna_id] for rna_id in ids if rna_id in state["records"]][:MAX_COMPARED]
+        conversation = Conversation.on(self.engine)
+        try:
+            conversation.read(*chosen)
+        except UserError as error:
+            return self.unchanged(state, str(error))
+        state = {**state, "chosen": [record.rna_id for record in chosen], "messages": []}
+        names = list(state["records"])
+        more = f"The first {LISTED} of {len(names):,} records can be chosen." if len(names) > LISTED else ""
+        listing = gr.Dropdown(choices=names[:LISTED], value=state["chosen"], visible=len(names) > 1)
+        cards = "".join(self.card(record) for record in chosen)
+        return [state, listing, cards, [], "", notice(more)]
+
+    def unchanged(self, state: dict, sentence: str) -> list:
+        """Everything as it was, and what went wrong."""
+        import gradio as gr
+
+        return [state, gr.skip(), gr.skip(), gr.skip(), gr.skip(), notice(sentence)]
+
+    def card(self, record: Record) -> str:
+        """What can be said of an RNA without the model."""
+        letters = sum(record.sequence.count(letter) for letter in "ACGU") or 1
+        gc = (record.sequence.count("G") + record.sequence.count("C")) / letters
+        name = html.escape(one_line(f"{record.rna_id} {record.description}"))
+        closest = self.evidence.closest(record.sequence)
+        kinds = dict.fromkeys(neighbour.fact.rna_type for neighbour in closest)
+        rows = [
+            ("RNA", name),
+            ("Length", f"{len(record):,} nt"),
+            ("GC", f"{gc:.0%}"),
+            ("Type of the closest known RNAs", html.escape(", ".join(kinds)) or "none is close"),
+        ]
+        table = "".join(f'<tr><th scope="row">{head}</th><td>{cell}</td></tr>' for head, cell in rows)
+        return f"<table>{table}</table>{drawn(record.sequence, one_line(record.rna_id))}"
+
+    # --- questions
+
+    def ask(self, question: str, state: dict) -> Iterator[list]:
+        """The answer as it grows, then what lies beside it."""
+        import gradio as gr
+
+        kept = [gr.skip(), gr.skip()]
+        conversation = Conversation.on(self.engine)
+        conversation.rnas = [state["records"][rna_id] for rna_id in state["chosen"]]
+        conversation.messages = state["messages"]
+        pieces: queue.Queue[str | None] = queue.Queue()
+        try:
+            turns, answer = conversation.prepare(
+                question, self.sampling, stream_to=pieces.put, weigh=True, when_done=lambda _: pieces.put(None)
+            )
+        except UserError as error:
+            yield [state, shown(state["messages"]), gr.skip(), notice(str(error)), gr.skip(), *kept]
+            return
+        self.worker.submit(answer)
+        text = ""
+        try:
+            yield [state, shown([*turns, said("...")]), "", notice(""), "", *kept]
+            while (piece := pieces.get()) is not None:
+                text += piece
+                yield [state, shown([*turns, said(text)]), "", notice(""), gr.skip(), *kept]
+        finally:
+            answer.cancel()  # the visitor pressed Stop or left; a finished answer does not mind
+        if answer.error is not None:
+            yield [state, shown(state["messages"]), "", notice("answering failed: ask again"), gr.skip(), *kept]
+            return
+        conversation.add(turns, answer)
+        state = {**state, "messages": conversation.messages}
+        cut = "the answer was cut at its longest length" if conversation.cut_off else ""
+        yield [
+            state, shown(conversation.messages), self.beside(answer, conversation.rnas), notice(cut), gr.skip(),
+            *self.saved(conversation),
+        ]
+
+    def begin_anew(self, state: dict) -> list:
+        """Forget the turns; the RNAs stay."""
+        return [{**state, "messages": []}, [], "", notice("")]
+
+    def beside(self, answer, rnas: list[Record]) -> str:
+        """The answer's weight and the closest known RNAs."""
+        weight = self.evidence.weight(answer)
+        lines = []
+        if weight:
+            mark = ' class="unsure"' if weight.abstains else ""
+            lines.append(f"<p{mark}>The last answer: {html.escape(weight.described())}.</p>")
+        for rna in rnas:
+            closest = self.evidence.closest(rna.sequence)
+            about = f" to {html.escape(one_line(rna.rna_id))}" if len(rnas) > 1 else ""
+            if closest:
+                items = "".join(f"<li>{self.linked(neighbour)}</li>" for neighbour in closest)
+                lines.append(f"<p>Closest known RNAs{about}, not seen by the model:</p><ul>{items}</ul>")
+            else:
+                lines.append(f"<p>No RNA of the packaged table is close{about}.</p>")
+        return "".join(lines)
+
+    def linked(self, neighbour) -> str:
+        """A known RNA in words, with a link where it has a page."""
+        text, address = html.escape(neighbour.described()), link(neighbour.fact)
+        if address is None:
+            return text
+        return f'{text} (<a href="{html.escape(address)}" rel="noreferrer" target="_blank">look it up</a>)'
+
+    def saved(self, conversation: Conversation) -> list:
+        """Download buttons with the conversation so far."""
+        import gradio as gr
+
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        buttons = []
+        for suffix in (".md", ".json"):
+            path = folder / f"conversation{suffix}"
+            path.write_text(exported(conversation.rnas, conversation.messages, suffix), encoding="utf-8")
+            buttons.append(gr.DownloadButton(value=str(path), interactive=True))
+        return buttons
+
+
+def said(text: str) -> dict[str, str]:
+    """An assistant's turn."""
+    return {"role": "assistant", "content": text}
+
+
+def shown(messages: list[dict]) -> list[dict]:
+    """Turns for the chat component, which reads a text as HTML (and drops tags it does not like): escaped for it."""
+    return [{**turn, "content": html.escape(printable(turn["content"]), quote=False)} for turn in messages]
+
+
+def notice(sentence: str) -> str:
+    """A sentence for the person above the conversation; read aloud by screen readers."""
+    return f'<p role="alert">{html.escape(one_line(sentence))}</p>' if sentence else ""

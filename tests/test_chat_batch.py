@@ -1,0 +1,170 @@
+"""Questions from a file, answered into a file.
+
+    pytest tests/test_chat_batch.py
+"""
+
+import gzip
+import json
+
+import pytest
+from test_chat import LET7, TRNA, TYPE, YEAST, said_directly, user_turn
+from test_chat_command import run_chat
+
+from rnagpt.chat import batch, terminal
+from rnagpt.chat.decoding import Sampling
+from rnagpt.chat.engine import Engine
+from rnagpt.errors import UserError
+
+TSV = f"""id\trna\tquestion
+long\t{TRNA.sequence}\t{TYPE}
+bad\tACGE\t{TYPE}
+short\t{LET7.sequence}\t{TYPE}
+
+none\t\t{TYPE}
+again\t{TRNA.sequence}\t{YEAST}
+toolong\t{"A" * 9999}\t{TYPE}
+silent\tACGU\t
+two\t{TRNA.sequence}, {LET7.sequence}\tWhich of these two is a tRNA?
+"""
+
+
+def lines(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def tsv(tmp_path):
+    path = tmp_path / "in.tsv"
+    path.write_text(TSV)
+    return path
+
+
+def test_every_row_is_answered_or_says_why_not_in_order(monkeypatch, capsys, tiny_model, tiny_checkpoint, tsv):
+    out = tsv.with_name("out.jsonl")
+    arguments = [tiny_checkpoint, "--batch", tsv, "--out", out, "--max-new-tokens", 10]
+    code, printed, err = run_chat(monkeypatch, capsys, *arguments)
+    assert code == 2 and printed == "" and "4 of 8 rows could not be answered" in err
+    rows = lines(out)
+    assert [row["row"] for row in rows] == list(range(1, 9))
+    assert [row["id"] for row in rows] == ["long", "bad", "short", "none", "again", "toolong", "silent", "two"]
+    for i, question, rna in ((0, TYPE, TRNA), (2, TYPE, LET7), (4, YEAST, TRNA)):
+        expected = terminal.printable(said_directly(tiny_model, [user_turn(question, rna)], 10))
+        assert (rows[i]["answer"], rows[i]["finish_reason"]) == (expected, "length")
+    assert rows[7]["answer"] and "error" not in rows[7]
+    wrong = {1: "'E' at position 4", 3: "expected a sequence", 5: "leaves no room for an answer", 6: "question: expected a text"}
+    for i, sentence in wrong.items():
+        assert sentence in rows[i]["error"] and "answer" not in rows[i]
+    assert sorted(path.name for path in tsv.parent.iterdir()) == ["in.tsv", "out.jsonl"]
+    code, _, err = run_chat(monkeypatch, capsys, *arguments)
+    assert code == 2 and "out.jsonl is there already" in err
+
+
+def test_an_interrupted_batch_goes_on_to_the_same_file(tiny_model, tsv):
+    rows, sha256 = batch.read_rows(tsv, [])
+    what = {"input_sha256": sha256}
+
+    def run(out, stop_after=None, weight=None):
+        journal = batch.Journal(out, what)
+        journal.open()
+        if stop_after is not None:
+            write = journal.write
+
+            def interrupted(row):
+                write(row)
+                if len(journal.done) == stop_after:
+                    raise KeyboardInterrupt
+
+            journal.write = interrupted
+        return batch.run_batch(Engine(*tiny_model, max_answers=2), rows, journal, out, Sampling(6), weight)
+
+    whole, parted = tsv.with_name("whole.jsonl"), tsv.with_name("parted.jsonl")
+    assert run(whole) == 4
+    with pytest.raises(KeyboardInterrupt):
+        run(parted, stop_after=5)
+    assert not parted.exists()
+    journal = parted.with_name("parted.jsonl.part")
+    assert len(journal.read_text().splitlines()) == 6  # its heading, five rows
+    with open(journal, "ab") as file:
+        file.write('{"row": 7, "answer": "half a li\u00e9'.encode()[:-1])
+    answered = []
+    assert run(parted, weight=lambda row, answer: answered.append(row.row_id) or {}) == 4
+    assert parted.read_text() == whole.read_text() and not journal.exists()
+    assert 0 < len(answered) < 4  # those answered before were not answered again
+
+
+def test_a_journal_of_another_run_is_refused(monkeypatch, capsys, tiny_checkpoint, tsv):
+    out = tsv.with_name("out.jsonl")
+    journal = batch.Journal(out, {"input_sha256": "other"})
+    journal.open()
+    journal.write({"row": 1, "answer": "of that run"})
+    journal.file.close()
+    code, _, err = run_chat(monkeypatch, capsys, tiny_checkpoint, "--batch", tsv, "--out", out)
+    assert code == 2 and "was left by a run with other rows or settings" in err and "loading" not in err
+
+
+def test_json_lines(tmp_path):
+    path = tmp_path / "in.jsonl"
+    given = [
+        {"id": 7, "rna": TRNA.sequence, "question": TYPE},
+        {"rna": [TRNA.sequence, LET7.sequence], "question": "Which?"},
+        {"rna": LET7.sequence},
+        {"rna": [], "question": TYPE},
+        {"rna": 5},
+    ]
+    path.write_text("\n".join([*map(json.dumps, given), "{broken", "[1]", "[" * 100_000]) + "\n")
+    rows, _ = batch.read_rows(path, [YEAST])
+    assert [row.row_id for row in rows] == ["7", *(f"row{i}" for i in range(2, 9))]
+    assert [rna.sequence for rna in rows[1].rnas] == [TRNA.sequence, LET7.sequence]
+    assert rows[2].question == YEAST and rows[0].error is None
+    assert "expected a sequence" in rows[3].error and "expected a sequence" in rows[4].error
+    assert [row.error for row in rows[5:]] == ["the line is no JSON object"] * 3
+
+
+def test_fasta_records_each_get_every_question(tmp_path):
+    path = tmp_path / "in.fa.gz"
+    path.write_bytes(gzip.compress(f">a x\n{TRNA.sequence}\n>b\nMALW\n>c\nACGU\n".encode()))
+    rows, _ = batch.read_rows(path, [TYPE, YEAST])
+    assert [(row.number, row.row_id, row.question) for row in rows] == [
+        (1, "a", TYPE), (2, "a", YEAST), (3, "b", TYPE), (4, "b", YEAST), (5, "c", TYPE), (6, "c", YEAST)
+    ]
+    assert "record 2, line 2: record b: 'L' at position 3" in rows[2].error and rows[4].error is None
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "questions", "sentence"),
+    [
+        ("x.fa", ">a\nACGU\n", [], "give the questions by --question"),
+        ("x.tsv", "a\tb\n", [], "line 1: expected a header with the columns id, rna, question"),
+        ("x.tsv", "id\trna\n", [TYPE], "holds no rows"),
+        ("x.jsonl", "", [], "holds no rows"),
+        ("x.tsv", "\0" * 9, [], "is a binary file"),
+    ],
+)
+def test_a_file_that_cannot_be_read_as_a_whole(tmp_path, name, content, questions, sentence):
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(UserError, match=sentence):
+        batch.read_rows(path, questions)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--batch", "x.tsv"], "--batch FILE and --out FILE belong together"),
+        (["--batch", "x.tsv", "--out", "y", "--rna", "ACGU"], "leave --fasta and --rna out"),
+        (["--batch", "no.tsv", "--out", "y"], "no.tsv does not exist"),
+        (["--batch", "no.tsv", "--out", "no/folder/y"], "no/folder is no folder"),
+    ],
+)
+def test_mistakes(monkeypatch, capsys, tiny_checkpoint, arguments, sentence):
+    code, out, err = run_chat(monkeypatch, capsys, tiny_checkpoint, *arguments)
+    assert (code, out) == (2, "") and sentence in err and err.count("\n") == 1
+
+
+def test_weighed_rows_have_their_evidence(monkeypatch, capsys, tiny_checkpoint, tsv):
+    out = tsv.with_name("out.jsonl")
+    arguments = [tiny_checkpoint, "--batch", tsv, "--out", out, "--max-new-tokens", 4, "--weigh"]
+    run_chat(monkeypatch, capsys, *arguments)
+    row = lines(out)[0]
+    assert 0 <= row["confidence"] <= 1 and row["source"].startswith("from ") and isinstance(row["abstains"], bool)
+    assert row["closest_known_rnas"][0]["rna_type"] == "tRNA"

@@ -1,0 +1,90 @@
+"""RNAcentral ids, against a server on this machine that answers in the API's form.
+
+    pytest tests/test_chat_rnacentral.py
+"""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from rnagpt.chat.fasta import Record
+from rnagpt.chat.rnacentral import fetch, is_rnacentral_id
+from rnagpt.errors import UserError
+
+# the fields of /api/v1/rna/{URS}/{taxid} that matter here
+FOUND = {
+    "rnacentral_id": "URS000047C79B_9606",
+    "sequence": "GGCTGGTCCGAGTGCAGTGGTGTTTACAACTAATTGATCACAACCAGTTACAGATTTCTT",
+    "length": 60,
+    "description": "Homo sapiens (human)\nRNY4",
+}
+
+
+@pytest.fixture
+def api():
+    """(address, answers): answers is path -> (status, body); requests asks what came."""
+
+    class Api(BaseHTTPRequestHandler):
+        answers: dict = {}
+
+        def do_GET(self):
+            status, body = self.answers.get(self.path, (404, b"{}"))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Api)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/api/v1", Api.answers
+    server.shutdown()
+    server.server_close()
+    Api.answers.clear()
+
+
+def test_an_id_becomes_a_record(api):
+    address, answers = api
+    answers["/api/v1/rna/URS000047C79B/9606/?format=json"] = (200, json.dumps(FOUND).encode())
+    expected = Record("URS000047C79B_9606", "Homo sapiens (human) RNY4", FOUND["sequence"].replace("T", "U"))
+    assert fetch(" urs000047c79b_9606", address) == expected
+    answers["/api/v1/rna/URS000047C79B/?format=json"] = (200, json.dumps(FOUND).encode())
+    assert fetch("URS000047C79B", address).sequence == expected.sequence
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        ((404, b""), "RNAcentral has no RNA URS000047C79B_9606"),
+        ((503, b"busy"), "RNAcentral answered 503"),
+        ((200, b"<html>"), "answer for URS000047C79B_9606 cannot be read"),
+        ((200, b"[1]"), "cannot be read"),
+        ((200, b'{"sequence": 5}'), "cannot be read"),
+        ((200, b'{"sequence": "MALW"}'), "RNAcentral's URS000047C79B_9606: 'L' at position 3 is no nucleotide"),
+        ((200, b'"' + b"A" * 5_000_001 + b'"'), "cannot be read"),
+    ],
+)
+def test_what_is_no_rna(api, answer, sentence):
+    address, answers = api
+    answers["/api/v1/rna/URS000047C79B/9606/?format=json"] = answer
+    with pytest.raises(UserError) as error:
+        fetch("URS000047C79B_9606", address)
+    assert sentence in str(error.value) and "\n" not in str(error.value)
+
+
+def test_offline_is_told_in_a_sentence_with_a_way_out():
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        port = server.server_port
+    with pytest.raises(UserError, match=r"could not be reached .*this needs the internet; connect, or give the seq"):
+        fetch("URS000047C79B_9606", f"http://127.0.0.1:{port}")
+
+
+def test_the_form_of_an_id():
+    assert is_rnacentral_id("URS000047C79B_9606\n") and is_rnacentral_id("urs000047c79b")
+    assert not any(map(is_rnacentral_id, ["URS000047C79B_", "URS000047C79_9606", "URS00/../etc", "ACGU", ""]))
+    with pytest.raises(UserError, match="is no RNAcentral id"):
+        fetch("URS1", "http://127.0.0.1:1")
