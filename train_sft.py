@@ -46,7 +46,7 @@ def train(recipe: Recipe) -> Path:
 
     from processing_rnagpt.collator import SharedPrefixCollator
     from rnagpt import checkpoint, training
-    from rnagpt.features import encode_features
+    from rnagpt.features import encode_rnas
     from rnagpt.training_rows import load_rows
 
     started = time.monotonic()
@@ -59,13 +59,7 @@ def train(recipe: Recipe) -> Path:
     model, processor = checkpoint.build(**dataclasses.asdict(recipe.model))
     features = None
     if recipe.cache_features and rows.sequences:
-        features = encode_features(
-            model.model.rna_encoder,
-            processor.rna_tokenizer,
-            rows.sequences,
-            model.config.rna_drop_token_ids,
-            model.config.rna_pool_size,
-        )
+        features = encode_rnas(model, processor, rows.sequences)
     model.requires_grad_(False)
     if lora is None and recipe.stage == "instruction":
         model = checkpoint.load_adapter(model, Path(recipe.start_from))

@@ -84,13 +84,10 @@ def steps_of(layout: str, rows: list[dict]) -> list[list[dict]]:
 def collators(processor, model, rows: list[dict]) -> dict:
     """Each layout's collator; the cache is filled here, as it is before training, outside the clock."""
     from processing_rnagpt.collator import SharedPrefixCollator
-    from rnagpt.features import encode_features
+    from rnagpt.features import encode_rnas
 
-    config = model.config
-    features = encode_features(
-        model.get_base_model().model.rna_encoder, processor.rna_tokenizer,
-        {row["rna_id"]: row["sequence"] for row in rows}, config.rna_drop_token_ids, config.rna_pool_size,
-    )
+    sequences = {row["rna_id"]: row["sequence"] for row in rows}
+    features = encode_rnas(model.get_base_model(), processor, sequences)
     return {
         name: SharedPrefixCollator(processor, features if cached else None, shared, packed)
         for name, (cached, shared, _, packed) in LAYOUTS.items()

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from modeling_rnagpt.modeling_rnagpt import encode_and_pool
 from processing_rnagpt.rna_sequences import EncodedRna, RnaReader, pad_kept, pad_mask, pad_tokens, window_lengths
@@ -72,6 +72,22 @@ def encode_features(
             if cache is not None:
                 cache.put(keys[rna_id], features[rna_id])
     return {rna_id: features[rna_id] for rna_id in sequences}
+
+
+def encode_rnas(
+    model: PreTrainedModel, processor: ProcessorMixin, sequences: Mapping[str, str], cache: "FeatureCache | None" = None
+) -> dict[str, torch.Tensor]:
+    """`encode_features` with the encoder, the pooling and the policy for long RNAs of an RNA-GPT model and processor."""
+    return encode_features(
+        model.model.rna_encoder,
+        processor.rna_tokenizer,
+        sequences,
+        model.config.rna_drop_token_ids,
+        model.config.rna_pool_size,
+        long_rna=processor.long_rna,
+        overlap=processor.rna_window_overlap,
+        cache=cache,
+    )
 
 
 def tokens_of(rna: EncodedRna) -> int:

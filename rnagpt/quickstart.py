@@ -107,7 +107,7 @@ def evaluate(output: Path) -> None:
     from rnagpt.evaluation.baselines import baseline_answers
     from rnagpt.evaluation.controls import dinucleotide_shuffle, swap_partners
     from rnagpt.evaluation.items import SHUFFLED, ItemWriter, evaluation_items
-    from rnagpt.features import encode_features
+    from rnagpt.features import encode_rnas
 
     held_out = scored_subset("test", TEST_RNAS_PER_TYPE, SEED)
     items = evaluation_items(held_out, SEED, closed_per_rna=1)
@@ -126,13 +126,8 @@ def evaluate(output: Path) -> None:
         model, processor = checkpoint.load(output / "stage1")
         if not all(writer.done("linear_probe", item) for item in items):
             train_facts = load_facts(split="train")
-            features = encode_features(
-                model.model.rna_encoder,
-                processor.rna_tokenizer,
-                {fact.rna_id: fact.sequence for fact in [*train_facts, *held_out]},
-                model.config.rna_drop_token_ids,
-                model.config.rna_pool_size,
-            )
+            both = {fact.rna_id: fact.sequence for fact in [*train_facts, *held_out]}
+            features = encode_rnas(model, processor, both)
             train_x, test_x = (
                 torch.stack([features[fact.rna_id].mean(0) for fact in facts]).numpy()
                 for facts in (train_facts, held_out)

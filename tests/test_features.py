@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from rnagpt.features import FeatureCache, encode_features, feature_key, weights_hash
+from rnagpt.features import FeatureCache, encode_features, encode_rnas, feature_key, weights_hash
 
 RNAS = {
     "a": "ACGUACGUACGGGUUUAC",
@@ -40,6 +40,17 @@ def test_features_equal_the_models_own(tiny_model, pool_size, batch_tokens):
 def test_the_same_rna_written_otherwise_has_the_same_features(tiny_model):
     features = features_of(tiny_model)
     assert torch.allclose(features["same"], features["a"], atol=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("policy, slots", [("windows", 320), ("truncate", 120)])
+def test_long_rnas_are_read_as_the_processor_reads_them(tiny_model, policy, slots):
+    model, processor = tiny_model[0], copy.deepcopy(tiny_model[1])
+    processor.long_rna = policy
+    got = encode_rnas(model, processor, {"long": RNAS["long"]})["long"]
+    batch = processor("<RNAHere>", rna=RNAS["long"])
+    inputs = [batch.get(f"rna_{name}") for name in ("input_ids", "attention_mask", "index")]
+    assert len(got) == slots and (got - model.model.encode_rna(*inputs)[0]).abs().max() < 1e-5
 
 
 def test_what_was_computed_once_is_read_from_disk(tiny_model, tmp_path):
