@@ -172,8 +172,12 @@ def named_record(records: list[Record], args: argparse.Namespace) -> Record:
     raise UserError(f"{args.fasta} has no record {args.record}: it has {some}")
 
 
-def load(checkpoint: str):
-    """Model and processor of a checkpoint; what libraries print meanwhile goes to standard error."""
+def load(checkpoint: str, dtype: str | None = None):
+    """Model and processor of a checkpoint; what libraries print meanwhile goes to standard error.
+
+    Args:
+        dtype: see `rnagpt.checkpoint.load`.
+    """
     check_tokenizers(checkpoint)
     with contextlib.redirect_stdout(sys.stderr):
         from safetensors import SafetensorError
@@ -184,7 +188,7 @@ def load(checkpoint: str):
         from rnagpt import checkpoint as checkpoints
 
         try:
-            return checkpoints.load(checkpoint)
+            return checkpoints.load(checkpoint, dtype)
         except SafetensorError as error:
             if disk_is_full(error):  # while converting the language model
                 raise
