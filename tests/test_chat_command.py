@@ -114,7 +114,7 @@ def test_a_damaged_checkpoint(monkeypatch, capsys, tmp_path, tiny_checkpoint, na
 def test_a_full_disk_is_not_taken_for_damaged_weights(monkeypatch, capsys, tiny_checkpoint):
     from safetensors import SafetensorError
 
-    def convert(path):
+    def convert(path, dtype):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(checkpoint, "load", convert)
@@ -201,7 +201,7 @@ def test_the_demo_is_a_folder_of_parts(monkeypatch, capsys, tiny_model, tmp_path
     assert row["answer"] == terminal.printable(said_directly(joined, [user_turn(TYPE, LET7)], 8))
     assert (row["rna_id"], row["checkpoint"]) == ("rna1", "demo")
     code, _, err = run_chat(monkeypatch, capsys, *arguments, "A" * 9999)
-    assert code == 2 and "record rna1: the RNA and the conversation are " in err and "leaves no room" in err
+    assert code == 2 and "record rna1 has 9,999 nt, which take 9,999 tokens or more, and this model's context" in err
 
 
 # --- the terminal

@@ -142,7 +142,7 @@ def test_concurrent_requests_get_the_answers_they_get_alone(tiny_model, client):
         ({"messages": [{"role": "assistant", "content": "hi"}]}, 400, "the user's question must be the last"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "'text', 'rna'"),
         ({"messages": [user_turn(TYPE, type(TRNA)("x", "", "MALW"))]}, 400, "message 1: 'L' at position 3"),
-        ({"messages": [user_turn(TYPE, type(TRNA)("x", "", "A" * 9999))]}, 400, "leaves no room for an answer"),
+        ({"messages": [user_turn(TYPE, type(TRNA)("x", "", "A" * 9999))]}, 400, "rna1 has 9,999 nt, which take"),
         ({"messages": [user_turn(TYPE, type(TRNA)("x", "", ">a\nAC\n>b\nGU"))]}, 400, "holds 2 records"),
         ({"messages": [{"role": "user", "content": "very long " * 400}]}, 400, "leaves no room for an answer"),
         ({"temperature": -1}, 400, "temperature: Input should be greater than or equal to 0"),
