@@ -21,7 +21,7 @@ import signal
 import sys
 from pathlib import Path
 
-from rnagpt.chat.command import DEMO_NOTE, chosen_checkpoint, load
+from rnagpt.chat.command import DEMO_NOTE, chosen_checkpoint, load, share_processors
 from rnagpt.errors import UserError
 
 KEY_VARIABLE = "RNAGPT_API_KEY"
@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check what was given, load the checkpoint, serve until told to end."""
+    share_processors()
     checkpoint = chosen_checkpoint(args)
     check_switches(args)
     api_key = chosen_key(args)

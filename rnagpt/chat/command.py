@@ -23,6 +23,7 @@ import argparse
 import contextlib
 import io
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -63,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check everything that was given, load the checkpoint, answer."""
+    share_processors()
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a character that the terminal does not know is no reason to stop
             stream.reconfigure(errors="replace")
@@ -93,12 +95,22 @@ def run(args: argparse.Namespace) -> int:
     if args.web:
         from rnagpt.chat.web import run_web
 
-        return run_web(conversation.engine, records, options, args.min_confidence, args.port)
+        note = DEMO_NOTE if args.demo else ""
+        return run_web(conversation.engine, records, options, args.min_confidence, args.port, note)
     if args.question:
         return answer_questions(conversation, groups, args.question, options, writer)
     if in_terminal:
         return run_terminal(conversation, records, options, args.min_confidence)
     return run_script(conversation, records, options, writer)
+
+
+def share_processors() -> None:
+    """Have torch's threads sleep while they wait for each other; for libgomp to see it, before torch is imported.
+
+    By default they spin, and whatever else runs on the machine then delays each of a token's hundreds of products: on
+    two cores with one other process at work a token took 300 to 660 ms, with this 60 to 90 (EXPERIMENTS.md).
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def chosen_checkpoint(args: argparse.Namespace) -> str:
