@@ -21,7 +21,7 @@ import signal
 import sys
 from pathlib import Path
 
-from rnagpt.chat.command import DEMO_NOTE, chosen_checkpoint, load, share_processors
+from rnagpt.chat.command import DEMO_NOTE, check_port, chosen_checkpoint, load, share_processors
 from rnagpt.errors import UserError
 
 KEY_VARIABLE = "RNAGPT_API_KEY"
@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(
             f"--host {args.host} lets other machines in: set ${KEY_VARIABLE} or --api-key-file, or leave --host out"
         )
+    check_port(args.host, args.port)
     import uvicorn
 
     from rnagpt.chat.engine import Engine

@@ -4,6 +4,7 @@
 """
 
 import builtins
+import importlib.util
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import pty
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -122,6 +124,26 @@ def test_a_full_disk_is_not_taken_for_damaged_weights(monkeypatch, capsys, tiny_
     assert code == 1 and "no space left on the device" in err and "damaged" not in err
 
 
+@pytest.mark.parametrize("command", [["chat", "--web"], ["serve"]])
+def test_a_port_in_use_is_told_before_anything_loads(monkeypatch, capsys, tiny_checkpoint, command):
+    monkeypatch.setattr(checkpoint, "load", lambda *_: pytest.fail("loaded"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        name, *switches = command
+        assert cli.main([name, str(tiny_checkpoint), *switches, "--port", str(port)]) == 2
+    assert f"port {port} of 127.0.0.1 cannot be used (address already in use): give" in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_told_before_anything_loads(monkeypatch, capsys, tiny_checkpoint):
+    monkeypatch.setattr(checkpoint, "load", lambda *_: pytest.fail("loaded"))
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "gradio" else found(name))
+    code, _, err = run_chat(monkeypatch, capsys, str(tiny_checkpoint), "--web")
+    assert code == 2 and "pip install 'rnagpt[chat]'" in err and "loading" not in err
+
+
 def test_a_missing_demo(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(command, "DEMO", tmp_path / "demo")
     code, _, err = run_chat(monkeypatch, capsys, "--demo", "--rna", "ACGU")
@@ -195,6 +217,7 @@ def test_the_demo_is_a_folder_of_parts(monkeypatch, capsys, tiny_model, tmp_path
     checkpoint.save_parts(joined[0], tmp_path / "demo", recipe)
     monkeypatch.setattr(command, "DEMO", tmp_path / "demo")
     arguments = ["--demo", "--json", "--max-new-tokens", 8, "--question", TYPE, "--rna"]
+    capsys.readouterr()  # what saving said
     code, out, err = run_chat(monkeypatch, capsys, *arguments, LET7.sequence)
     assert code == 0 and err.startswith(f"loading the demo ...\n{command.DEMO_NOTE}\n")
     row = json.loads(out)

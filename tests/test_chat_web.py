@@ -79,14 +79,15 @@ def upload(page, tmp_path, content: str | bytes, name: str = "rna.fa") -> None:
 
 def ask(page, question: str, turn: int) -> str:
     """Type a question, press Enter, wait for the answer; `turn` counts questions from 1."""
+    # what stands beside the answer before goes when this one begins, but a bubble is there earlier ("Loading content")
+    page.evaluate("() => document.querySelectorAll('#beside p').forEach(p => { p.dataset.old = 1; })")
     page.locator("#question textarea").fill(question)
     page.keyboard.press("Enter")
     answers = page.locator("#chat .bot.message, #chat .message.bot")
     page.wait_for_function(
         "n => document.querySelectorAll('#chat .bot.message, #chat .message.bot').length >= n", arg=turn, timeout=WAIT
     )
-    # what stood beside the answer before went when this one began
-    page.locator("#beside").get_by_text("The last answer").wait_for(timeout=WAIT)
+    page.locator("#beside p:not([data-old])").first.wait_for(timeout=WAIT)
     return answers.nth(turn - 1).inner_text().strip()
 
 

@@ -21,9 +21,11 @@ the sequence, and the closest known RNAs.
 
 import argparse
 import contextlib
+import importlib.util
 import io
 import math
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -73,6 +75,9 @@ def run(args: argparse.Namespace) -> int:
     check_switches(args, in_terminal)
     if args.batch:
         return answer_batch(args, checkpoint)
+    if args.web:
+        check_web()
+        check_port("127.0.0.1", args.port)
     records = given_records(args)
     # --question asks about all of them, or about --record; a conversation begins with the first, or with --record
     chosen = records if args.record is None else [named_record(records, args)]
@@ -111,6 +116,25 @@ def share_processors() -> None:
     two cores with one other process at work a token took 300 to 660 ms, with this 60 to 90 (EXPERIMENTS.md).
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def check_port(host: str, port: int) -> None:
+    """UserError where nothing can listen, told before the checkpoint loads; port 0 is any free one."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
+            probe.bind(address)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(f"port {port} of {host} cannot be used ({reason}): give another --port") from None
+
+
+def check_web() -> None:
+    """ModuleNotFoundError for a package that the page needs, before the checkpoint loads."""
+    for name in ("gradio", "RNA", "edlib"):
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def chosen_checkpoint(args: argparse.Namespace) -> str:
