@@ -151,6 +151,18 @@ def test_a_bad_file_is_one_sentence(page, tmp_path, content, name, sentence):
     picture(page, f"bad-{name}")
 
 
+def test_of_a_file_with_an_rna_too_long_another_can_be_chosen(page, tmp_path):
+    upload(page, tmp_path, f">genome\n{'A' * 100_000}\n>tRNA\n{TRNA.sequence}\n")
+    sentence = "record genome has 100,000 nt, which take 100,000 tokens or more, and this model's context has 512"
+    page.locator("#told [role=alert]", has_text=sentence).wait_for(timeout=WAIT)
+    page.locator("#chosen input").click()
+    page.get_by_role("option", name="tRNA").click()
+    page.locator("#card").get_by_text("76 nt").wait_for(timeout=WAIT)
+    assert page.locator("#told").inner_text().strip() == ""
+    page.keyboard.press("Escape")
+    assert ask(page, TYPE, 1)
+
+
 def test_an_upload_over_the_limit(page, tmp_path):
     upload(page, tmp_path, b">a\n" + b"A" * 1_100_000)
     page.get_by_text("exceed the maximum allowed size").first.wait_for(timeout=WAIT)

@@ -21,7 +21,7 @@ from rnagpt.chat.drawing import drawn
 from rnagpt.chat.engine import Engine
 from rnagpt.chat.evidence import Evidence
 from rnagpt.chat.export import NOTICE, exported
-from rnagpt.chat.fasta import MAX_COMPARED, Record, parse_fasta, parse_sequence, read_fasta
+from rnagpt.chat.fasta import MAX_COMPARED, Record, check_lengths, parse_fasta, parse_sequence, read_fasta
 from rnagpt.chat.known_rnas import link
 from rnagpt.chat.rnacentral import fetch, is_rnacentral_id
 from rnagpt.chat.safe_text import one_line, printable
@@ -191,22 +191,28 @@ class Page:
     def take(self, records: list[Record], state: dict) -> list:
         """These are the RNAs now; the first is asked about."""
         known = {record.rna_id: record for record in records}
-        return self.choose([records[0].rna_id], {**state, "records": known, "chosen": []})
+        if len(records) == 1:
+            try:
+                check_lengths(records, self.engine.processor, self.engine.context)
+            except UserError as error:  # the RNA at hand stays
+                return self.unchanged(state, str(error))
+        return self.choose([records[0].rna_id], {"records": known, "chosen": [], "messages": []})
 
     def choose(self, ids: list[str], state: dict) -> list:
         """Ask about these of the RNAs at hand; the conversation begins again."""
         import gradio as gr
 
         chosen = [state["records"][rna_id] for rna_id in ids if rna_id in state["records"]][:MAX_COMPARED]
-        conversation = Conversation.on(self.engine)
-        try:
-            conversation.read(*chosen)
-        except UserError as error:
-            return self.unchanged(state, str(error))
-        state = {**state, "chosen": [record.rna_id for record in chosen], "messages": []}
         names = list(state["records"])
+        listed = {"choices": names[:LISTED], "visible": len(names) > 1}
+        try:
+            check_lengths(chosen, self.engine.processor, self.engine.context)
+        except UserError as error:  # of a new file another record may be short enough
+            about = [gr.skip()] * 3 if state["chosen"] else ["", [], ""]
+            return [state, gr.Dropdown(value=state["chosen"], **listed), *about, notice(str(error))]
+        state = {**state, "chosen": [record.rna_id for record in chosen], "messages": []}
         more = f"The first {LISTED} of {len(names):,} records can be chosen." if len(names) > LISTED else ""
-        listing = gr.Dropdown(choices=names[:LISTED], value=state["chosen"], visible=len(names) > 1)
+        listing = gr.Dropdown(value=state["chosen"], **listed)
         cards = "".join(self.card(record) for record in chosen)
         return [state, listing, cards, [], "", notice(more)]
 
