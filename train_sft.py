@@ -2,6 +2,8 @@
 
     rnagpt train --config recipes/quickstart_stage1.yaml     # alignment: only the projector trains
     rnagpt train --config recipes/quickstart_stage2.yaml     # instruction tuning: projector and LoRA
+    rnagpt train --config recipes/fast_stage2.yaml --plan --gpu a100-80gb --devices 8     # what it would take
+    accelerate launch --config_file recipes/cluster_fsdp.yaml -m rnagpt train --config recipes/cluster_stage2.yaml
 
 Reads the recipe, the LLM, the encoder and the data it names (the packaged table of facts when none). Writes a folder
 of parts (see rnagpt/checkpoint.py): projector or adapter, parts.json, curve.jsonl, training.json. Interrupted at any
@@ -25,13 +27,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, required=True, help="YAML recipe, e.g. recipes/quickstart_stage1.yaml")
     parser.add_argument("--output", type=Path, help="folder of parts to write (default: the recipe's `output`)")
     parser.add_argument("--start-from", type=Path, help="folder of parts to start from (default: the recipe's)")
+    parser.add_argument("--plan", action="store_true",
+                        help="print parameters, tokens, steps, memory and hours, and train nothing; no weights are read")
+    parser.add_argument("--gpu", default="a100-80gb", help="of --plan (default: a100-80gb)")
+    parser.add_argument("--devices", type=int, default=1, metavar="N", help="GPUs of --plan (default: 1)")
 
 
 def run(args: argparse.Namespace) -> int:
     recipe = load_recipe(args.config)
     changes = {"output": args.output, "start_from": args.start_from}
     recipe = dataclasses.replace(recipe, **{key: str(value) for key, value in changes.items() if value is not None})
+    if args.plan:
+        return print_plan(recipe, args.gpu, args.devices)
     train(recipe)
+    return 0
+
+
+def print_plan(recipe: Recipe, gpu: str, devices: int) -> int:
+    """Say what the run would take."""
+    check_sft(recipe.sft)
+    from rnagpt import plan
+
+    plan.hours(0, gpu, 1)  # a GPU that is not in the table is refused at once
+    print("\n".join(plan.lines(plan.make_plan(recipe, devices), gpu, devices)))
     return 0
 
 

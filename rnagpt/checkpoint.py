@@ -37,6 +37,7 @@ def build(
     template: str = "llm",
     dtype: str | None = None,
     seed: int | None = None,
+    quantize: str | None = None,
 ):
     """Untrained RNA-GPT: a loaded LLM and a loaded encoder joined by a fresh projector.
 
@@ -47,9 +48,10 @@ def build(
         template: default chat template: "llm" (the LLM's own), "chatml" or "paper". All stay available by name.
         dtype: the LLM's, see `load_llm`.
         seed: of the projector's random numbers, whatever was drawn while loading.
+        quantize: "4bit" or "8bit" for the LLM's layers, see `load_llm`; encoder and projector stay as they are.
     """
     rna_encoder, rna_tokenizer = load_encoder(encoder)
-    language_model, tokenizer = load_llm(llm, dtype)
+    language_model, tokenizer = load_llm(llm, dtype, quantize)
     templates = {"paper": chat_template("paper")}
     if tokenizer.chat_template:
         templates["llm"] = tokenizer.chat_template
@@ -69,10 +71,20 @@ def build(
         rna_drop_token_ids=processor.rna_drop_token_ids,
         rna_pool_size=rna_pool_size,
     )
+    if quantize is not None:
+        take_over_quantization(model, language_model)
     for part in (model.config.text_config, model.config.rna_config):
         if not model_card.is_hub_id(part.name_or_path):
             part.name_or_path = ""  # a folder of this machine would go into every checkpoint
     return model, processor
+
+
+def take_over_quantization(model: RnaGptForCausalLM, llm: PreTrainedModel) -> None:
+    """What transformers, PEFT and TRL ask a model about its quantised weights, from the LLM that they are in."""
+    for name in ("is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit", "quantization_method", "hf_quantizer"):
+        if hasattr(llm, name):
+            setattr(model, name, getattr(llm, name))
+    model.config.quantization_config = llm.config.quantization_config
 
 
 def load(path: str | Path):
@@ -223,8 +235,9 @@ def load_parts(folder: Path):
         arguments = parts["build"]
     except (ValueError, KeyError):
         raise UserError(f"{folder / PARTS} is damaged: expected the file that RNA-GPT's training wrote") from None
-    model, processor = build(**arguments)
-    if parts["llm_fingerprint"] != fingerprint(model.model.language_model):
+    # trained on a quantised LLM, the adapter is joined to the full one: merging into few bits would lose it
+    model, processor = build(**{**arguments, "quantize": None})
+    if parts["llm_fingerprint"] not in (None, fingerprint(model.model.language_model)):
         raise UserError(
             f"{folder} was trained on other weights of {arguments['llm']} than those found here: its answers would be "
             "wrong. Install the version that constraints.txt names, or train again."

@@ -29,7 +29,7 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rnagpt"
 
 
-def load_llm(name: str, dtype: str | None = None):
+def load_llm(name: str, dtype: str | None = None, quantize: str | None = None):
     """LLM (eval) and tokenizer.
 
     Args:
@@ -37,9 +37,10 @@ def load_llm(name: str, dtype: str | None = None):
             "config:FOLDER" takes FOLDER's config.json with random weights, and its tokenizer.
         dtype: "float32", "bfloat16", "float16", or "auto" (as stored; fp32 for .gguf); by default fp32 on a CPU and
             bf16 on a GPU.
+        quantize: "4bit" (nf4, double quantisation) or "8bit" keeps the layers' weights so, by bitsandbytes.
 
     Raises:
-        UserError: there is no causal LM of that name, or it cannot be read.
+        UserError: there is no causal LM of that name, or it cannot be read, or bitsandbytes is missing.
     """
     import torch
     from safetensors import SafetensorError
@@ -48,7 +49,10 @@ def load_llm(name: str, dtype: str | None = None):
     if dtype is None:
         dtype = "bfloat16" if torch.cuda.is_available() else "float32"
     path = embedded_llm() if name == EMBEDDED_LLM else name.removeprefix(RANDOM)
+    quantization = {} if quantize is None else {"quantization_config": quantization_config(quantize, dtype)}
     if str(path).endswith(".gguf"):
+        if quantization:
+            raise UserError(f"{path} cannot be quantised again: give the LLM as a folder or a Hub id")
         if not Path(path).is_file():
             raise UserError(f"no file {path}: expected an LLM's .gguf")
         llm, tokenizer = read_gguf(Path(path))
@@ -62,7 +66,7 @@ def load_llm(name: str, dtype: str | None = None):
             config = AutoConfig.from_pretrained(path)
             llm = AutoModelForCausalLM.from_config(config, dtype=torch.float32 if dtype == "auto" else dtype)
         else:
-            llm = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+            llm = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **quantization)
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{name} is no causal LM that transformers can load: {one_line(error)[:200]}") from error
@@ -70,6 +74,25 @@ def load_llm(name: str, dtype: str | None = None):
     if getattr(llm.config, "is_decoder", True) is False or llm.get_output_embeddings() is None:
         raise UserError(f"{name} ({llm.config.model_type}) is no causal LM with a linear head")
     return llm.eval(), tokenizer
+
+
+def quantization_config(quantize: str, dtype: str):
+    """bitsandbytes' settings for QLoRA (Dettmers 2023): 4-bit nf4 with double quantisation, or 8-bit.
+
+    Raises:
+        UserError: bitsandbytes is not installed.
+    """
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(f"{quantize} weights need the package bitsandbytes: pip install 'rnagpt[quantize]'")
+    if quantize == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    compute = torch.float32 if dtype == "auto" else getattr(torch, dtype)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
+    )
 
 
 def reach_hub(repo_id: str) -> None:
@@ -144,11 +167,14 @@ def read_gguf(path: Path):
     return llm.eval(), tokenizer
 
 
-def fingerprint(model) -> str:
-    """First 16 hex digits of a sha256 over a few of an LLM's tensors: tells an adapter's own LLM from another one."""
+def fingerprint(model) -> str | None:
+    """First 16 hex digits of a sha256 over a few of an LLM's tensors, read as bf16, so that it is the same whichever
+    way the LLM was loaded: tells an adapter's own LLM from another one. None where its weights are quantised."""
     digest = hashlib.sha256()
     for name, tensor in model.named_parameters():
         name = name.replace(".base_layer.", ".")  # how PEFT names a layer it has wrapped
         if name.endswith(("layers.0.self_attn.q_proj.weight", "layers.0.mlp.down_proj.weight", "norm.weight")):
-            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+            if not tensor.is_floating_point():
+                return None
+            digest.update(tensor.detach().bfloat16().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -29,12 +29,13 @@ SET_BY_RNAGPT = {
 
 @dataclass(frozen=True)
 class ModelRecipe:
-    """What is built: see `rnagpt.checkpoint.build`."""
+    """What is built: see `rnagpt.checkpoint.build`; quantize is "4bit" or "8bit", for QLoRA."""
 
     llm: str
     encoder: str
     rna_pool_size: int = 1
     template: str = "llm"
+    quantize: str | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,8 @@ class Recipe:
         for key, allowed in choices.items():
             if getattr(self, key) not in allowed:
                 raise UserError(f"recipe key {key} must be one of {', '.join(allowed)}, got {getattr(self, key)!r}")
+        if self.model.quantize not in (None, "4bit", "8bit"):
+            raise UserError(f"recipe key model.quantize must be 4bit or 8bit, got {self.model.quantize!r}")
         if self.stage == "alignment" and self.lora:
             raise UserError("recipe key lora is for the instruction stage: alignment trains the projector alone")
         if self.early_stopping is not None and self.early_stopping < 1:

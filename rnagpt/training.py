@@ -90,6 +90,9 @@ class RnaGptTrainer(SFTTrainer):
         super().__init__(*args, **kwargs)
         # compute_loss divides by the weights of all batches of a step, on all processes: nothing is left to average
         self.model_accepts_loss_kwargs = True
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad and "projector" in name:  # over a quantised LLM, TRL makes all of it bf16
+                parameter.data = parameter.data.float()
 
     def _get_num_items_in_batch(self, batch_samples, device):
         """Sum of the loss weights of all batches of an optimiser step, on all processes."""
@@ -140,7 +143,11 @@ class RnaGptTrainer(SFTTrainer):
 
 
 def freeze_all_but_projector(model: RnaGptForCausalLM) -> None:
-    """Stage 1 trains the projector alone; its trainer checkpoints leave all frozen weights out."""
+    """Stage 1 trains the projector alone; its trainer checkpoints leave all frozen weights out.
+
+    The trainer refuses quantised models without an adapter, but no quantised weight trains here: it is not told.
+    """
+    model.is_quantized = model.is_loaded_in_4bit = model.is_loaded_in_8bit = False
     model.requires_grad_(False)
     model.model.projector.requires_grad_(True)
     model._keys_to_ignore_on_save = [name for name in model.state_dict() if "projector" not in name]
