@@ -65,6 +65,7 @@ def train(recipe: Recipe) -> Path:
     from processing_rnagpt.collator import SharedPrefixCollator
     from rnagpt import checkpoint, training
     from rnagpt.features import encode_rnas
+    from rnagpt.language_model import fingerprint
     from rnagpt.training_rows import load_rows
 
     started = time.monotonic()
@@ -75,6 +76,7 @@ def train(recipe: Recipe) -> Path:
     set_seed(recipe.seed)
     rows = load_rows(recipe)
     model, processor = checkpoint.build(**dataclasses.asdict(recipe.model))
+    llm_fingerprint = fingerprint(model.model.language_model)
     features = None
     if recipe.cache_features and rows.sequences:
         features = encode_rnas(model, processor, rows.sequences)
@@ -114,10 +116,12 @@ def train(recipe: Recipe) -> Path:
     print(f"{recipe.stage} stage: {training.size_of(rows.train)}, {trainable:,} trainable parameters")
     trainer.train(resume_from_checkpoint=training.last_complete_checkpoint(work))
 
-    # save, one process alone
+    # save: the weights from all processes, the files by one
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.is_world_process_zero():
         trained = trainer.accelerator.unwrap_model(trainer.model)
-        checkpoint.save_parts(trained, output, dataclasses.asdict(recipe.model), recipe.save_dtype)
+        built = dataclasses.asdict(recipe.model)
+        checkpoint.save_parts(trained, output, built, recipe.save_dtype, state, llm_fingerprint)
         shutil.copy(work / "curve.jsonl", output / "curve.jsonl")
         facts_of_run = {"recipe": dataclasses.asdict(recipe), "seconds": round(time.monotonic() - started, 1)}
         (output / "training.json").write_text(json.dumps(facts_of_run, indent=1) + "\n")

@@ -204,27 +204,40 @@ def card(model: RnaGptForCausalLM, processor: RnaGptProcessor, llm: str, encoder
     return model_card.fill(llm, encoder, parameters, processor.max_nucleotides, **untrained)
 
 
-def save_parts(model, folder: Path, recipe_model: dict, dtype: str = "float32") -> None:
+def save_parts(
+    model,
+    folder: Path,
+    recipe_model: dict,
+    dtype: str = "float32",
+    state: Mapping[str, torch.Tensor] | None = None,
+    llm_fingerprint: str | None = None,
+) -> None:
     """Write what training changed, and what is needed to join it to its LLM and encoder again.
 
     Args:
         model: an `RnaGptForCausalLM` (its projector is written) or a `PeftModel` of one (its adapter is written).
         recipe_model: the arguments of `build`.
         dtype: of the written tensors; "float16" halves what ships.
+        state: the model's state dictionary, and
+        llm_fingerprint: `fingerprint` of its LLM, where the model itself holds only shards (FSDP, DeepSpeed).
     """
     adapted = isinstance(model, PeftModel)
-    base = model.get_base_model() if adapted else model
+    if llm_fingerprint is None:
+        llm_fingerprint = fingerprint((model.get_base_model() if adapted else model).model.language_model)
     with replacing(folder) as part:
         part.mkdir(parents=True)
         if adapted:
-            model.save_pretrained(part)
+            model.save_pretrained(part, state_dict=state)
             (part / "README.md").unlink(missing_ok=True)
             name, state = ADAPTER, load_file(part / ADAPTER)
         else:
-            name, state = PROJECTOR, base.model.projector.state_dict()
+            prefix = "model.projector."
+            state = model.state_dict() if state is None else state
+            state = {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
+            name = PROJECTOR
         state = {key: tensor.to(getattr(torch, dtype)).contiguous() for key, tensor in state.items()}
         save_file(state, part / name, metadata={"format": "pt"})
-        parts = {"build": recipe_model, "llm_fingerprint": fingerprint(base.model.language_model)}
+        parts = {"build": recipe_model, "llm_fingerprint": llm_fingerprint}
         (part / PARTS).write_text(json.dumps(parts, indent=1) + "\n")
 
 

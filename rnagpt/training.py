@@ -208,12 +208,25 @@ def last_complete_checkpoint(work: Path) -> str | None:
             for weights in folder.glob("*.safetensors"):
                 with safe_open(weights, "pt"):
                     pass
-            torch.load(folder / "optimizer.pt", weights_only=True)
+            read_optimizer(folder)
             return str(folder)
         except Exception as error:  # noqa: BLE001  whatever a torn file raises, the checkpoint is unusable
             print(f"passing over {folder.name}, which was not written to its end ({type(error).__name__})")
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)  # another process of this run may be removing it as well
     return None
+
+
+def read_optimizer(folder: Path) -> None:
+    """Read a trainer checkpoint's optimiser; whatever it raises, the checkpoint was not written to its end.
+
+    One process writes optimizer.pt, FSDP optimizer.bin or, sharded, a folder whose .metadata is written last.
+    """
+    sharded = folder / "optimizer_0"
+    if sharded.is_dir():
+        (sharded / ".metadata").stat()
+        return
+    whole = folder / "optimizer.bin"
+    torch.load(whole if whole.exists() else folder / "optimizer.pt", weights_only=True)
 
 
 class CurveWriter(TrainerCallback):
