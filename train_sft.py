@@ -6,13 +6,17 @@
     accelerate launch --config_file recipes/cluster_fsdp.yaml -m rnagpt train --config recipes/cluster_stage2.yaml
 
 Reads the recipe, the LLM, the encoder and the data it names (the packaged table of facts when none). Writes a folder
-of parts (see rnagpt/checkpoint.py): projector or adapter, parts.json, curve.jsonl, training.json. Interrupted at any
-moment, the same command goes on from the last complete checkpoint in `<output>.work/`.
+of parts (see rnagpt/checkpoint.py): projector or adapter, parts.json, training.json, and the learning curve as
+curve.jsonl, curve.csv and curve.svg (loss, and validation loss with the true and with another RNA); with
+`report_to: tensorboard` in the recipe's sft also `<output>.tensorboard/`. Interrupted at any moment, the same command
+goes on from the last complete checkpoint in `<output>.work/`.
 """
 
 import argparse
 import dataclasses
+import importlib.util
 import json
+import os
 import shutil
 import sys
 import time
@@ -28,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help="folder of parts to write (default: the recipe's `output`)")
     parser.add_argument("--start-from", type=Path, help="folder of parts to start from (default: the recipe's)")
     parser.add_argument("--plan", action="store_true",
-                        help="print parameters, tokens, steps, memory and hours, and train nothing; no weights are read")
+                        help="print parameters, tokens, steps, memory and hours; nothing is trained")
     parser.add_argument("--gpu", default="a100-80gb", help="of --plan (default: a100-80gb)")
     parser.add_argument("--devices", type=int, default=1, metavar="N", help="GPUs of --plan (default: 1)")
 
@@ -93,6 +97,11 @@ def train(recipe: Recipe) -> Path:
         print(f"projector started by ridge regression: {explained:.0%} of the annotations' mean embedding explained")
 
     # train
+    if "tensorboard" in settings.report_to:
+        if importlib.util.find_spec("tensorboard") is None:
+            raise UserError("recipe key sft.report_to: tensorboard is not installed: pip install tensorboard")
+        # beside the output, because the folder of the work goes when it is done
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(output.with_name(output.name + ".tensorboard")))
     work.mkdir(parents=True, exist_ok=True)
     if recipe.stage == "alignment":
         training.freeze_all_but_projector(model)
@@ -122,13 +131,29 @@ def train(recipe: Recipe) -> Path:
         trained = trainer.accelerator.unwrap_model(trainer.model)
         built = dataclasses.asdict(recipe.model)
         checkpoint.save_parts(trained, output, built, recipe.save_dtype, state, llm_fingerprint)
-        shutil.copy(work / "curve.jsonl", output / "curve.jsonl")
+        write_curve(work / "curve.jsonl", output)
         facts_of_run = {"recipe": dataclasses.asdict(recipe), "seconds": round(time.monotonic() - started, 1)}
         (output / "training.json").write_text(json.dumps(facts_of_run, indent=1) + "\n")
         shutil.rmtree(work)
         print(f"wrote {output}")
     trainer.accelerator.wait_for_everyone()
     return output
+
+
+def write_curve(curve: Path, output: Path) -> None:
+    """The learning curve beside what was trained: as it was kept, as CSV, and drawn."""
+    from rnagpt.evaluation import curves
+    from rnagpt.training import read_curve
+
+    rows = read_curve(curve)
+    shutil.copy(curve, output / "curve.jsonl")
+    curves.write_csv(output / "curve.csv", rows)
+    if importlib.util.find_spec("matplotlib") is None:
+        print("no curve.svg: drawing needs matplotlib (pip install 'rnagpt[eval]')", file=sys.stderr)
+        return
+    from rnagpt.evaluation.charts import learning_curves
+
+    (output / "curve.svg").write_text(learning_curves(rows))
 
 
 if __name__ == "__main__":

@@ -260,5 +260,5 @@ def lines(plan: Plan, gpu: str, devices: int) -> list[str]:
         + ", ".join(f"{name} {value:.1f}" for name, value in plan.memory.items()),
     ]
     if memory > room:
-        out.append(f"warning      {memory:.0f} GB do not fit {room} GB: a smaller batch, `model.quantize: 4bit`, or FSDP")
+        out.append(f"warning      {memory:.0f} GB do not fit {room} GB: a smaller batch, quantize: 4bit, or FSDP")
     return out

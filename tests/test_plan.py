@@ -63,7 +63,7 @@ def test_pairs_tokens_and_steps_are_those_of_an_epoch(planned):
 
 
 def test_flops_are_near_those_that_torch_counts(planned):
-    """Counted by torch over every pair of an epoch; the plan leaves out norms, activations and LoRA's small matrices."""
+    """Counted by torch over every pair of an epoch; the plan leaves out norms and activations."""
     from torch.utils.flop_counter import FlopCounterMode
 
     content, figures, model, collator, rows = planned
