@@ -68,8 +68,9 @@ def train(recipe: Recipe) -> Path:
 
     from processing_rnagpt.collator import SharedPrefixCollator
     from rnagpt import checkpoint, training
-    from rnagpt.features import encode_rnas
+    from rnagpt.features import FeatureCache, StoredFeatures, encode_rnas
     from rnagpt.language_model import fingerprint
+    from rnagpt.token_budget import BatchedRows, fill_batches
     from rnagpt.training_rows import load_rows
 
     started = time.monotonic()
@@ -83,7 +84,11 @@ def train(recipe: Recipe) -> Path:
     llm_fingerprint = fingerprint(model.model.language_model)
     features = None
     if recipe.cache_features and rows.sequences:
-        features = encode_rnas(model, processor, rows.sequences)
+        if recipe.features_folder is None:
+            features = encode_rnas(model, processor, rows.sequences)
+        else:
+            cache = FeatureCache(recipe.features_folder, int(recipe.features_gb * 1e9))
+            features = StoredFeatures(model, processor, rows.sequences, cache)
     model.requires_grad_(False)
     if lora is None and recipe.stage == "instruction":
         model = checkpoint.load_adapter(model, Path(recipe.start_from))
@@ -92,7 +97,8 @@ def train(recipe: Recipe) -> Path:
     elif recipe.projector_start == "ridge":
         ids = processor.tokenizer(list(rows.annotations.values()))["input_ids"]
         annotation_ids = dict(zip(rows.annotations, ids, strict=True))
-        seen = {name: features[name] for name in annotation_ids}
+        seen = training.enough_for_ridge(features, annotation_ids, recipe.seed)
+        annotation_ids = {name: annotation_ids[name] for name in seen}
         explained = training.ridge_start(model, seen, annotation_ids, recipe.ridge_gain)
         print(f"projector started by ridge regression: {explained:.0%} of the annotations' mean embedding explained")
 
@@ -105,16 +111,21 @@ def train(recipe: Recipe) -> Path:
     work.mkdir(parents=True, exist_ok=True)
     if recipe.stage == "alignment":
         training.freeze_all_but_projector(model)
+    collator = SharedPrefixCollator(
+        processor, features, recipe.share_prefix, recipe.pack, loss_per=recipe.loss_per, with_ids=True
+    )
+    train_rows = rows.train
+    if recipe.token_budget is not None:
+        train_rows = fill_batches(collator, rows.train, recipe.token_budget, recipe.seed)
+        collator = BatchedRows(collator, rows.train)
     callbacks = [training.CurveWriter(work / "curve.jsonl", recipe.stage)]
     if recipe.early_stopping:
         callbacks.append(EarlyStoppingCallback(recipe.early_stopping))
     trainer = training.RnaGptTrainer(
         model=model,
         args=settings,
-        data_collator=SharedPrefixCollator(
-            processor, features, recipe.share_prefix, recipe.pack, loss_per=recipe.loss_per, with_ids=True
-        ),
-        train_dataset=rows.train,
+        data_collator=collator,
+        train_dataset=train_rows,
         eval_dataset={name: part for name, part in (("true", rows.held_out), ("swapped", rows.swapped)) if len(part)},
         processing_class=processor,
         peft_config=lora,

@@ -8,6 +8,7 @@ L tokens, and twice that backward. Only answer positions pass through the LM hea
 what torch counts in a step.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ GPUS = {
 }
 UTILISATION = 0.4  # share of the peak that training of an 8B model commonly reaches
 SAMPLED_BATCHES = 50
+SAMPLED_ROWS = 200  # at least
 TRAINED_BYTES = 16  # a trainable parameter in fp32, its gradient, AdamW's two moments
 KEPT_PER_LAYER = 34  # activations of a transformer layer for its backward pass, in hidden sizes (Korthikanti 2022)
 
@@ -153,32 +155,40 @@ def make_plan(recipe: Recipe, devices: int = 1) -> Plan:
     Raises:
         UserError: no such device count, or what the recipe names cannot be found.
     """
+    from rnagpt.token_budget import fill_batches
     from rnagpt.training_rows import load_rows
 
     if devices < 1:
         raise UserError(f"--devices must be at least 1, got {devices}")
     model, processor = skeleton(recipe)
     loaded = load_rows(recipe).train
-    batch_size = recipe.sft.get("per_device_train_batch_size", 8)
-    per_step = batch_size * recipe.sft.get("gradient_accumulation_steps", 1) * devices
+    batch_size = recipe.sft.get("per_device_train_batch_size", 1 if recipe.token_budget else 8)
+    batches_per_step = recipe.sft.get("gradient_accumulation_steps", 1) * devices
+    per_step = batch_size * batches_per_step
     max_steps = recipe.sft.get("max_steps", -1)
+    wanted = max(SAMPLED_ROWS, SAMPLED_BATCHES * batch_size)
     if hasattr(loaded, "__len__"):
         n_rows = len(loaded)
-        sample = [loaded[i] for i in Random(0).sample(range(n_rows), min(n_rows, SAMPLED_BATCHES * batch_size))]
+        sample = [loaded[i] for i in Random(0).sample(range(n_rows), min(n_rows, wanted))]
     else:  # a stream has no end of its own: the recipe says how many steps
         n_rows = max_steps * per_step
-        sample = list(islice(loaded, SAMPLED_BATCHES * batch_size))
+        sample = list(islice(loaded, wanted))
     if not sample:
         raise UserError("the recipe's data has no training row: nothing to plan")
     scale = n_rows / len(sample)
-    batches = [sample[first : first + batch_size] for first in range(0, len(sample), batch_size)]
     singles = [[{**row, "pairs": [pair]}] for row in sample for pair in row["pairs"]]
     collator = SharedPrefixCollator(processor, share_prefix=recipe.share_prefix, pack=recipe.pack)
+    if recipe.token_budget is None:
+        batches = [sample[first : first + batch_size] for first in range(0, len(sample), batch_size)]
+    else:
+        filled = fill_batches(collator, sample, recipe.token_budget, recipe.seed)
+        batches = [[sample[i] for i in batch["members"]] for batch in filled]
+        per_step = len(sample) / len(batches) * batches_per_step
     as_run = lay_out_epoch(collator, batches, scale)
     separate = lay_out_epoch(replace(collator, share_prefix=False, pack=False), singles, scale)
 
     epochs = recipe.sft.get("num_train_epochs", 3)
-    steps = -(-n_rows // per_step) * epochs
+    steps = math.ceil(n_rows / per_step) * epochs
     if max_steps > 0:
         epochs, steps = max_steps * per_step / n_rows, max_steps
     parts = {name: count(getattr(model.model, name)) for name in ("rna_encoder", "projector", "language_model")}

@@ -2,9 +2,10 @@
 closed-form start of the projector, and a resume that passes over half-written checkpoints."""
 
 import json
+import random
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -43,6 +44,8 @@ def settings(recipe: Recipe, work: Path) -> tuple[SFTConfig, LoraConfig | None]:
         "save_total_limit": 2,
         "train_sampling_strategy": "random",
     }
+    if recipe.token_budget is not None:
+        defaults["per_device_train_batch_size"] = 1
     if recipe.early_stopping:
         best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_true_loss"}
         defaults |= {"eval_strategy": "steps", **best}
@@ -151,6 +154,22 @@ def freeze_all_but_projector(model: RnaGptForCausalLM) -> None:
     model.requires_grad_(False)
     model.model.projector.requires_grad_(True)
     model._keys_to_ignore_on_save = [name for name in model.state_dict() if "projector" not in name]
+
+
+def enough_for_ridge(
+    features: Mapping[str, torch.Tensor], names: Iterable[str], seed: int, max_slots: int = 400_000
+) -> dict[str, torch.Tensor]:
+    """Features of RNAs drawn at random until they have `max_slots`: the regression holds all rows in memory, in fp64,
+    and on a few hundred columns it needs no more."""
+    names, slots = list(names), 0
+    random.Random(seed).shuffle(names)
+    seen = {}
+    for name in names:
+        seen[name] = features[name]
+        slots += len(seen[name])
+        if slots >= max_slots:
+            break
+    return seen
 
 
 @torch.no_grad()

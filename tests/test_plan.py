@@ -1,5 +1,7 @@
 """The planner's figures against what a run really does."""
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -60,6 +62,15 @@ def test_pairs_tokens_and_steps_are_those_of_an_epoch(planned):
     assert figures.steps == 8 / content.sft["per_device_train_batch_size"]
     shared = sum((collator([row])["loss_weights"].shape[1]) for row in rows)
     assert figures.as_run.tokens >= shared  # and padding
+
+
+def test_batches_by_token_budget_are_counted(planned, tmp_path):
+    from rnagpt.token_budget import fill_batches
+
+    content, _, _, collator, rows = planned
+    sft = {**content.sft, "per_device_train_batch_size": 1}
+    figures = plan.make_plan(dataclasses.replace(content, token_budget=400, sft=sft))
+    assert figures.steps == len(fill_batches(collator, rows, 400, seed=0)) > 1
 
 
 def test_flops_are_near_those_that_torch_counts(planned):
