@@ -4,6 +4,7 @@ The shipped demo is a folder of parts.
 """
 
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from rnagpt.language_model import fingerprint, load_llm, reach_hub
 from rnagpt.registration import RnaGptForCausalLM, RnaGptProcessor
 from rnagpt.rna_encoder import load_encoder
 
+TEMPLATES = ("llm", "chatml", "paper")
 WEIGHTS_FROM = {"llm", "llm_revision", "encoder", "encoder_revision"}
 
 
@@ -50,6 +52,8 @@ def build(
         seed: of the projector's random numbers, whatever was drawn while loading.
         quantize: "4bit" or "8bit" for the LLM's layers, see `load_llm`; encoder and projector stay as they are.
     """
+    if template not in TEMPLATES:
+        raise UserError(f"there is no chat template {template!r}: choose one of {', '.join(TEMPLATES)}")
     rna_encoder, rna_tokenizer = load_encoder(encoder)
     language_model, tokenizer = load_llm(llm, dtype, quantize)
     templates = {"paper": chat_template("paper")}
@@ -292,5 +296,16 @@ class replacing:
         if kind is not None:
             shutil.rmtree(self.part, ignore_errors=True)
             return
+        usual = 0o666 & ~current_umask()
+        for path in self.part.rglob("*"):
+            if path.is_file():  # safetensors writes for the owner alone
+                path.chmod(usual)
         shutil.rmtree(self.folder, ignore_errors=True)
         self.part.rename(self.folder)
+
+
+def current_umask() -> int:
+    """What the process takes from the rights of new files."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask

@@ -44,7 +44,7 @@ def load_llm(name: str, dtype: str | None = None, quantize: str | None = None):
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
     if dtype is None:
         dtype = "bfloat16" if torch.cuda.is_available() else "float32"
@@ -61,6 +61,7 @@ def load_llm(name: str, dtype: str | None = None, quantize: str | None = None):
         raise UserError(f"{path} is no LLM: expected a folder with config.json, a .gguf file or a Hub id")
     if not Path(path).exists():
         reach_hub(str(path))
+    refuse_rnagpt(PreTrainedConfig.get_config_dict(path)[0], name, "language model")
     try:
         if name.startswith(RANDOM):
             config = AutoConfig.from_pretrained(path)
@@ -69,11 +70,17 @@ def load_llm(name: str, dtype: str | None = None, quantize: str | None = None):
             llm = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **quantization)
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{name} is no causal LM that transformers can load: {one_line(error)[:200]}") from error
+        raise UserError(f"{name} is no causal LM that transformers can load: {one_line(error)[:120]}") from error
     # BERT and its kin load as a "causal LM" that reads both ways unless their configuration says is_decoder
     if getattr(llm.config, "is_decoder", True) is False or llm.get_output_embeddings() is None:
         raise UserError(f"{name} ({llm.config.model_type}) is no causal LM with a linear head")
     return llm.eval(), tokenizer
+
+
+def refuse_rnagpt(settings: dict, name: str, part: str) -> None:
+    """UserError where a part of a new checkpoint is a whole RNA-GPT already."""
+    if settings.get("model_type") == "rnagpt":
+        raise UserError(f"{name} is an RNA-GPT checkpoint already: give the {part} alone")
 
 
 def quantization_config(quantize: str, dtype: str):
@@ -105,6 +112,9 @@ def reach_hub(repo_id: str) -> None:
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
+    if "/" not in repo_id and not any(repo_id.startswith(mark) for mark in "./~"):
+        # hardly a repository has a name without an owner: a typo is likelier
+        print(f"there is no folder {repo_id} here; asking the Hub for that name", file=sys.stderr, flush=True)
     try:
         if not isinstance(try_to_load_from_cache(repo_id, "config.json"), str):
             HfApi().model_info(repo_id, timeout=15)
