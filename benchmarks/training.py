@@ -5,8 +5,9 @@
 SmolLM2-135M-Instruct with LoRA, an encoder of RNA-FM's size (random weights: speed does not depend on them), one soft
 token per nucleotide as in the paper, real RNAs of the training split with twelve questions each. Each line adds one
 lever to the line above; all take forward and backward passes over the same pairs, by turns. Printed: pairs per second,
-the ratio to the first line with its spread over repeats, the loss per pair on the fixed model, the tokens that the LLM
-computes (padding included), and peak memory, measured in a process of its own.
+the ratio to the first line with its spread over repeats, the ratio that the FLOP model of `rnagpt train --plan`
+foretells, the loss per pair on the fixed model, the tokens that the LLM computes (padding included), and peak memory,
+measured in a process of its own.
 """
 
 import argparse
@@ -114,6 +115,16 @@ def run(model, collator, steps: list[list[dict]]) -> tuple[float, float, int]:
     return time.perf_counter() - started, total / pairs, tokens
 
 
+def foretold(model, collator, steps: list[list[dict]]) -> float:
+    """FLOPs of one pass over the steps, by the model that `rnagpt train --plan` uses; the cache is made beforehand."""
+    from rnagpt.plan import count, epoch_flops, lay_out_epoch
+
+    base = model.get_base_model()
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    layout = lay_out_epoch(collator, steps, 1)
+    return epoch_flops(base, trainable, layout) + 2 * count(base.model.rna_encoder) * layout.rna_tokens
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rnas", type=int, default=6)
@@ -137,14 +148,18 @@ def main() -> None:
         for name in LAYOUTS:
             results[name].append(run(model, made[name], steps_of(name, rows)))
     first = results["paper"]
-    print(f"{'layout':<18} {'pairs/s':>8} {'times paper':>20} {'loss per pair':>14} {'tokens':>8} {'peak GiB':>9}")
+    flops = {name: foretold(model, made[name], steps_of(name, rows)) for name in LAYOUTS}
+    heads = f"{'layout':<18} {'pairs/s':>8} {'times paper':>20} {'by FLOPs':>9} {'loss per pair':>14}"
+    print(f"{heads} {'tokens':>8} {'peak GiB':>9}")
     for name, got in results.items():
         ratios = sorted(paper[0] / own[0] for paper, own in zip(first, got, strict=True))
         command = [sys.executable, __file__, "--rnas", str(args.rnas), "--memory-of", name]
         peak = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
         speed = n_pairs / statistics.median(seconds for seconds, _, _ in got)
         spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f})"
-        print(f"{name:<18} {speed:>8.2f} {spread:>20} {got[0][1]:>14.6f} {got[0][2]:>8,} {peak:>9.2f}")
+        by_flops = flops["paper"] / flops[name]
+        figures = f"{name:<18} {speed:>8.2f} {spread:>20} {by_flops:>9.2f} {got[0][1]:>14.6f}"
+        print(f"{figures} {got[0][2]:>8,} {peak:>9.2f}", flush=True)
     worst = max(abs(got[0][1] - first[0][1]) for got in results.values())
     print(f"largest difference of the loss per pair: {worst:.1e}")
 

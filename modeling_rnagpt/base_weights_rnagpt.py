@@ -49,7 +49,11 @@ class BaseWeights:
             stored = cls.config_class.from_pretrained(config or path, **own)
         sources = getattr(stored, "weights_from", None)
         if not sources:
-            return super().from_pretrained(path, *model_args, config=config, **kwargs)
+            loaded = super().from_pretrained(path, *model_args, config=config, **kwargs)
+            model = loaded[0] if isinstance(loaded, tuple) else loaded  # with output_loading_info
+            if model.config.freeze_rna_encoder:  # loading makes every parameter anew
+                model.base_model.rna_encoder.requires_grad_(False)
+            return loaded
         state = load_file(cached_file(path, PROJECTOR_FILE, **own))
         state = {name.removeprefix("model.").removeprefix("projector."): tensor for name, tensor in state.items()}
         if set(state) != {"weight", "bias"}:

@@ -39,6 +39,7 @@ class RnaGptConfig(PreTrainedConfig):
             soft token. By default 128256, the first id after Llama-3's vocabulary.
         rna_drop_token_ids: encoder tokens that become no soft token (BOS and EOS); an empty list keeps them.
         rna_pool_size: encoder positions averaged into one soft token; 1, as in the paper, keeps one per nucleotide.
+        freeze_rna_encoder: whether the encoder's parameters are built, and loaded, without gradients, as in the paper.
         weights_from: where LLM and encoder come from when the checkpoint leaves them out: {"llm": a Hub id or folder,
             "encoder": another, "llm_revision", "encoder_revision": commits}. See base_weights_rnagpt.py.
     """
@@ -54,6 +55,7 @@ class RnaGptConfig(PreTrainedConfig):
     rna_token_id: int = 128256
     rna_drop_token_ids: list[int] | tuple[int, ...] = (0, 2)
     rna_pool_size: int = 1
+    freeze_rna_encoder: bool = True
     weights_from: dict | None = None
     tie_word_embeddings: bool = False
 

@@ -67,6 +67,7 @@ class RnaGptModel(RnaGptPreTrainedModel):
     def __init__(self, config: RnaGptConfig):
         super().__init__(config)
         self.rna_encoder = build_body(config.rna_config, **encoder_arguments(config.rna_config))
+        self.rna_encoder.requires_grad_(not config.freeze_rna_encoder)
         self.projector = nn.Linear(config.rna_config.hidden_size, config.text_config.hidden_size)
         self.language_model = build_body(config.text_config)
         self.post_init()
@@ -279,7 +280,7 @@ class RnaGptForCausalLM(RnaGptPreTrainedModel, GenerationMixin):
         nn.init.zeros_(projector.bias)
         if encoder_arguments(encoder.config) and getattr(encoder, "pooler", None) is not None:
             encoder.pooler = None  # nobody reads it, and the saved model is built again without it
-        model.model.rna_encoder = encoder.eval()
+        model.model.rna_encoder = encoder.eval().requires_grad_(not config.freeze_rna_encoder)
         model.model.projector = projector
         model.model.language_model = llm.base_model
         model.lm_head = llm.get_output_embeddings()
@@ -307,8 +308,9 @@ class RnaGptForCausalLM(RnaGptPreTrainedModel, GenerationMixin):
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs,
     ) -> RnaGptOutput:
-        """Logits and, with `labels` (batch, seq; -100 is ignored), the mean next-token loss.
+        """Logits and, with `labels` (batch, seq), the mean next-token loss.
 
+        -100 is ignored among the labels, and so are placeholders: `labels=input_ids` learns the text alone.
         `logits_to_keep` is passed to `slice_logits_to_keep`: a boolean (batch, seq) mask projects only those positions
         through the LM head, which gives logits (kept, vocabulary); it cannot be combined with `labels`.
         """
@@ -328,6 +330,7 @@ class RnaGptForCausalLM(RnaGptPreTrainedModel, GenerationMixin):
         logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
         loss = None
         if labels is not None:
+            labels = labels.masked_fill(labels == self.config.rna_token_id, -100)
             loss = self.loss_function(
                 logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
             )

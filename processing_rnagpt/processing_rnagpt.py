@@ -14,7 +14,16 @@ import numpy as np
 import torch
 from transformers import BatchFeature, ProcessorMixin
 
-from .rna_sequences import EncodedRna, RnaAlphabet, RnaReader, normalize_rna, pad_kept, pad_mask, pad_tokens
+from .rna_sequences import (
+    LONG_RNA_POLICIES,
+    EncodedRna,
+    RnaAlphabet,
+    RnaReader,
+    normalize_rna,
+    pad_kept,
+    pad_mask,
+    pad_tokens,
+)
 
 RNA_TOKEN = "<RNAHere>"
 RNA_BLOCK = f"<RNA>{RNA_TOKEN}</RNA>"
@@ -51,6 +60,8 @@ class RnaGptProcessor(ProcessorMixin):
             tokenizer.add_special_tokens(
                 {"additional_special_tokens": [RNA_TOKEN]}, replace_extra_special_tokens=False
             )
+        if long_rna not in LONG_RNA_POLICIES:
+            raise ValueError(f"long_rna is one of {', '.join(LONG_RNA_POLICIES)}, got {long_rna!r}")
         self.rna_pool_size = rna_pool_size
         self.keep_rna_special_tokens = keep_rna_special_tokens
         self.long_rna = long_rna
@@ -118,11 +129,13 @@ class RnaGptProcessor(ProcessorMixin):
 
         Args:
             text: a string, a list of strings, a conversation (list of messages) or a list of conversations; a
-                conversation is rendered by the chat template with the assistant's turn opened.
+                conversation is rendered by the chat template with the assistant's turn opened, or, where its last
+                message is the assistant's, left open to be continued.
             rna: for one text a sequence or a list of sequences; for a list of texts one such entry (or None) for each.
                 RNAs may also stand inside the messages, as {"type": "rna", "rna": "ACGU"}.
             padding, padding_side, add_special_tokens, kwargs: for the LLM's tokenizer; padded on the left, which
                 `generate` needs.
+            return_tensors: "pt", "np", or None for lists.
             sanitize_control_tokens: for conversations, encode control tokens in the messages (`<|im_end|>`,
                 `<RNAHere>`) as the plain text they are; use it for what a stranger typed. RNAs then stand inside the
                 messages as {"type": "rna"} parts. (For strings: they come from such a rendering.)
@@ -134,16 +147,24 @@ class RnaGptProcessor(ProcessorMixin):
             `pad_rnas`).
 
         Raises:
-            ValueError: counts of `<RNAHere>` and RNAs disagree, or an RNA cannot be read.
+            ValueError: counts of `<RNAHere>` and RNAs disagree, an RNA cannot be read, a message is malformed, or
+                truncation would cut an RNA.
         """
         if images is not None or videos is not None or audio is not None:
             raise ValueError("RNA-GPT reads text and RNA; images, videos and audio are not supported")
         if text is None or (isinstance(text, list) and not text):
             raise ValueError("give at least one text or conversation")
+        if not isinstance(text, str | list | tuple):
+            raise ValueError(f"text is a string, or a list of strings or messages, got {type(text).__name__}")
         if isinstance(text, list) and not isinstance(text[0], str):
+            conversations = text if isinstance(text[0], list | tuple) else [text]
+            last = {message.get("role") for *_, message in conversations if isinstance(message, dict)}
+            if "assistant" in last and len(last) > 1:
+                raise ValueError("some conversations end with the assistant's message and some do not: part them")
             return self.apply_chat_template(
                 text,
-                add_generation_prompt=True,
+                add_generation_prompt="assistant" not in last,
+                continue_final_message="assistant" in last,
                 tokenize=True,
                 return_dict=True,
                 sanitize_control_tokens=sanitize_control_tokens,
@@ -157,6 +178,8 @@ class RnaGptProcessor(ProcessorMixin):
             )
         single = isinstance(text, str)
         texts = [text] if single else list(text)
+        if not all(texts):
+            raise ValueError("a text is empty: give at least one character")
         rows = self._rna_rows(rna, single, len(texts))
         encoded, slots = self.encode_rnas([sequence for row in rows for sequence in row])
         # what stands in the prompt for an RNA -> what it becomes, still with one placeholder
@@ -167,8 +190,9 @@ class RnaGptProcessor(ProcessorMixin):
             if placeholders != len(row):
                 where = "" if single else f" in text {i + 1} of {len(texts)}"
                 raise ValueError(
-                    f"The prompt has {placeholders} {RNA_TOKEN}{where}, but {len(row)} RNAs were given: "
-                    f"each RNA needs one {RNA_TOKEN}"
+                    f"The prompt has {placeholders} {RNA_TOKEN}{where}, but {len(row)} "
+                    f"RNA{' was' if len(row) == 1 else 's were'} given: each RNA needs one {RNA_TOKEN} (where a user "
+                    "wrote it as text, pass sanitize_control_tokens=True)"
                 )
             counts = iter(slots[first : first + len(row)])
             expanded.append(
@@ -189,8 +213,17 @@ class RnaGptProcessor(ProcessorMixin):
             **kwargs,
         )
         data = dict(batch)
+        if kwargs.get("truncation"):
+            left = sum(list(ids).count(self.rna_token_id) for ids in data["input_ids"])
+            if left < sum(slots):
+                raise ValueError(f"truncation leaves {left:,} of the RNAs' {sum(slots):,} soft tokens: allow more")
         if encoded:
-            data.update(self.pad_rnas(rows, encoded))
+            padded = self.pad_rnas(rows, encoded)
+            if return_tensors != "pt":
+                padded = {name: tensor.numpy() for name, tensor in padded.items()}
+            if return_tensors is None:
+                padded = {name: array.tolist() for name, array in padded.items()}
+            data.update(padded)
         return BatchFeature(data, tensor_type=None)
 
     def apply_chat_template(self, conversation, chat_template=None, processor_kwargs=None, **kwargs):
@@ -271,19 +304,24 @@ def flatten_messages(messages: list[dict], rna_block: str = RNA_BLOCK) -> tuple[
     """
     flat, rnas = [], []
     for message in messages:
+        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+            raise ValueError(f'a message is {{"role": ..., "content": ...}}, got {message!r:.80}')
         content = message["content"]
         if isinstance(content, str):
             content = content.replace(RNA_MARK, "")
         else:
             lines = []
             for part in content:
-                if part["type"] == "rna":
+                kind = part.get("type") if isinstance(part, dict) else None
+                if kind not in ("rna", "text"):
+                    raise ValueError(f"a message part is of type 'rna' or 'text', got {kind!r}")
+                if not isinstance(part.get(kind), str):
+                    raise ValueError(f'a part is {{"type": "{kind}", "{kind}": ...}}, a string, got {part!r:.80}')
+                if kind == "rna":
                     rnas.append(part["rna"])
                     lines.append(rna_block)
-                elif part["type"] == "text":
-                    lines.append(part["text"].replace(RNA_MARK, ""))
                 else:
-                    raise ValueError(f"a message part is of type 'rna' or 'text', got {part['type']!r}")
+                    lines.append(part["text"].replace(RNA_MARK, ""))
             content = "\n".join(line for line in lines if line)
         flat.append({**message, "content": content})
     return flat, rnas

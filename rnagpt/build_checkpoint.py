@@ -16,6 +16,7 @@ import argparse
 import re
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from rnagpt.errors import UserError
@@ -40,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     if args.pool_size < 1:
         raise UserError(f"--pool-size must be at least 1, got {args.pool_size}")
     check_shard_size(args.max_shard_size)
+
+    check_writable(args.out)
 
     import torch
 
@@ -96,6 +99,18 @@ def size(module) -> int:
 
 def dtypes(module) -> str:
     return ", ".join(sorted({str(parameter.dtype).removeprefix("torch.") for parameter in module.parameters()}))
+
+
+def check_writable(out: Path) -> None:
+    """Refuse, before anything loads, a place that cannot be written to."""
+    above = next(parent for parent in out.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise UserError(f"{above} is a file, so --out {out} cannot be made in it: give another --out")
+    try:
+        with tempfile.TemporaryDirectory(dir=above, prefix=".rnagpt-"):
+            pass
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be written ({error.strerror}): give another --out") from None
 
 
 def check_space(out: Path, modules) -> None:

@@ -4,6 +4,7 @@ The shipped demo is a folder of parts.
 """
 
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from rnagpt.language_model import fingerprint, load_llm, reach_hub
 from rnagpt.registration import RnaGptForCausalLM, RnaGptProcessor
 from rnagpt.rna_encoder import load_encoder
 
+TEMPLATES = ("llm", "chatml", "paper")
 WEIGHTS_FROM = {"llm", "llm_revision", "encoder", "encoder_revision"}
 
 
@@ -37,6 +39,7 @@ def build(
     template: str = "llm",
     dtype: str | None = None,
     seed: int | None = None,
+    quantize: str | None = None,
 ):
     """Untrained RNA-GPT: a loaded LLM and a loaded encoder joined by a fresh projector.
 
@@ -47,9 +50,12 @@ def build(
         template: default chat template: "llm" (the LLM's own), "chatml" or "paper". All stay available by name.
         dtype: the LLM's, see `load_llm`.
         seed: of the projector's random numbers, whatever was drawn while loading.
+        quantize: "4bit" or "8bit" for the LLM's layers, see `load_llm`; encoder and projector stay as they are.
     """
+    if template not in TEMPLATES:
+        raise UserError(f"there is no chat template {template!r}: choose one of {', '.join(TEMPLATES)}")
     rna_encoder, rna_tokenizer = load_encoder(encoder)
-    language_model, tokenizer = load_llm(llm, dtype)
+    language_model, tokenizer = load_llm(llm, dtype, quantize)
     templates = {"paper": chat_template("paper")}
     if tokenizer.chat_template:
         templates["llm"] = tokenizer.chat_template
@@ -69,10 +75,20 @@ def build(
         rna_drop_token_ids=processor.rna_drop_token_ids,
         rna_pool_size=rna_pool_size,
     )
+    if quantize is not None:
+        take_over_quantization(model, language_model)
     for part in (model.config.text_config, model.config.rna_config):
         if not model_card.is_hub_id(part.name_or_path):
             part.name_or_path = ""  # a folder of this machine would go into every checkpoint
     return model, processor
+
+
+def take_over_quantization(model: RnaGptForCausalLM, llm: PreTrainedModel) -> None:
+    """What transformers, PEFT and TRL ask a model about its quantised weights, from the LLM that they are in."""
+    for name in ("is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit", "quantization_method", "hf_quantizer"):
+        if hasattr(llm, name):
+            setattr(model, name, getattr(llm, name))
+    model.config.quantization_config = llm.config.quantization_config
 
 
 def load(path: str | Path, dtype: str | None = None):
@@ -195,27 +211,40 @@ def card(model: RnaGptForCausalLM, processor: RnaGptProcessor, llm: str, encoder
     return model_card.fill(llm, encoder, parameters, processor.max_nucleotides, **untrained)
 
 
-def save_parts(model, folder: Path, recipe_model: dict, dtype: str = "float32") -> None:
+def save_parts(
+    model,
+    folder: Path,
+    recipe_model: dict,
+    dtype: str = "float32",
+    state: Mapping[str, torch.Tensor] | None = None,
+    llm_fingerprint: str | None = None,
+) -> None:
     """Write what training changed, and what is needed to join it to its LLM and encoder again.
 
     Args:
         model: an `RnaGptForCausalLM` (its projector is written) or a `PeftModel` of one (its adapter is written).
         recipe_model: the arguments of `build`.
         dtype: of the written tensors; "float16" halves what ships.
+        state: the model's state dictionary, and
+        llm_fingerprint: `fingerprint` of its LLM, where the model itself holds only shards (FSDP, DeepSpeed).
     """
     adapted = isinstance(model, PeftModel)
-    base = model.get_base_model() if adapted else model
+    if llm_fingerprint is None:
+        llm_fingerprint = fingerprint((model.get_base_model() if adapted else model).model.language_model)
     with replacing(folder) as part:
         part.mkdir(parents=True)
         if adapted:
-            model.save_pretrained(part)
+            model.save_pretrained(part, state_dict=state)
             (part / "README.md").unlink(missing_ok=True)
             name, state = ADAPTER, load_file(part / ADAPTER)
         else:
-            name, state = PROJECTOR, base.model.projector.state_dict()
+            prefix = "model.projector."
+            state = model.state_dict() if state is None else state
+            state = {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
+            name = PROJECTOR
         state = {key: tensor.to(getattr(torch, dtype)).contiguous() for key, tensor in state.items()}
         save_file(state, part / name, metadata={"format": "pt"})
-        parts = {"build": recipe_model, "llm_fingerprint": fingerprint(base.model.language_model)}
+        parts = {"build": recipe_model, "llm_fingerprint": llm_fingerprint}
         (part / PARTS).write_text(json.dumps(parts, indent=1) + "\n")
 
 
@@ -226,8 +255,9 @@ def load_parts(folder: Path):
         arguments = parts["build"]
     except (ValueError, KeyError):
         raise UserError(f"{folder / PARTS} is damaged: expected the file that RNA-GPT's training wrote") from None
-    model, processor = build(**arguments)
-    if parts["llm_fingerprint"] != fingerprint(model.model.language_model):
+    # trained on a quantised LLM, the adapter is joined to the full one: merging into few bits would lose it
+    model, processor = build(**{**arguments, "quantize": None})
+    if parts["llm_fingerprint"] not in (None, fingerprint(model.model.language_model)):
         raise UserError(
             f"{folder} was trained on other weights of {arguments['llm']} than those found here: its answers would be "
             "wrong. Install the version that constraints.txt names, or train again."
@@ -269,5 +299,16 @@ class replacing:
         if kind is not None:
             shutil.rmtree(self.part, ignore_errors=True)
             return
+        usual = 0o666 & ~current_umask()
+        for path in self.part.rglob("*"):
+            if path.is_file():  # safetensors writes for the owner alone
+                path.chmod(usual)
         shutil.rmtree(self.folder, ignore_errors=True)
         self.part.rename(self.folder)
+
+
+def current_umask() -> int:
+    """What the process takes from the rights of new files."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask

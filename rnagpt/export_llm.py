@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
     check_shard_size(args.max_shard_size)
     print(f"loading {args.checkpoint or 'the demo'} ...", file=sys.stderr, flush=True)
     model, processor = load(checkpoint, "auto")
+    if getattr(model, "is_quantized", False):
+        raise UserError("the checkpoint's language model is held in 4 or 8 bits: export one that was merged in bf16")
 
     import torch
 

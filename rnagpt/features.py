@@ -3,6 +3,7 @@
     features = encode_features(encoder, rna_tokenizer, {"a": "GCGGAUUU..."}, [0, 2], 1, cache=FeatureCache(folder))
 """
 
+import functools
 import hashlib
 import os
 import secrets
@@ -11,13 +12,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from modeling_rnagpt.modeling_rnagpt import encode_and_pool
 from processing_rnagpt.rna_sequences import EncodedRna, RnaReader, pad_kept, pad_mask, pad_tokens, window_lengths
 
+PART = 512  # RNAs whose outputs are in memory at a time while a folder of them is filled
 # what a configuration says beside the architecture: where it came from, and how it is run
 NOT_ARCHITECTURE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "auto_map")
 
@@ -75,9 +79,12 @@ def encode_features(
 
 
 def encode_rnas(
-    model: PreTrainedModel, processor: ProcessorMixin, sequences: Mapping[str, str], cache: "FeatureCache | None" = None
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    sequences: Mapping[str, str],
+    cache: "FeatureCache | None" = None,
 ) -> dict[str, torch.Tensor]:
-    """`encode_features` with the encoder, the pooling and the policy for long RNAs of an RNA-GPT model and processor."""
+    """`encode_features` as an RNA-GPT model and its processor read RNAs: encoder, pooling, policy for long ones."""
     return encode_features(
         model.model.rna_encoder,
         processor.rna_tokenizer,
@@ -88,6 +95,47 @@ def encode_rnas(
         overlap=processor.rna_window_overlap,
         cache=cache,
     )
+
+
+class StoredFeatures(Mapping):
+    """rna_id -> encoder output, read from a `FeatureCache` when it is asked for: memory holds one batch, not all RNAs.
+
+    What the cache has given up for room is computed again.
+
+    Args:
+        model, processor: as of `encode_rnas`.
+        sequences: rna_id -> RNA; those that the cache lacks are encoded here, in parts, each process its share.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, processor: ProcessorMixin, sequences: Mapping[str, str], cache: "FeatureCache"
+    ):
+        self.model, self.processor, self.sequences, self.cache = model, processor, sequences, cache
+        self.reader = RnaReader(
+            processor.rna_tokenizer, model.config.rna_drop_token_ids, processor.long_rna, processor.rna_window_overlap
+        )
+        self.address = functools.partial(
+            feature_key, weights_hash(model.model.rna_encoder), torch.float32, model.config.rna_pool_size
+        )
+        names = list(sequences)
+        state = PartialState()
+        for first in tqdm(range(0, len(names), PART), "encoding", disable=not state.is_local_main_process):
+            with state.split_between_processes(names[first : first + PART]) as part:
+                encode_rnas(model, processor, {name: sequences[name] for name in part}, cache)
+        state.wait_for_everyone()
+
+    def __getitem__(self, rna_id: str) -> torch.Tensor:
+        (encoded,) = self.reader.read([self.sequences[rna_id]])
+        known = self.cache.get(self.address(encoded))
+        if known is None:
+            known = encode_rnas(self.model, self.processor, {rna_id: self.sequences[rna_id]}, self.cache)[rna_id]
+        return known
+
+    def __iter__(self):
+        return iter(self.sequences)
+
+    def __len__(self) -> int:
+        return len(self.sequences)
 
 
 def tokens_of(rna: EncodedRna) -> int:

@@ -29,7 +29,7 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rnagpt"
 
 
-def load_llm(name: str, dtype: str | None = None):
+def load_llm(name: str, dtype: str | None = None, quantize: str | None = None):
     """LLM (eval) and tokenizer.
 
     Args:
@@ -37,18 +37,22 @@ def load_llm(name: str, dtype: str | None = None):
             "config:FOLDER" takes FOLDER's config.json with random weights, and its tokenizer.
         dtype: "float32", "bfloat16", "float16", or "auto" (as stored; fp32 for .gguf); by default fp32 on a CPU and
             bf16 on a GPU.
+        quantize: "4bit" (nf4, double quantisation) or "8bit" keeps the layers' weights so, by bitsandbytes.
 
     Raises:
-        UserError: there is no causal LM of that name, or it cannot be read.
+        UserError: there is no causal LM of that name, or it cannot be read, or bitsandbytes is missing.
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
     if dtype is None:
         dtype = "bfloat16" if torch.cuda.is_available() else "float32"
     path = embedded_llm() if name == EMBEDDED_LLM else name.removeprefix(RANDOM)
+    quantization = {} if quantize is None else {"quantization_config": quantization_config(quantize, dtype)}
     if str(path).endswith(".gguf"):
+        if quantization:
+            raise UserError(f"{path} cannot be quantised again: give the LLM as a folder or a Hub id")
         if not Path(path).is_file():
             raise UserError(f"no file {path}: expected an LLM's .gguf")
         llm, tokenizer = read_gguf(Path(path))
@@ -57,19 +61,45 @@ def load_llm(name: str, dtype: str | None = None):
         raise UserError(f"{path} is no LLM: expected a folder with config.json, a .gguf file or a Hub id")
     if not Path(path).exists():
         reach_hub(str(path))
+    refuse_rnagpt(PreTrainedConfig.get_config_dict(path)[0], name, "language model")
     try:
         if name.startswith(RANDOM):
             config = AutoConfig.from_pretrained(path)
             llm = AutoModelForCausalLM.from_config(config, dtype=torch.float32 if dtype == "auto" else dtype)
         else:
-            llm = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+            llm = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **quantization)
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{name} is no causal LM that transformers can load: {one_line(error)[:200]}") from error
+        raise UserError(f"{name} is no causal LM that transformers can load: {one_line(error)[:120]}") from error
     # BERT and its kin load as a "causal LM" that reads both ways unless their configuration says is_decoder
     if getattr(llm.config, "is_decoder", True) is False or llm.get_output_embeddings() is None:
         raise UserError(f"{name} ({llm.config.model_type}) is no causal LM with a linear head")
     return llm.eval(), tokenizer
+
+
+def refuse_rnagpt(settings: dict, name: str, part: str) -> None:
+    """UserError where a part of a new checkpoint is a whole RNA-GPT already."""
+    if settings.get("model_type") == "rnagpt":
+        raise UserError(f"{name} is an RNA-GPT checkpoint already: give the {part} alone")
+
+
+def quantization_config(quantize: str, dtype: str):
+    """bitsandbytes' settings for QLoRA (Dettmers 2023): 4-bit nf4 with double quantisation, or 8-bit.
+
+    Raises:
+        UserError: bitsandbytes is not installed.
+    """
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(f"{quantize} weights need the package bitsandbytes: pip install 'rnagpt[quantize]'")
+    if quantize == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    compute = torch.float32 if dtype == "auto" else getattr(torch, dtype)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
+    )
 
 
 def reach_hub(repo_id: str) -> None:
@@ -82,6 +112,9 @@ def reach_hub(repo_id: str) -> None:
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
+    if "/" not in repo_id and not any(repo_id.startswith(mark) for mark in "./~"):
+        # hardly a repository has a name without an owner: a typo is likelier
+        print(f"there is no folder {repo_id} here; asking the Hub for that name", file=sys.stderr, flush=True)
     try:
         if not isinstance(try_to_load_from_cache(repo_id, "config.json"), str):
             HfApi().model_info(repo_id, timeout=15)
@@ -144,11 +177,14 @@ def read_gguf(path: Path):
     return llm.eval(), tokenizer
 
 
-def fingerprint(model) -> str:
-    """First 16 hex digits of a sha256 over a few of an LLM's tensors: tells an adapter's own LLM from another one."""
+def fingerprint(model) -> str | None:
+    """First 16 hex digits of a sha256 over a few of an LLM's tensors, read as bf16, so that it is the same whichever
+    way the LLM was loaded: tells an adapter's own LLM from another one. None where its weights are quantised."""
     digest = hashlib.sha256()
     for name, tensor in model.named_parameters():
         name = name.replace(".base_layer.", ".")  # how PEFT names a layer it has wrapped
         if name.endswith(("layers.0.self_attn.q_proj.weight", "layers.0.mlp.down_proj.weight", "norm.weight")):
-            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+            if not tensor.is_floating_point():
+                return None
+            digest.update(tensor.detach().bfloat16().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

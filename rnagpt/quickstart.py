@@ -11,7 +11,6 @@ is done, it goes to the report at once.
 """
 
 import argparse
-import csv
 import dataclasses
 import gzip
 import json
@@ -72,13 +71,14 @@ def work(output: Path, recipe_files: list[Path]) -> None:
 
                 train_sft.train(recipe)
     from rnagpt import checkpoint
+    from rnagpt.evaluation.curves import write_csv
 
     with step(output, "checkpoint", f"[{steps - 1}/{steps}] merging the adapter into a whole checkpoint"):
         if not (output / "checkpoint").is_dir():
             checkpoint.save(*checkpoint.load(stages[-1]), output / "checkpoint")
     with step(output, "evaluation", f"[{steps}/{steps}] held-out evaluation"):
         evaluate(output)
-    write_curves(output, stages)
+    write_csv(output / "learning_curves.csv", joined_curve(stages))
     write_report(output)
 
 
@@ -158,18 +158,6 @@ def recorded_answers(items: list, stage1: Path) -> list:
         recorded = [item for item in map(from_line, file) if item.key in asked]
     ours, theirs = (json.loads((folder / PARTS).read_text())["llm_fingerprint"] for folder in (stage1, demo))
     return [item for item in recorded if item.system != "llm_text" or ours == theirs]
-
-
-def write_curves(output: Path, stages: list[Path]) -> None:
-    """learning_curves.csv from all stages' curve.jsonl."""
-    rows = joined_curve(stages)
-    names = ["stage", "step", "seconds", "loss", "eval_true_loss", "eval_swapped_loss"]
-    part = output / "learning_curves.csv.part"
-    with part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-    part.replace(output / "learning_curves.csv")
 
 
 def joined_curve(stages: list[Path]) -> list[dict]:

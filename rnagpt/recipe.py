@@ -29,12 +29,13 @@ SET_BY_RNAGPT = {
 
 @dataclass(frozen=True)
 class ModelRecipe:
-    """What is built: see `rnagpt.checkpoint.build`."""
+    """What is built: see `rnagpt.checkpoint.build`; quantize is "4bit" or "8bit", for QLoRA."""
 
     llm: str
     encoder: str
     rna_pool_size: int = 1
     template: str = "llm"
+    quantize: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,10 @@ class Recipe:
     projector_start: "random", or "ridge" (closed-form; alignment stage only).
     projector_lr_scale: the projector's learning rate as a multiple of `sft.learning_rate`.
     cache_features: run the encoder once for each RNA, before training, instead of at every step.
+    features_folder: keep those outputs in this folder, at most features_gb of it, instead of in memory; runs with the
+        same encoder share it.
+    token_budget: about how many LLM tokens make a batch, instead of a fixed number of RNAs, which differ in length by
+        a factor of fifty; `sft.per_device_train_batch_size` is then 1.
     early_stopping: evaluations without a lower loss on the true RNA after which the run ends.
     share_prefix, pack, loss_per: see `processing_rnagpt.collator.SharedPrefixCollator`.
     save_dtype: dtype of what is written, "float32" or "float16".
@@ -108,6 +113,9 @@ class Recipe:
     share_prefix: bool = True
     pack: bool = False
     cache_features: bool = True
+    features_folder: str | None = None
+    features_gb: float = 100.0
+    token_budget: int | None = None
     early_stopping: int | None = None
     loss_per: str = "question"
     save_dtype: str = "float32"
@@ -123,8 +131,20 @@ class Recipe:
         for key, allowed in choices.items():
             if getattr(self, key) not in allowed:
                 raise UserError(f"recipe key {key} must be one of {', '.join(allowed)}, got {getattr(self, key)!r}")
+        if self.model.quantize not in (None, "4bit", "8bit"):
+            raise UserError(f"recipe key model.quantize must be 4bit or 8bit, got {self.model.quantize!r}")
         if self.stage == "alignment" and self.lora:
             raise UserError("recipe key lora is for the instruction stage: alignment trains the projector alone")
+        if self.features_folder is not None and not self.cache_features:
+            raise UserError("recipe key features_folder is for cache_features: true")
+        if self.features_gb <= 0:
+            raise UserError(f"recipe key features_gb must be above 0, got {self.features_gb}")
+        if self.token_budget is not None and self.token_budget < 1:
+            raise UserError(f"recipe key token_budget must be at least 1, got {self.token_budget}")
+        if self.token_budget is not None and self.sft.get("per_device_train_batch_size", 1) != 1:
+            raise UserError("recipe key token_budget makes the batches: sft.per_device_train_batch_size must be 1")
+        if self.token_budget is not None and any(source.streaming for source in self.data.sources):
+            raise UserError("recipe key token_budget: a stream's rows are not known beforehand; leave it out")
         if self.early_stopping is not None and self.early_stopping < 1:
             raise UserError(f"recipe key early_stopping must be at least 1, got {self.early_stopping}")
         if self.stage == "instruction" and self.projector_start == "ridge":

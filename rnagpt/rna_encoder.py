@@ -3,6 +3,8 @@
 Whatever the name, an encoder is a transformers model with `last_hidden_state` and a tokenizer beside it.
 """
 
+import re
+import sys
 from pathlib import Path
 
 import torch
@@ -16,7 +18,7 @@ from processing_rnagpt.rna_tokenizer import RNA_FM_TOKENS, build_rna_tokenizer
 from rnagpt import rnafm_weights
 from rnagpt.errors import UserError, one_line
 from rnagpt.folders import PACKAGED_ENCODER, assets
-from rnagpt.language_model import RANDOM, reach_hub
+from rnagpt.language_model import RANDOM, reach_hub, refuse_rnagpt
 
 OFFICIAL_ENCODER = "rna-fm"
 MULTIMOLECULE_FILES = ["config.json", "vocab.txt", "model.safetensors"]
@@ -35,7 +37,9 @@ def load_encoder(name: str):
     """
     if name.startswith(RANDOM):
         return random_encoder(name.removeprefix(RANDOM))
-    if name == OFFICIAL_ENCODER and not Path(name).exists():
+    if name == OFFICIAL_ENCODER:
+        if Path(name).exists():
+            print(f"reading RNA-FM's official weights; for the folder of that name give ./{name}", file=sys.stderr)
         name = str(rnafm_weights.fetch_official())
     if Path(name).is_file() or name.endswith((".pth", ".pt", ".bin")):
         encoder = rnafm_weights.read_official(Path(name))
@@ -46,6 +50,7 @@ def load_encoder(name: str):
     if not Path(path).exists():
         reach_hub(str(path))
     settings, _ = PreTrainedConfig.get_config_dict(path)
+    refuse_rnagpt(settings, name, "encoder")
     if settings.get("model_type") == "rnafm":
         folder = path if Path(path).exists() else snapshot_download(path, allow_patterns=MULTIMOLECULE_FILES)
         encoder = rnafm_weights.read_multimolecule(Path(folder), settings)
@@ -80,6 +85,13 @@ def encoder_tokenizer(path: str | Path, config):
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (ValueError, KeyError) as error:
         raise UserError(f"{path} has no tokenizer that transformers can load: {one_line(error)[:200]}") from error
+    words = [word for word in tokenizer.get_vocab() if word not in tokenizer.all_special_tokens]
+    nucleotides = sum(bool(re.fullmatch("[ACGTURYKMSWBDHVN]+", word.upper())) for word in words)
+    if nucleotides < len(words) / 3:  # the letters of a protein model's are 13 of 25 at most, a text model's far fewer
+        raise UserError(
+            f"{path} is no RNA encoder: {nucleotides:,} of its tokenizer's {len(words):,} words are nucleotides "
+            "(were --encoder and --llm swapped?)"
+        )
     # Where its files are missing, transformers makes up an empty one.
     ids = tokenizer("ACGUACGUACGU", add_special_tokens=False)["input_ids"]
     if not ids or set(ids) == {tokenizer.unk_token_id}:

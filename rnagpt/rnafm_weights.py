@@ -11,6 +11,7 @@ import argparse
 import os
 import pickle
 import re
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -93,6 +94,8 @@ def read_official(path: Path) -> EsmModel:
     """
     content = load_tensors(path)
     state = content.get("model", content)
+    if "args" not in content:
+        print(f"{path} holds weights without arguments: token_dropout is taken to be off", file=sys.stderr)
     arguments = content.get("args", {})
     arguments = vars(arguments) if isinstance(arguments, argparse.Namespace) else arguments
     if not isinstance(arguments, Mapping):
@@ -219,10 +222,12 @@ def load_tensors(path: Path) -> dict:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         what = re.search(r"(?:GLOBAL|global:?) ([\w.]+)", str(error))
-        holds = f"it holds {what.group(1)}" if what else "it is no such file"
+        holds = f"it holds {what.group(1)}" if what else "it is no file of torch's"
         raise UserError(f"{path} is no file of weights alone ({holds}), and nothing else in it is run") from None
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} is damaged or cut off: {' '.join(str(error).split())[:120]}") from None
+        said = " ".join(str(error).split())[:120]
+        told = f" ({said})" if len(said) > 5 else ""  # some say no more than a number
+        raise UserError(f"{path} is damaged, cut off or no file of torch's{told}: download it again") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} is no RNA-FM checkpoint: expected a state dict, got {type(content).__name__}")
     return content

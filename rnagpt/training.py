@@ -2,9 +2,10 @@
 closed-form start of the projector, and a resume that passes over half-written checkpoints."""
 
 import json
+import random
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -43,6 +44,8 @@ def settings(recipe: Recipe, work: Path) -> tuple[SFTConfig, LoraConfig | None]:
         "save_total_limit": 2,
         "train_sampling_strategy": "random",
     }
+    if recipe.token_budget is not None:
+        defaults["per_device_train_batch_size"] = 1
     if recipe.early_stopping:
         best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_true_loss"}
         defaults |= {"eval_strategy": "steps", **best}
@@ -90,6 +93,9 @@ class RnaGptTrainer(SFTTrainer):
         super().__init__(*args, **kwargs)
         # compute_loss divides by the weights of all batches of a step, on all processes: nothing is left to average
         self.model_accepts_loss_kwargs = True
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad and "projector" in name:  # over a quantised LLM, TRL makes all of it bf16
+                parameter.data = parameter.data.float()
 
     def _get_num_items_in_batch(self, batch_samples, device):
         """Sum of the loss weights of all batches of an optimiser step, on all processes."""
@@ -140,10 +146,30 @@ class RnaGptTrainer(SFTTrainer):
 
 
 def freeze_all_but_projector(model: RnaGptForCausalLM) -> None:
-    """Stage 1 trains the projector alone; its trainer checkpoints leave all frozen weights out."""
+    """Stage 1 trains the projector alone; its trainer checkpoints leave all frozen weights out.
+
+    The trainer refuses quantised models without an adapter, but no quantised weight trains here: it is not told.
+    """
+    model.is_quantized = model.is_loaded_in_4bit = model.is_loaded_in_8bit = False
     model.requires_grad_(False)
     model.model.projector.requires_grad_(True)
     model._keys_to_ignore_on_save = [name for name in model.state_dict() if "projector" not in name]
+
+
+def enough_for_ridge(
+    features: Mapping[str, torch.Tensor], names: Iterable[str], seed: int, max_slots: int = 400_000
+) -> dict[str, torch.Tensor]:
+    """Features of RNAs drawn at random until they have `max_slots`: the regression holds all rows in memory, in fp64,
+    and on a few hundred columns it needs no more."""
+    names, slots = list(names), 0
+    random.Random(seed).shuffle(names)
+    seen = {}
+    for name in names:
+        seen[name] = features[name]
+        slots += len(seen[name])
+        if slots >= max_slots:
+            break
+    return seen
 
 
 @torch.no_grad()
@@ -201,12 +227,25 @@ def last_complete_checkpoint(work: Path) -> str | None:
             for weights in folder.glob("*.safetensors"):
                 with safe_open(weights, "pt"):
                     pass
-            torch.load(folder / "optimizer.pt", weights_only=True)
+            read_optimizer(folder)
             return str(folder)
         except Exception as error:  # noqa: BLE001  whatever a torn file raises, the checkpoint is unusable
             print(f"passing over {folder.name}, which was not written to its end ({type(error).__name__})")
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)  # another process of this run may be removing it as well
     return None
+
+
+def read_optimizer(folder: Path) -> None:
+    """Read a trainer checkpoint's optimiser; whatever it raises, the checkpoint was not written to its end.
+
+    One process writes optimizer.pt, FSDP optimizer.bin or, sharded, a folder whose .metadata is written last.
+    """
+    sharded = folder / "optimizer_0"
+    if sharded.is_dir():
+        (sharded / ".metadata").stat()
+        return
+    whole = folder / "optimizer.bin"
+    torch.load(whole if whole.exists() else folder / "optimizer.pt", weights_only=True)
 
 
 class CurveWriter(TrainerCallback):

@@ -259,12 +259,15 @@ def says(capsys, sentence: str) -> None:
         ({"encoder": "{tmp}/empty"}, "is no encoder: expected a folder with config.json"),
         ({"encoder": "{tmp}/unknown"}, "is no encoder that transformers can load"),
         ({"encoder": "{tmp}/bert"}, "has no tokenizer that knows nucleotides"),
-        ({"encoder": "{llm}", "llm": "{tmp}/empty"}, "is no LLM: expected a folder with config.json"),
+        ({"encoder": "config:rna-fm", "llm": "{tmp}/empty"}, "is no LLM: expected a folder with config.json"),
         ({"encoder": "config:{tmp}/none"}, "no configuration at"),
         ({"llm": "{tmp}/bert"}, "(bert) is no causal LM"),
         ({"llm": "{tmp}/none.gguf"}, "expected an LLM's .gguf"),
         ({"llm": "{tmp}/cut"}, "is no causal LM that transformers can load"),
-        ({"template": "vicuna"}, "chat template 'vicuna' does not suit"),
+        ({"encoder": "{llm}"}, "words are nucleotides (were --encoder and --llm swapped?)"),
+        ({"llm": "{tmp}/rnagpt"}, "rnagpt is an RNA-GPT checkpoint already: give the language model alone"),
+        ({"encoder": "{tmp}/rnagpt"}, "rnagpt is an RNA-GPT checkpoint already: give the encoder alone"),
+        ({"template": "vicuna"}, "there is no chat template 'vicuna': choose one of llm, chatml, paper"),
         ({"pool_size": 0}, "--pool-size must be at least 1"),
         ({"max_shard_size": "many"}, "--max-shard-size is a size such as 5GB"),
     ],
@@ -279,6 +282,8 @@ def test_one_sentence(arguments, sentence, weights, llm_folder, tmp_path, capsys
     shutil.copytree(llm_folder, tmp_path / "cut")
     whole = (tmp_path / "cut" / "model.safetensors").read_bytes()
     (tmp_path / "cut" / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "rnagpt").mkdir()
+    (tmp_path / "rnagpt" / "config.json").write_text('{"model_type": "rnagpt"}')
     capsys.readouterr()
     given = {"encoder": weights, "llm": llm_folder, **arguments}
     given = {name: str(value).format(tmp=tmp_path, llm=llm_folder) for name, value in given.items()}

@@ -330,8 +330,8 @@ def another_architecture(path):
     [
         (lambda path: None, "no file .*expected RNA-FM_pretrained.pth"),
         (lambda path: path.write_text("<html>404</html>"), "no file of weights|damaged"),
-        (lambda path: path.write_bytes(b""), "damaged or cut off"),
-        (lambda path: zipfile.ZipFile(path, "w").writestr("a", "b"), "damaged or cut off"),
+        (lambda path: path.write_bytes(b""), "damaged, cut off or no file"),
+        (lambda path: zipfile.ZipFile(path, "w").writestr("a", "b"), "damaged, cut off or no file"),
         (lambda path: torch.save(torch.zeros(3), path), "expected a state dict, got Tensor"),
         (lambda path: torch.save({"model": [1, 2]}, path), "expected a state dict"),
         pytest.param(
@@ -339,7 +339,7 @@ def another_architecture(path):
             "weights|damaged|state dict",
             marks=pytest.mark.filterwarnings("ignore:Detected pickle protocol"),
         ),
-        (cut_off, "damaged or cut off"),
+        (cut_off, "damaged, cut off or no file"),
         (another_vocabulary, "vocabulary of 73 tokens, RNA-FM's has 25 .mRNA-FM"),
         (another_model, "it has no embed_tokens.weight"),
         (one_tensor_less, r"has no layers.1.fc2.bias \(1 missing, 0 unknown\)"),

@@ -9,6 +9,9 @@ import copy
 import pytest
 import torch
 from test_model import ask
+from transformers import LlamaForCausalLM
+
+from modeling_rnagpt import RnaGptForCausalLM
 
 RNAS = ["ACGUACGUACGGGUUUAC", "GGCUAGCUCAAUCGGUAGAGCGUGAGACUCUUAAUCUC", "ACGUNRACG"]
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
@@ -130,7 +133,6 @@ KINDS = ["rotary esm", "bert", "bert of 3-mers", "bert of codons", "bert of bpe"
 @pytest.fixture(params=KINDS)
 def joined(request, tiny_model):
     """(model, processor, text as the encoder's tokenizer spells it: RNA -> str)."""
-    from modeling_rnagpt import RnaGptForCausalLM
     from processing_rnagpt import RnaGptProcessor
 
     encoder, rna_tokenizer = encoder_of(request.param)
@@ -204,8 +206,6 @@ def test_long_rnas_take_windows_of_the_encoders_own_tokens(joined):
 
 @torch.no_grad()
 def test_it_is_saved_and_loaded_with_any_attention_asked_for(joined, tmp_path):
-    from modeling_rnagpt import RnaGptForCausalLM
-
     model, processor, _ = joined
     batch = processor([ask(rna) for rna in RNAS])
     real = batch["attention_mask"].bool()  # eager and sdpa differ in what they make of padding
@@ -274,8 +274,23 @@ def test_the_limit_told_is_the_encoders_own(kind):
             encoder(input_ids=ids, attention_mask=torch.ones_like(ids))
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_the_encoder_is_frozen_when_made_and_when_loaded(tiny_model, tmp_path, frozen):
+    model = copy.deepcopy(tiny_model[0])
+    made = RnaGptForCausalLM.from_encoder_and_llm(
+        model.model.rna_encoder, LlamaForCausalLM(model.config.text_config), rna_token_id=model.config.rna_token_id,
+        freeze_rna_encoder=frozen,
+    )
+    made.save_pretrained(tmp_path)
+    for either in (made, RnaGptForCausalLM.from_pretrained(tmp_path), RnaGptForCausalLM(made.config)):
+        assert {p.requires_grad for p in either.model.rna_encoder.parameters()} == {not frozen}
+        others = [p for name, p in either.named_parameters() if "rna_encoder" not in name]
+        assert all(p.requires_grad for p in others)
+
+
 def test_a_frozen_encoder_stays_in_evaluation_mode(tiny_model):
     model = copy.deepcopy(tiny_model[0])
+    model.model.rna_encoder.requires_grad_(True)
     model.train()
     assert model.model.rna_encoder.training
     model.model.rna_encoder.requires_grad_(False)

@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from rnagpt.features import FeatureCache, encode_features, encode_rnas, feature_key, weights_hash
+from rnagpt.features import FeatureCache, StoredFeatures, encode_features, encode_rnas, feature_key, weights_hash
 
 RNAS = {
     "a": "ACGUACGUACGGGUUUAC",
@@ -153,3 +153,24 @@ def test_several_processes_share_a_cache_that_is_always_full(tmp_path):
     assert wrong == [0, 0, 0, 0]
     assert FeatureCache(tmp_path).size() <= 20_000 * (1 + 4 / 50)
     assert not list(tmp_path.rglob("*.part-*"))
+
+
+def test_stored_features_are_those_in_memory_also_when_the_folder_is_too_small(tiny_model, tmp_path):
+    model, processor = tiny_model
+    expected = encode_rnas(model, processor, RNAS)
+    roomy = StoredFeatures(model, processor, RNAS, FeatureCache(tmp_path / "roomy"))
+    small = StoredFeatures(model, processor, RNAS, FeatureCache(tmp_path / "small", max_bytes=6000))
+    kept = [len(list((tmp_path / name).rglob("*.safetensors"))) for name in ("small", "roomy")]
+    assert kept[0] < kept[1] == 4
+    for stored in (roomy, small):
+        assert list(stored) == list(RNAS) and len(stored) == len(RNAS)
+        for name in RNAS:
+            assert (stored[name] - expected[name]).abs().max() < 1e-5
+
+
+def test_stored_features_are_not_computed_again(tiny_model, tmp_path):
+    model, processor = copy.deepcopy(tiny_model[0]), tiny_model[1]
+    StoredFeatures(model, processor, RNAS, FeatureCache(tmp_path))
+    model.model.rna_encoder.forward = None  # it cannot run
+    again = StoredFeatures(model, processor, RNAS, FeatureCache(tmp_path))
+    assert len(again["long"]) == 320

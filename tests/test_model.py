@@ -215,3 +215,12 @@ def test_an_encoder_that_cannot_be_built_says_why():
 
     with pytest.raises(ValueError, match="hidden size .30. is not a multiple"):
         build_body(EsmConfig(hidden_size=30, num_attention_heads=4, vocab_size=25, pad_token_id=1))
+
+
+@torch.no_grad()
+def test_labels_pass_over_placeholders(tiny_model):
+    model, processor = tiny_model
+    batch = processor("<RNAHere>What is it?", rna="ACGUACGGU")
+    masked = batch["input_ids"].masked_fill(batch["input_ids"] == processor.rna_token_id, -100)
+    loss = model(**batch, labels=batch["input_ids"]).loss
+    assert torch.isfinite(loss) and torch.equal(loss, model(**batch, labels=masked).loss)

@@ -25,7 +25,7 @@ def real_logits(model, batch) -> torch.Tensor:
 
 @pytest.mark.parametrize("use_reentrant", [False, True])
 def test_gradient_checkpointing_gives_the_same_gradients(tiny_model, use_reentrant):
-    model, batch = copy.deepcopy(tiny_model[0]), batch_of(tiny_model[1])
+    model, batch = copy.deepcopy(tiny_model[0]).requires_grad_(True), batch_of(tiny_model[1])
 
     def gradients() -> dict[str, torch.Tensor]:
         model.zero_grad()

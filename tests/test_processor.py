@@ -1,7 +1,9 @@
 """The processor: what it expands, normalises and refuses; the RNA tokenizer against the rna-fm package."""
 
 import copy
+import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -63,12 +65,59 @@ def test_messages_and_strings_give_the_same_tokens(tiny_model):
 
 def test_counts_that_disagree_are_refused_with_both_numbers(tiny_model):
     _, processor = tiny_model
-    with pytest.raises(ValueError, match=r"2 <RNAHere>, but 1 RNAs"):
+    with pytest.raises(ValueError, match=r"2 <RNAHere>, but 1 RNA was given"):
         processor(f"{RNA_TOKEN} {RNA_TOKEN}", rna="ACGU")
-    with pytest.raises(ValueError, match=r"0 <RNAHere>, but 1 RNAs"):
+    with pytest.raises(ValueError, match=r"0 <RNAHere>, but 1 RNA was given"):
         processor("no place", rna="ACGU")
     with pytest.raises(ValueError, match="2 texts need 2 entries"):
         processor(["a", "b"], rna=["ACGU"])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"role": "user", "content": "x"}, "a string, or a list of strings or messages, got dict"),
+        ([{"content": "x"}], 'a message is {"role": ..., "content": ...}'),
+        ([{"role": "user", "content": [{"type": "rna", "sequence": "ACGU"}]}], '{"type": "rna", "rna": ...}'),
+        ([{"role": "user", "content": ["ACGU"]}], "of type 'rna' or 'text', got None"),
+        ("", "a text is empty"),
+        ([[{"role": "user", "content": "x"}], [{"role": "assistant", "content": "x"}]], "part them"),
+    ],
+)
+def test_what_is_malformed_is_named(tiny_model, given, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        tiny_model[1](given)
+
+
+def test_truncation_never_cuts_an_rna(tiny_model):
+    _, processor = tiny_model
+    text = "x" * 40 + RNA_TOKEN
+    assert processor(text, rna="ACGU", truncation=True, max_length=200)["input_ids"].shape[1] < 200
+    with pytest.raises(ValueError, match="truncation leaves 3 of the RNAs' 30 soft tokens"):
+        processor(RNA_TOKEN, rna="ACG" * 10, truncation=True, max_length=3, add_special_tokens=False)
+
+
+@pytest.mark.parametrize(("return_tensors", "kind"), [("pt", torch.Tensor), ("np", np.ndarray), (None, list)])
+def test_everything_comes_in_the_form_that_was_asked_for(tiny_model, return_tensors, kind):
+    batch = tiny_model[1]([RNA_TOKEN, "no RNA"], rna=["ACGU", None], return_tensors=return_tensors)
+    assert set(batch) == {"input_ids", "attention_mask", "rna_input_ids", "rna_attention_mask"}
+    assert all(type(value) is kind for value in batch.values())
+    expected = tiny_model[1]([RNA_TOKEN, "no RNA"], rna=["ACGU", None])
+    assert all(torch.equal(torch.as_tensor(batch[name]), expected[name]) for name in batch)
+
+
+def test_an_answer_that_was_begun_is_left_open(tiny_model):
+    _, processor = tiny_model
+    question = {"role": "user", "content": [{"type": "rna", "rna": "ACGU"}, {"type": "text", "text": "Type?"}]}
+    opened = processor([question])["input_ids"][0].tolist()
+    begun = processor([question, {"role": "assistant", "content": "It is"}])["input_ids"][0].tolist()
+    assert begun == opened + processor.tokenizer("It is", add_special_tokens=False)["input_ids"]
+
+
+def test_an_unknown_policy_for_long_rnas_is_refused_at_once(tiny_model):
+    processor = tiny_model[1]
+    with pytest.raises(ValueError, match="long_rna is one of windows, truncate, error, got 'nope'"):
+        type(processor)(processor.tokenizer, processor.rna_tokenizer, long_rna="nope")
 
 
 def test_an_rna_over_the_limit_is_refused_with_both_numbers_where_the_policy_says_so(tiny_model):

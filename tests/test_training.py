@@ -1,7 +1,9 @@
 """Both stages on a tiny model: what trains, what stays frozen bit for bit, and that a killed run ends the same."""
 
+import csv
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -102,7 +104,9 @@ def test_stage_2_changes_projector_and_adapter_and_reloads_merged(tiny_parts, tm
     first = train(recipe(tiny_parts, tmp_path / "stage1"), tmp_path / "recipe1.yaml")
     monkeypatch.setattr(training, "RnaGptTrainer", Watched)
     content = recipe(tiny_parts, tmp_path / "stage2", "instruction", start_from=str(first), projector_lr_scale=2.0)
+    content["sft"]["report_to"] = "tensorboard"
     output = train(content, tmp_path / "recipe2.yaml")
+    check_curves(output)
     assert kept["changed"] and all(
         "lora_" in name or "projector.modules_to_save" in name for name in kept["changed"]
     )
@@ -113,6 +117,24 @@ def test_stage_2_changes_projector_and_adapter_and_reloads_merged(tiny_parts, tm
     with torch.no_grad():
         merged, trained = model(**batch).logits, kept["model"].eval()(**batch).logits
     assert (merged - trained).abs().max() < 1e-4
+
+
+def check_curves(output: Path) -> None:
+    """The CSV, the picture and TensorBoard's events tell what curve.jsonl does."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    kept = [json.loads(line) for line in (output / "curve.jsonl").read_text().splitlines()]
+    losses = [(row["step"], row["loss"]) for row in kept if "loss" in row]
+    swapped = [row["eval_swapped_loss"] for row in kept if "eval_swapped_loss" in row]
+    assert len(losses) == 3 and len(swapped) == 2
+    with open(output / "curve.csv", newline="") as file:
+        told = [row for row in csv.DictReader(file) if row["loss"]]
+    assert [(int(row["step"]), float(row["loss"])) for row in told] == losses
+    assert "<svg" in (output / "curve.svg").read_text()
+    events = EventAccumulator(str(output) + ".tensorboard").Reload()
+    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [
+        (step, pytest.approx(loss)) for step, loss in losses
+    ]
 
 
 @pytest.mark.parametrize("stage", ["alignment", "instruction"])
@@ -190,6 +212,8 @@ def test_ridge_start_puts_slot_features_onto_mean_annotation_embeddings(tiny_mod
         ({"data": {"sources": [{"path": "x", "weight": 0}]}}, "every weight must be above 0"),
         ({"data": {"sources": [{"path": "x", "streaming": True}]}}, "streaming needs sft.max_steps"),
         ({"early_stopping": 0}, "early_stopping must be at least 1"),
+        ({"token_budget": 512}, "per_device_train_batch_size must be 1"),
+        ({"features_folder": "x", "cache_features": False}, "features_folder is for cache_features: true"),
         ({"lora": {"r": 8}}, "lora is for the instruction stage"),
         ({"model": {"llm": "x", "encoder": "y", "pool": 2}}, "key 'model': unknown key 'pool'"),
     ],
@@ -254,3 +278,44 @@ def test_an_adapter_is_gone_on_from_by_an_instruction_stage_without_lora_alone(t
         content = recipe(tiny_parts, tmp_path / "second", stage, start_from=str(tmp_path / "first"))
         with pytest.raises(UserError, match="only an instruction stage goes on from it, without the recipe key lora"):
             train(content, tmp_path / "second.yaml")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_ten_kills_over_both_stages_leave_no_trace(tiny_parts, tmp_path):
+    """Killed five times in each stage, while loading, in a step or in a save, it ends as if nobody had touched it."""
+    rng = random.Random(0)
+    outputs = {}
+    for name in ("whole", "broken"):
+        one = recipe(tiny_parts, tmp_path / name / "one")
+        two = recipe(tiny_parts, tmp_path / name / "two", "instruction", start_from=one["output"])
+        for content in (one, two):
+            content["data"]["visits"] = 96  # 24 steps
+            content["sft"] |= {"save_steps": 1, "eval_steps": 8}
+        path = tmp_path / f"{name}.yaml"
+        command = [sys.executable, str(ROOT / "train_sft.py"), "--config", str(path)]
+        for content in (one, two):
+            path.write_text(yaml.safe_dump(content))
+            work = Path(content["output"] + ".work")
+            for steps in [0, 1, 2, 3, 4] if name == "broken" else []:
+                process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                begun, first = time.monotonic(), last_step(work)
+                while steps and last_step(work) < first + steps:
+                    assert process.poll() is None and time.monotonic() < begun + 300, "it ended before the kill"
+                    time.sleep(0.005)
+                time.sleep(rng.uniform(0, 0.2 if steps else 8))
+                assert process.poll() is None, "the run ended before it could be killed"
+                process.kill()
+                process.wait()
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr[-1500:]
+        outputs[name] = [
+            (Path(content["output"]) / weights).read_bytes()
+            for content, weights in ((one, "projector.safetensors"), (two, "adapter_model.safetensors"))
+        ]
+    assert outputs["whole"] == outputs["broken"]
+
+
+def last_step(work: Path) -> int:
+    """Number of the newest checkpoint in a run's folder of work, complete or not."""
+    return max((int(folder.name.split("-")[1]) for folder in work.glob("checkpoint-*")), default=0)

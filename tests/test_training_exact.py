@@ -76,6 +76,49 @@ def test_packed_shared_and_accumulated_steps_equal_one_by_one(tiny_parts, uneven
         assert (moved - start - naive).abs().max() <= 1e-5 * naive.abs().max(), name
 
 
+def test_batches_by_token_budget_and_features_on_disk_give_the_same_gradient(tiny_parts, uneven, tmp_path):  # noqa: F811
+    whole = gradient(train(one_step(tiny_parts, tmp_path / "whole", batch=16), tmp_path / "whole.yaml"))
+    content = one_step(tiny_parts, tmp_path / "start", batch=16)
+    content["sft"]["learning_rate"] = 0.0
+    start = gradient(train(content, tmp_path / "recipe.yaml"))
+    content = one_step(tiny_parts, tmp_path / "budget", batch=1, accumulation=99, token_budget=150, pack=True,
+                       features_folder=str(tmp_path / "features"))  # one step: fewer batches than 99 make it whole
+    budget = gradient(train(content, tmp_path / "recipe.yaml"))
+    assert (budget - whole).abs().max() <= 1e-5 * (whole - start).abs().max()
+    assert list((tmp_path / "features").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("share_prefix", [True, False])
+def test_a_batch_ends_before_its_token_budget(tiny_model, share_prefix):
+    from datasets import Dataset
+
+    from processing_rnagpt.collator import SharedPrefixCollator
+    from rnagpt.token_budget import BatchedRows, fill_batches
+    from rnagpt.training_rows import FEATURES, row
+
+    pairs = [{"question": f"What is {k}?", "answer": "A" * k} for k in range(1, 4)]
+    rows = [row(f"rna{i}", "ACGU" * (1 + 7 * i % 30), pairs[: 1 + i % 3]) for i in range(40)]
+    rows = Dataset.from_list(rows, features=FEATURES)
+    collator = SharedPrefixCollator(tiny_model[1], share_prefix=share_prefix)
+    batches = fill_batches(collator, rows, 300, seed=0)
+    members = [batch["members"] for batch in batches]
+    assert sorted(i for batch in members for i in batch) == list(range(40)) and 5 < len(batches) < 40
+    assert members == [batch["members"] for batch in fill_batches(collator, rows, 300, seed=0)]
+    assert members != [batch["members"] for batch in fill_batches(collator, rows, 300, seed=1)]
+    whole = BatchedRows(collator, rows)
+
+    def width(row: dict) -> int:  # of a row alone, or of each of its pairs alone: there is no padding
+        alone = [row] if share_prefix else [{**row, "pairs": [pair]} for pair in row["pairs"]]
+        return sum(collator([part])["input_ids"].shape[1] for part in alone)
+
+    tokens = [sum(width(rows[i]) for i in batch) for batch in members]
+    assert max(tokens) > 200
+    over = [batch for batch, n in zip(members, tokens, strict=True) if n > 300]
+    assert all(len(batch) == 1 for batch in over)
+    plain = whole([rows[3]])  # as in evaluation, where rows are not batched beforehand
+    assert plain["input_ids"].tolist() == collator([rows[3]])["input_ids"].tolist()
+
+
 def test_two_processes_take_the_step_of_one(tiny_parts, uneven, tmp_path):  # noqa: F811
     # a step of all 16 rows, so that their order, which each process draws for itself, does not matter
     alone = gradient(train(one_step(tiny_parts, tmp_path / "alone", batch=16, pack=True), tmp_path / "alone.yaml"))

@@ -71,3 +71,14 @@ def _trainer_state(path: Path) -> dict:
     if not isinstance(state, dict):
         raise UserError(f"{path} must hold one JSON object, as the Trainer writes it")
     return state
+
+
+def write_csv(path: Path, rows: Iterable[dict]) -> None:
+    """The loss columns of a learning curve as CSV, an empty field where a step logged none."""
+    names = ["stage", "step", "seconds", "loss", "eval_true_loss", "eval_swapped_loss"]
+    part = path.with_name(f"{path.name}.part")
+    with part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    part.replace(path)
