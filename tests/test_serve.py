@@ -292,6 +292,7 @@ def test_an_error_while_answering_is_a_500_and_the_server_goes_on(tiny_model, mo
         ([], "give either a CHECKPOINT"),
         (["CHECKPOINT", "--host", "0.0.0.0"], "--host 0.0.0.0 lets other machines in: set $RNAGPT_API_KEY"),
         (["CHECKPOINT", "--port", "70000"], "--port must be 0 to 65535"),
+        (["CHECKPOINT", "--cache-mb", "-1"], "--cache-mb must be 0, for none, or above"),
         (["CHECKPOINT", "--timeout", "nan"], "--timeout must be above 0"),
         (["CHECKPOINT", "--api-key-file", os.devnull], "is empty: expected an API key"),
     ],
