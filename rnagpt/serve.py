@@ -72,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
         uvicorn.Config(
             app, host=args.host, port=args.port, log_level="warning", access_log=False, server_header=False,
             timeout_graceful_shutdown=args.drain,
+            # longer than clients keep an idle connection, or they would write to one that is just being closed
+            timeout_keep_alive=75,
         )
     )
     serve(server, name)

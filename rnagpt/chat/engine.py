@@ -29,7 +29,7 @@ from rnagpt.errors import UserError
 MAX_ANSWERS = 16  # decoded together
 MAX_PREFILL = 4096  # tokens of prompts computed together, padding included
 CACHED_BYTES = 1 << 30
-RNA_BYTES = 1 << 28  # encoder outputs kept
+RNA_SHARE = 4  # encoder outputs may take a quarter of that on top: they are smaller than an RNA's keys and values
 
 
 @dataclass(eq=False)
@@ -81,7 +81,8 @@ class Engine:
     Args:
         model, processor: as `rnagpt.checkpoint.load` gives them.
         max_answers: most answers decoded together; further ones wait.
-        cached_bytes: memory for keys and values kept between turns; 0 computes everything anew.
+        cached_bytes: memory for keys and values kept between turns, and a quarter of it for encoder outputs; 0
+            computes everything anew.
     """
 
     def __init__(
@@ -178,7 +179,7 @@ class Engine:
                 inputs = {name: batch[name].to(self.model.device) for name in batch if name.startswith("rna_")}
                 self.rna_features[rna] = self.model.model.encode_rna(**inputs)[0]
                 self.rna_bytes += self.rna_features[rna].nbytes
-                while self.rna_bytes > RNA_BYTES and len(self.rna_features) > 1:
+                while self.rna_bytes > self.prefixes.max_bytes // RNA_SHARE and len(self.rna_features) > 1:
                     self.rna_bytes -= self.rna_features.popitem(last=False)[1].nbytes
             return self.rna_features[rna]
 
