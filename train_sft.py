@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 def print_plan(recipe: Recipe, gpu: str, devices: int) -> int:
     """Say what the run would take."""
-    check_sft(recipe.sft)
+    check_sft(recipe.sft, recipe.stage)
     from rnagpt import plan
 
     plan.hours(0, gpu, 1)  # a GPU that is not in the table is refused at once
@@ -62,11 +62,11 @@ def train(recipe: Recipe) -> Path:
     output = Path(recipe.output)
     if recipe.start_from and not (Path(recipe.start_from) / PARTS).is_file():
         raise UserError(f"no parts of an earlier stage at {recipe.start_from}: run that stage's recipe first")
-    check_sft(recipe.sft)
+    check_sft(recipe.sft, recipe.stage)
 
     from transformers import EarlyStoppingCallback, set_seed
 
-    from processing_rnagpt.collator import SharedPrefixCollator
+    from processing_rnagpt.collator import PreferenceCollator, SharedPrefixCollator
     from rnagpt import checkpoint, training
     from rnagpt.features import FeatureCache, StoredFeatures, encode_rnas
     from rnagpt.language_model import fingerprint
@@ -90,7 +90,7 @@ def train(recipe: Recipe) -> Path:
             cache = FeatureCache(recipe.features_folder, int(recipe.features_gb * 1e9))
             features = StoredFeatures(model, processor, rows.sequences, cache)
     model.requires_grad_(False)
-    if lora is None and recipe.stage == "instruction":
+    if lora is None and recipe.stage != "alignment":
         model = checkpoint.load_adapter(model, Path(recipe.start_from))
     elif recipe.start_from:
         checkpoint.load_projector(model, Path(recipe.start_from))
@@ -121,17 +121,20 @@ def train(recipe: Recipe) -> Path:
     callbacks = [training.CurveWriter(work / "curve.jsonl", recipe.stage)]
     if recipe.early_stopping:
         callbacks.append(EarlyStoppingCallback(recipe.early_stopping))
-    trainer = training.RnaGptTrainer(
-        model=model,
-        args=settings,
-        data_collator=collator,
-        train_dataset=train_rows,
-        eval_dataset={name: part for name, part in (("true", rows.held_out), ("swapped", rows.swapped)) if len(part)},
-        processing_class=processor,
-        peft_config=lora,
-        callbacks=callbacks,
-        projector_lr_scale=recipe.projector_lr_scale,
-    )
+    parts = {
+        "args": settings,
+        "train_dataset": train_rows,
+        "eval_dataset": {k: part for k, part in (("true", rows.held_out), ("swapped", rows.swapped)) if len(part)},
+        "processing_class": processor,
+        "callbacks": callbacks,
+    }
+    if recipe.stage == "preference":
+        collator = PreferenceCollator(processor, features)
+        trainer = training.RnaGptPreferenceTrainer(model, data_collator=collator, **parts)
+    else:
+        trainer = training.RnaGptTrainer(
+            model, data_collator=collator, peft_config=lora, projector_lr_scale=recipe.projector_lr_scale, **parts
+        )
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     print(f"{recipe.stage} stage: {training.size_of(rows.train)}, {trainable:,} trainable parameters")
     trainer.train(resume_from_checkpoint=training.last_complete_checkpoint(work))

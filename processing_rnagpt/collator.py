@@ -179,6 +179,26 @@ class SharedPrefixCollator:
         return {"rna_features": padded, "rna_feature_mask": mask}
 
 
+@dataclass
+class PreferenceCollator(SharedPrefixCollator):
+    """Collates rows of two pairs, the answer to be preferred and the one to be given up, for TRL's DPOTrainer."""
+
+    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+        """-> input_ids, attention_mask, completion_mask (2 * batch, seq) int64, first all preferred answers, then all
+        given up; RNA inputs (2 * batch, 1, ...)."""
+        encoded = [self.encode_pairs(row) for row in rows]
+        pairs = [pair for side in zip(*encoded, strict=True) for pair in side]
+        shape = len(pairs), max(len(pair.input_ids) for pair in pairs)
+        batch = {"input_ids": torch.full(shape, self.processor.tokenizer.pad_token_id or 0)}
+        batch |= {name: torch.zeros(shape, dtype=torch.long) for name in ("attention_mask", "completion_mask")}
+        for i, pair in enumerate(pairs):
+            batch["input_ids"][i, : len(pair.input_ids)] = torch.tensor(pair.input_ids)
+            batch["attention_mask"][i, : len(pair.input_ids)] = 1
+            for start, end in pair.answers:
+                batch["completion_mask"][i, start:end] = 1
+        return batch | self._rna_inputs([[row] for row in [*rows, *rows]])
+
+
 def fill_rows(lengths: list[int]) -> list[list[int]]:
     """Indices of `lengths` in rows of about twice the longest at most: longest first, each into the emptiest row.
 

@@ -231,7 +231,8 @@ def save_parts(
     with replacing(folder) as part:
         part.mkdir(parents=True)
         if adapted:
-            model.save_pretrained(part, state_dict=state)
+            # "ref" is the frozen copy of a preference stage
+            model.save_pretrained(part, state_dict=state, selected_adapters=["default"])
             (part / "README.md").unlink(missing_ok=True)
             name, state = ADAPTER, load_file(part / ADAPTER)
         else:
