@@ -81,7 +81,7 @@ def test_stage_1_changes_the_projector_and_nothing_else(tiny_parts, tmp_path, mo
     model, _ = checkpoint.load(output)
     assert torch.equal(model.model.projector.weight, states["after"]["model.projector.weight"])
     assert sorted(path.name for path in output.iterdir()) == [
-        "curve.jsonl", "parts.json", "projector.safetensors", "training.json",
+        "curve.csv", "curve.jsonl", "curve.svg", "parts.json", "projector.safetensors", "training.json",
     ]
     assert not (tmp_path / "stage1.work").exists()
     curve = [json.loads(line) for line in (output / "curve.jsonl").read_text().splitlines()]
