@@ -75,9 +75,10 @@ def encode_features(
 
 
 def encode_rnas(
-    model: PreTrainedModel, processor: ProcessorMixin, sequences: Mapping[str, str], cache: "FeatureCache | None" = None
+    model: PreTrainedModel, processor: ProcessorMixin, sequences: Mapping[str, str],
+    cache: "FeatureCache | None" = None,
 ) -> dict[str, torch.Tensor]:
-    """`encode_features` with the encoder, the pooling and the policy for long RNAs of an RNA-GPT model and processor."""
+    """`encode_features` with the encoder, pooling and policy for long RNAs of an RNA-GPT model and processor."""
     return encode_features(
         model.model.rna_encoder,
         processor.rna_tokenizer,

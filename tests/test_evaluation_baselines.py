@@ -6,11 +6,7 @@ import numpy as np
 import pytest
 
 from dataset_builder.facts import EVALUATION_TYPES, balanced_subset, load_facts
-from rnagpt.evaluation.items import evaluation_items
-
-pytest.importorskip("sklearn")
-
-from rnagpt.evaluation.baselines import (  # noqa: E402
+from rnagpt.evaluation.baselines import (
     answers_from_features,
     baseline_answers,
     kmer_counts,
@@ -20,6 +16,7 @@ from rnagpt.evaluation.baselines import (  # noqa: E402
     majority_answer,
     nearest_train,
 )
+from rnagpt.evaluation.items import evaluation_items
 
 
 @pytest.fixture(scope="module")

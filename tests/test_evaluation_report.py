@@ -17,9 +17,6 @@ from rnagpt.evaluation.curves import curve_rows, read_learning_curves
 from rnagpt.evaluation.headline import headline
 from rnagpt.evaluation.items import Item, labelled, write_items
 
-pytest.importorskip("scipy")
-pytest.importorskip("matplotlib")
-
 TYPES = ("miRNA", "snRNA", "tRNA", "riboswitch")
 CURVES = [{"stage": stage, "step": step, "seconds": 2.0 * step, "loss": 3 / step, "eval_loss": 4 / step,
            "eval_rna_type_accuracy": 0.1 * step} for stage in ("stage1", "stage2") for step in range(1, 6)]

@@ -19,10 +19,7 @@ from rnagpt.evaluation.items import ItemWriter, read_items
 from rnagpt.evaluation.measures import MeasureWriter, read_measures
 from rnagpt.evaluation.qa_items import qa_items, read_qa, sampled
 from rnagpt.evaluation.recipe import load_evaluation
-
-pytest.importorskip("scipy")
-pytest.importorskip("sklearn")
-pytest.importorskip("edlib")
+from rnagpt.evaluation.run import evaluate
 
 TYPES = ("tRNA", "miRNA", "snoRNA")
 PARTNERS = ("Dicer", "Hfq", "Drosha", "fibrillarin", "Argonaute", "nucleolin", "exportin", "synthetase")
@@ -273,9 +270,13 @@ def test_the_estimate_answers_nothing(finished, tmp_path, capsys):
     assert main(["evaluate", str(tmp_path / "new"), "--recipe", str(finished[1]), "--estimate"]) == 0
     said = capsys.readouterr().err
     assert "6 RNAs, 18 questions" in said and "on this machine" in said
-    assert re.search(r"stage2 +\d+ answers +about \d+ s", said)
+    assert re.search(r"stage2 +\d+ answers +about \d+ s, their likelihoods \d+ s", said)
     assert not (tmp_path / "new" / "report.html").exists()
     assert not read_items(tmp_path / "new" / "evaluation" / "items.jsonl")
+    none = recipe_file(tmp_path, yaml.safe_load(finished[1].read_text())["data"]["source"], [], floors=False,
+                       data=yaml.safe_load(finished[1].read_text())["data"])
+    evaluate(load_evaluation(none), tmp_path / "new")  # the same folder, now in earnest, is no other run's
+    assert (tmp_path / "new" / "evaluation.json").is_file()
 
 
 def test_another_evaluation_in_the_same_folder_is_refused(finished, capsys):
@@ -366,7 +367,6 @@ def endpoint():
 
 
 def test_an_endpoint_reads_the_letters(endpoint, rna_qa, tmp_path):
-    pytest.importorskip("openai")
     url, asked, _ = endpoint
     rnas = read_qa(rna_qa, "test")[:3]
     items = qa_items(rnas)
@@ -412,7 +412,6 @@ def test_answers_from_a_file(rna_qa, tmp_path):
 
 
 def test_the_judge_is_blind_mixed_and_measured(endpoint, rna_qa, tmp_path):
-    pytest.importorskip("openai")
     from rnagpt.evaluation.judge import agreement_with_labels, judge, judged
 
     url, asked, server = endpoint
@@ -450,14 +449,15 @@ def test_the_judge_is_blind_mixed_and_measured(endpoint, rna_qa, tmp_path):
 
 
 def test_the_metric_module_loads_and_adds_batches(tmp_path, monkeypatch):
-    evaluate = pytest.importorskip("evaluate")
     from pathlib import Path
+
+    import evaluate as hugging_face
 
     from rnagpt.evaluation.text_scores import corpus_scores
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     folder = Path(__file__).parent.parent / "metrics" / "rna_answers"
-    metric = evaluate.load(str(folder), cache_dir=str(tmp_path))
+    metric = hugging_face.load(str(folder), cache_dir=str(tmp_path))
     references, answers, rnas = ["a tRNA", "from yeast", "x"], ["a tRNA", "from mouse", "y z"], ["1", "1", "2"]
     metric.add_batch(predictions=answers[:2], references=references[:2], rna_ids=rnas[:2])
     metric.add_batch(predictions=answers[2:], references=references[2:], rna_ids=rnas[2:])

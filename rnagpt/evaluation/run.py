@@ -23,7 +23,7 @@ from rnagpt.evaluation.neighbours import Neighbour, check_splits, nearest_by_ide
 from rnagpt.evaluation.recipe import FACTS, EvaluationRecipe, SystemPart
 
 RNAS_PER_TYPE = 26
-PROBE = 8  # answers that are timed for an estimate
+PROBE = 16  # answers that are timed for an estimate
 TOKENS_PER_LETTER = {"text": 0.3, "rna": 0.7}  # of an endpoint's prompt: English, and nucleotides
 
 
@@ -74,7 +74,8 @@ def same_evaluation(recipe: EvaluationRecipe, run_dir: Path) -> None:
     """Refuse a folder whose answers belong to other questions; further systems and encoders may join."""
     path = run_dir / "evaluation.json"
     if not path.is_file():
-        if (run_dir / "evaluation" / "items.jsonl").is_file():
+        items = run_dir / "evaluation" / "items.jsonl"
+        if items.is_file() and items.stat().st_size:  # an estimate leaves it empty
             raise UserError(f"{run_dir} holds the answers of another run (it has no evaluation.json): give another "
                             "folder")
         return
@@ -223,9 +224,10 @@ def print_estimate(recipe: EvaluationRecipe, held_out: HeldOut, writer: ItemWrit
         line = f"  {part.name:<16} {answers:>9,} answers"
         line += f"  about {usd:,.2f} USD" if usd else ""
         if time_answers and answers and part.kind in ("rna", "llm_text"):
-            took = seconds_per_answer(part, held_out) * answers
-            seconds += took
-            line += f"  about {in_words(took)}"
+            per_answer, per_likelihood = seconds_per_answer(part, held_out)
+            seconds += (per_answer + per_likelihood) * answers
+            line += f"  about {in_words(per_answer * answers)}"
+            line += f", their likelihoods {in_words(per_likelihood * answers)}" if per_likelihood else ""
         print(line, file=sys.stderr)
     references = sum(len(item.reference) for item in held_out.items)
     versions = 1 + sum(1 + len(part.controls) for part in recipe.systems)  # references, and answers about as long
@@ -237,7 +239,7 @@ def print_estimate(recipe: EvaluationRecipe, held_out: HeldOut, writer: ItemWrit
     if total:
         print(f"  in all about {total:,.2f} USD (limit {recipe.usd_limit:,.2f})", file=sys.stderr)
     if seconds:
-        print(f"  in all about {in_words(seconds)} for the answers on this machine", file=sys.stderr)
+        print(f"  in all about {in_words(seconds)} on this machine; text encoders not counted", file=sys.stderr)
     return total
 
 
@@ -258,17 +260,26 @@ def endpoint_usd(part: SystemPart, items: Sequence[Item], lengths: dict[str, int
     return (read * part.usd_per_million_in + wrote * part.usd_per_million_out) / 1e6
 
 
-def seconds_per_answer(part: SystemPart, held_out: HeldOut) -> float:
-    """Measured on a few questions spread over the lengths, after one to warm up."""
+def seconds_per_answer(part: SystemPart, held_out: HeldOut) -> tuple[float, float]:
+    """Seconds for one answer and for the likelihoods of one item (0 where none are asked for), measured on a batch of
+    questions spread over the lengths, after one to warm up."""
     shown = shown_rnas("true", held_out.rnas)
     items = sorted(held_out.items, key=lambda item: (item.true_length, item.key))
-    items = items[:: max(1, len(items) // PROBE)][:PROBE]
+    items = items[:: max(1, len(items) // min(PROBE, part.batch_size))][:PROBE]
     source = open_source(part)
     prompts = [source.asks(item, shown[item.rna_id][1]) for item in items]
     source.answer(prompts[:1])
     started = time.monotonic()
     source.answer(prompts)
-    return (time.monotonic() - started) / len(prompts)
+    per_answer = (time.monotonic() - started) / len(prompts)
+    if not part.likelihood:
+        return per_answer, 0.0
+    from rnagpt.evaluation.likelihood import option_wordings, with_likelihoods
+
+    wordings = option_wordings(held_out.items)
+    started = time.monotonic()
+    with_likelihoods(source.model, source.processor, items, shown, source.as_text, wordings=wordings)
+    return per_answer, (time.monotonic() - started) / len(items)
 
 
 def in_words(seconds: float) -> str:
