@@ -298,6 +298,8 @@ def in_words(seconds: float) -> str:
 
 def write_text_scores(items: Sequence[Item], recipe: EvaluationRecipe, folder: Path) -> None:
     """scores.jsonl: ROUGE and the similarities of every answer that is a text, and of every RNA's set of answers."""
+    from tqdm import tqdm
+
     from rnagpt.evaluation.encoders import load_encoder
     from rnagpt.evaluation.text_scores import pair_scores, set_scores
 
@@ -308,17 +310,24 @@ def write_text_scores(items: Sequence[Item], recipe: EvaluationRecipe, folder: P
     pair_names = ["rougeL"] + [f"aligned:{e.spec.label}" for e in encoders]
     pair_names += [f"sentence:{e.spec.label}" for e in encoders if recipe.sentence_mode and e.spec.kind != "tokens"]
     set_names = [f"paper:{e.spec.label}" for e in encoders if e.spec.kind != "tokens"]
+    by_system = {system: answers for system, answers in by_system.items()
+                 if any(item.answer != item.parsed for item in answers)}  # the others are labels, not texts
     with MeasureWriter(folder / "scores.jsonl") as writer:
+        # all systems together and by reference: a text that comes up again, as most do, is encoded once
+        todo: dict[tuple[str, str], list[Item]] = {}
+        for item in sorted((item for answers in by_system.values() for item in answers), key=lambda i: i.reference):
+            if not writer.done(item.system, item.key, pair_names):
+                todo.setdefault((item.reference, item.answer or ""), []).append(item)
+        pairs = list(todo)
+        with tqdm(total=len(pairs), desc="similarities", unit="pair", disable=not pairs) as progress:
+            for first in range(0, len(pairs), 256):
+                part = pairs[first:first + 256]
+                rows = pair_scores(*zip(*part, strict=True), encoders, recipe.sentence_mode)
+                for pair, row in zip(part, rows, strict=True):
+                    for item in todo[pair]:
+                        writer.write(item.system, item.key, {name: list(scores) for name, scores in row.items()})
+                progress.update(len(part))
         for system, answers in by_system.items():
-            if all(item.answer == item.parsed for item in answers):
-                continue  # labels, not texts
-            todo = [item for item in answers if not writer.done(system, item.key, pair_names)]
-            for first in range(0, len(todo), 256):
-                part = todo[first:first + 256]
-                rows = pair_scores([item.reference for item in part], [item.answer or "" for item in part], encoders,
-                                   recipe.sentence_mode)
-                for item, row in zip(part, rows, strict=True):
-                    writer.write(system, item.key, {name: list(scores) for name, scores in row.items()})
             keys = [rna_key(item.rna_id, item.method) for item in answers]
             left = [i for i, key in enumerate(keys) if set_names and not writer.done(system, key, set_names)]
             scores = set_scores([keys[i] for i in left], [answers[i].reference for i in left],
