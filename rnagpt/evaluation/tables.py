@@ -34,7 +34,7 @@ ROUGE_VALUES = {
                            "stage2": (.4791, .2690, .4405)},
 }
 TABLE_NUMBERS = {"ais": (1, 2), "divide_and_conquer": (3, 4)}
-SET_NAMES = {"ais": "AIS", "divide_and_conquer": "D&C", "": "all pairs"}
+SET_NAMES = {"ais": "AIS", "divide_and_conquer": "D&C"}
 COLUMNS = {"llm_text": "LLM, RNA as text", "stage1": "Modality fusion (stage 1)", "stage2": "RNA-GPT (stage 2)"}
 HEADINGS = ("precision", "recall", "f1")
 
@@ -65,14 +65,15 @@ def all_tables(summary: dict) -> dict[str, tuple[str, Table]]:
     for entry in summary.get("text", []):
         method = entry["method"]
         suffix = f"_{method}" if method else ""
-        where = (f"RNA-QA ({SET_NAMES.get(method, method)}), {entry['n_rna']:,} RNAs, "
-                 f"{entry['n_questions']:,} questions")
+        where = f"{entry['n_rna']:,} RNAs, {entry['n_questions']:,} questions"
+        where = f"RNA-QA ({SET_NAMES.get(method, method)}), {where}" if method else where
         one, two = [f"Table {number}: " for number in TABLE_NUMBERS[method]] if method in TABLE_NUMBERS else ("", "")
         beside = "; the paper's own values in brackets" if method in SIMILARITY else ""
-        tables[f"paper_similarity{suffix}"] = (f"{one}{where}. Similarity in `paper` mode{beside}.",
-                                               paper_similarity(entry))
-        tables[f"paper_rouge{suffix}"] = (f"{two}{where}. ROUGE F1, averaged within an RNA first{beside}.",
-                                          paper_rouge(entry))
+        if method in SIMILARITY or any(_row_of(entry, key) for key in COLUMNS):
+            tables[f"paper_similarity{suffix}"] = (f"{one}{where}. Similarity in `paper` mode{beside}.",
+                                                   paper_similarity(entry))
+            tables[f"paper_rouge{suffix}"] = (f"{two}{where}. ROUGE F1, averaged within an RNA first{beside}.",
+                                              paper_rouge(entry))
         for mode in ("paper", "aligned", "sentence"):
             table = text_table(entry, mode)
             if len(table[0]) > 1:
