@@ -412,7 +412,10 @@ def test_answers_from_a_file(rna_qa, tmp_path):
 
 
 def test_the_judge_is_blind_mixed_and_measured(endpoint, rna_qa, tmp_path):
+    from rnagpt.evaluation.items import write_items
     from rnagpt.evaluation.judge import agreement_with_labels, judge, judged
+    from rnagpt.evaluation.summary import summarise
+    from rnagpt.evaluation.tables import all_tables
 
     url, asked, server = endpoint
 
@@ -441,6 +444,10 @@ def test_the_judge_is_blind_mixed_and_measured(endpoint, rna_qa, tmp_path):
     assert len(asked) == before
     scores = judged(right + wrong, verdicts, 0.95, 0)["systems"]
     assert scores["b"]["value"] == 0 < scores["a"]["low"]
+    write_items(tmp_path / "items.jsonl", right + wrong)
+    title, table = all_tables(summarise(tmp_path / "items.jsonl"))["judge"]
+    assert f"in {100 * found['agreement']:.0f}% of {len(labelled)} answers" in title
+    assert [row[0] for row in table] == ["system", "a", "b"] and table[2][1].startswith("0.000 [")
     with pytest.raises(UserError, match="may change under its name"):
         judge(items, "gpt-4o-mini", url, tmp_path / "other.jsonl")
 

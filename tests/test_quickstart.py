@@ -39,9 +39,9 @@ def test_every_system_answers_every_held_out_question(finished):
     for item in items:
         by_system.setdefault(item.system, {})[item.key] = item
     asked = by_system["stage2"].keys()
-    expected = {"majority", "nearest_train", "nearest_identity", "length_only", "kmer_length", "linear_probe",
-                "llm_text", "stage1", "stage2", "stage2_swapped", "stage2_swapped_same", "stage2_shuffled",
-                "stage2_no_rna"}
+    expected = {"majority", "question_only", "nearest_train", "nearest_identity", "length_only", "kmer_length",
+                "linear_probe", "llm_text", "stage1", "stage2", "stage2_swapped", "stage2_swapped_same",
+                "stage2_shuffled", "stage2_no_rna"}
     assert expected <= by_system.keys()
     for system in expected:
         assert by_system[system].keys() == asked, system

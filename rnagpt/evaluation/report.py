@@ -96,7 +96,7 @@ def _text_tables(summary: dict) -> list[dict]:
     """The paper's tables beside its own values where the annotation set is one of its two, then every other mode."""
     return [{"title": title.replace("`", ""), "rows": [list(map(_heading, table[0])), *table[1:]]}
             for name, (title, table) in all_tables(summary).items()
-            if name.startswith(("paper", "aligned", "sentence"))] if summary.get("text") else []
+            if name.startswith(("paper", "aligned", "sentence", "judge"))] if summary.get("text") else []
 
 
 def _heading(name: str) -> str:

@@ -88,7 +88,19 @@ def all_tables(summary: dict) -> dict[str, tuple[str, Table]]:
                                grounding_table(summary))
     if summary.get("calibration"):
         tables["calibration"] = ("Calibration of the most likely option", calibration_table(summary))
+    if summary.get("judge"):
+        against = summary["judge"]["agreement"]
+        said = (f"; it agrees with the exact label in {100 * against['agreement']:.0f}% of {against['n']:,} answers "
+                f"that have one (kappa {against['kappa']:.2f})" if against else "; no exact labels to check it by")
+        tables["judge"] = (f"LLM as judge: 1 correct, 0.5 partly, 0 wrong{said}.", judge_table(summary))
     return tables
+
+
+def judge_table(summary: dict) -> Table:
+    """One row per system: the judge's mean verdict."""
+    rows = summary["judge"]["systems"].items()
+    return [["system", "mean verdict [interval]", "n"],
+            *([system_of(key).label, _interval(row), str(row["n_items"])] for key, row in rows)]
 
 
 def accuracy_table(summary: dict) -> Table:
