@@ -222,23 +222,34 @@ def test_likelihoods_are_those_of_the_model_run_alone(finished, tiny_model):
     """Batched and padded, they equal one unpadded forward pass each."""
     import torch
 
+    from rnagpt.evaluation.likelihood import option_wordings
+
     model, processor = tiny_model
     items = [item for item in read_items(finished[0] / "evaluation" / "items.jsonl")
              if item.system == "stage2_swapped"]
     measures = read_measures(finished[0] / "evaluation" / "likelihoods.jsonl")["stage2_swapped"]
     source = yaml.safe_load(finished[1].read_text())["data"]["source"]
     rnas = {rna.rna_id: rna.sequence for rna in read_qa(source, "test")}
-    for item in items[:4]:
+    wordings = option_wordings([item for item in read_items(finished[0] / "evaluation" / "items.jsonl")
+                                if item.system == "stage2"])
+    for item in items[:6]:
         prompt = processor([{"role": "user", "content": [{"type": "rna", "rna": rnas[item.shown_rna_id]},
                                                          {"type": "text", "text": item.question}]}])
-        answer = processor.tokenizer(item.reference, add_special_tokens=False, return_tensors="pt")["input_ids"]
-        ids = torch.cat([prompt["input_ids"], answer], dim=1)
-        with torch.no_grad():
-            logits = model(**prompt | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}).logits
-        shares = logits[0, -answer.shape[1] - 1 : -1].log_softmax(-1)
-        expected = float(shares.gather(1, answer[0][:, None]).mean())
-        assert measures[item.key]["reference_logprob"] == pytest.approx(expected, abs=1e-4)
-        assert len(measures[item.key].get("option_logprobs", ())) == len(item.options)
+
+        def alone(text, prompt=prompt):
+            """Log-probabilities of a text's tokens after the prompt."""
+            answer = processor.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+            ids = torch.cat([prompt["input_ids"], answer], dim=1)
+            with torch.no_grad():
+                logits = model(**prompt | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}).logits
+            shares = logits[0, -answer.shape[1] - 1 : -1].log_softmax(-1)
+            return shares.gather(1, answer[0][:, None])
+
+        found = measures[item.key]
+        assert found["reference_logprob"] == pytest.approx(float(alone(item.reference).mean()), abs=1e-4)
+        expected = [float(alone(wordings[item.topic].get(label, label)).sum()) for label in item.options]
+        assert found.get("option_logprobs", []) == pytest.approx(expected, abs=1e-3)
+    assert any(len(item.options) == 3 for item in items[:6]) and any(len(item.options) == 2 for item in items[:6])
 
 
 def test_a_finished_run_answers_nothing_again(finished, monkeypatch):
