@@ -46,7 +46,7 @@ def recipes_of(cell: str, output: Path, visits: int) -> list:
     from rnagpt.recipe import load_recipe
 
     stages = [load_recipe(path) for path in find_recipes("quickstart")]
-    changed = {"random_encoder": {"encoder": str(output / "random_encoder")},
+    changed = {"random_encoder": {"encoder": str(output / "random_weights")},
                "per_nucleotide": {"rna_pool_size": 1}}.get(cell, {})
     recipes, before = [], None
     for number, recipe in enumerate(stages, start=1):
@@ -274,7 +274,7 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     output = args.output / f"{args.visits}_visits"
-    write_random_encoder(output / "random_encoder")
+    write_random_encoder(output / "random_weights")
     for cell in args.cells:
         train_cell(cell, output, args.visits)
     print_training(train_table(output))
