@@ -17,9 +17,11 @@ from rnagpt.evaluation.items import Item
 
 
 def with_likelihoods(model, processor, answered: Sequence[Item], shown: Shown, as_text: bool = False,
-                     batch_size: int = 8, wordings: dict[str, dict[str, str]] | None = None) -> list[Item]:
-    """The items with `reference_logprob` (mean per token, nats) and, where they have a label, `option_logprobs` (of
-    the whole answer, nats); the RNA is the one `shown`. wordings: of `option_wordings`; of these items where absent.
+                     batch_size: int = 8, wordings: dict[str, dict[str, str]] | None = None,
+                     options: bool = True) -> list[Item]:
+    """The items with `reference_logprob` (mean per token, nats) and, where they have a label and `options` are wanted,
+    `option_logprobs` (of the whole answer, nats); the RNA is the one `shown`. wordings: of `option_wordings`; of these
+    items where absent.
     """
     wordings = option_wordings(answered) if wordings is None else wordings
     asked, place = [], []  # (conversation, answer) and where its value belongs
@@ -27,7 +29,7 @@ def with_likelihoods(model, processor, answered: Sequence[Item], shown: Shown, a
         prompt = conversation(item, shown[item.rna_id], as_text)
         asked.append((prompt, item.reference))
         place.append((index, None))
-        for number, label in enumerate(item.options if item.gold else ()):
+        for number, label in enumerate(item.options if item.gold and options else ()):
             asked.append((prompt, wordings.get(item.topic, {}).get(label, label)))
             place.append((index, number))
     values = answer_logprobs(model, processor, asked, batch_size)

@@ -23,6 +23,7 @@ from rnagpt.evaluation.neighbours import Neighbour, check_splits, nearest_by_ide
 from rnagpt.evaluation.recipe import FACTS, EvaluationRecipe, SystemPart
 
 RNAS_PER_TYPE = 26
+OPTIONS_UNDER = ("true", "swapped")  # whose calibration is shown; elsewhere the true answer's likelihood is enough
 PROBE = 16  # answers that are timed for an estimate
 TOKENS_PER_LETTER = {"text": 0.3, "rna": 0.7}  # of an endpoint's prompt: English, and nucleotides
 
@@ -167,20 +168,26 @@ def answer_system(part: SystemPart, held_out: HeldOut, writer: ItemWriter, folde
             return
         for control, key in keys.items():
             todo = [item for item in asked[control] if not measures.done(key, item.key, names)]
-            _write_likelihoods(source, todo, held_out.items, key, shown[control], measures)
+            _write_likelihoods(source, todo, held_out.items, key, shown[control], measures, control in OPTIONS_UNDER)
 
 
 def _write_likelihoods(source: CheckpointAnswers, todo: Sequence[Item], items: Sequence[Item], system: str, shown,
-                       measures: MeasureWriter, chunk: int = 64) -> None:
+                       measures: MeasureWriter, options: bool, chunk: int = 64) -> None:
     from tqdm import tqdm
 
     from rnagpt.evaluation.likelihood import option_wordings, with_likelihoods
 
+    def prompt(item: Item) -> tuple[int, str]:
+        seen = shown[item.rna_id]
+        asked = source.asks(item, seen[1] if seen else None)
+        return len(asked), asked
+
     wordings = option_wordings(items)
+    todo = sorted(todo, key=prompt)  # like lengths together, and equal prompts, which are read once
     with tqdm(total=len(todo), desc=f"{system:<16}", unit="likelihood", disable=not todo) as progress:
         for first in range(0, len(todo), chunk):
             for item in with_likelihoods(source.model, source.processor, todo[first:first + chunk], shown,
-                                         source.as_text, wordings=wordings):
+                                         source.as_text, wordings=wordings, options=options):
                 values = {"reference_logprob": item.reference_logprob}
                 if item.option_logprobs:
                     values["option_logprobs"] = list(item.option_logprobs)
