@@ -89,7 +89,7 @@ def train_cell(cell: str, output: Path, visits: int) -> None:
             print(f"{cell}: {recipe.stage}", file=sys.stderr, flush=True)
             train_sft.train(recipe)
     rnas, items = questions()
-    with ItemWriter(output / "items.jsonl") as writer:
+    with ItemWriter(output / cell / "items.jsonl") as writer:  # of its own: cells may run side by side
         wanted = {"true": cell, "swapped": f"{cell}_swapped"}
         if all(writer.done(key, item) for key in wanted.values() for item in items):
             return
@@ -115,8 +115,9 @@ def train_table(output: Path) -> list[dict]:
     from rnagpt.evaluation.statistics import accuracy, paired_difference
 
     by_system: dict[str, dict] = {}
-    for item in read_items(output / "items.jsonl"):
-        by_system.setdefault(item.system, {})[item.key] = item
+    for path in sorted(output.glob("*/items.jsonl")):
+        for item in read_items(path):
+            by_system.setdefault(item.system, {})[item.key] = item
     rows = []
     for cell in CELLS:
         answers, swapped = by_system.get(cell), by_system.get(f"{cell}_swapped")
