@@ -86,6 +86,17 @@ def test_an_oracle_that_knows_without_the_rna_is_found_out(tmp_path):
     assert "but not by reading the RNA" in headline(summary)["title"]
 
 
+@pytest.mark.parametrize("more", [True, False])
+def test_another_rna_of_its_type_tells_whether_more_than_the_type_is_read(tmp_path, more):
+    answers = planted_answers(reads_rna=True)
+    for item in [item for item in answers if item.system == "stage2"]:
+        label = item.options[item.options[0] == item.gold] if more and item.topic == "is_type" else item.gold
+        answers.append(labelled(item, "stage2_swapped_same", label, "another"))
+    said = " ".join(headline(summary_of(answers, tmp_path))["points"])
+    assert ("so it reads more of the RNA than its type" in said) == more
+    assert ("nothing says that it reads more" in said) != more
+
+
 def test_a_constant_answer_is_called_what_it_is(tmp_path):
     summary = summary_of(planted_answers(reads_rna=True, knows=False), tmp_path)
     assert row_of(summary, "stage2")["rna_type"]["value"] == 0.25

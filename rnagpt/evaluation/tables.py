@@ -81,7 +81,7 @@ def all_tables(summary: dict) -> dict[str, tuple[str, Table]]:
     for entry in summary.get("strata", []):
         measure = "right labels" if entry["measure"] == "label" else entry["measure"]
         name = "labels" if entry["measure"] == "label" else "text"
-        tables[f"by_{entry['dimension']}_{name}"] = (f"By {DIMENSIONS[entry['dimension']].lower()}: {measure}.",
+        tables[f"by_{entry['dimension']}_{name}"] = (f"{DIMENSIONS[entry['dimension']]}: {measure}.",
                                                      strata_table(entry))
     if summary.get("grounding"):
         tables["grounding"] = ("What a model loses without the true RNA (true minus control)",
