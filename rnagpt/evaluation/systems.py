@@ -43,7 +43,7 @@ SYSTEMS = [
     System("llm_text", "LLM, sequence as text", "reference", "the same LLM, untuned, reading the letters",
            "the untuned LLM reading the letters"),
     System("length_only", "Length only", "floor", "a small decision tree on the length", "length alone"),
-    System("question_only", "Question only", "floor", "the training answer to the same, or the most similar, question",
+    System("question_only", "Question only", "floor", "training answers to such a question",
            "the question's wording alone"),
     System("majority", "Majority answer", "floor", "the commonest training answer of each topic",
            "the majority answer"),
