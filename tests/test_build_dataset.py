@@ -386,7 +386,6 @@ def test_two_thousand_rnas_with_a_fault_in_ten(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_ray_with_a_killed_worker_gives_the_same(tmp_path):
-    pytest.importorskip("ray")
     source = write_folder(tmp_path / "source", *literature(60))
     ray = ["--units-per-rank", "6", "--workers", "2", "--concurrency", "2", "--executor", "ray"]
     with ScriptedLlm() as server:

@@ -93,10 +93,14 @@ def against_identity(summary: dict, narrow: bool = False) -> str:
             axes.set_title("Share of right labels" if entry["measure"] == "label" else metric_label(entry["measure"]),
                            pad=10)
             axes.set_xlabel("identity with the nearest training RNA")
-            axes.legend(loc="best", fontsize=10)
             _plain(axes)
+        # beside the panels (below them on a phone), where no line runs
+        lines = {line.get_label(): line for axes in grid for line in axes.get_lines() if line.get_label()[0] != "_"}
+        figure.legend(lines.values(), lines.keys(), loc="lower left" if narrow else "center right", fontsize=10,
+                      handlelength=3)
 
-    return _svg(draw, NARROW if narrow else WIDE, 310 * (len(tables) if narrow else 1), _MARGINS | {"bottom": 62},
+    margins = _MARGINS | ({"bottom": 170} if narrow else {"bottom": 62, "right": 186})
+    return _svg(draw, NARROW if narrow else WIDE, 310 * len(tables) + 110 if narrow else 310, margins,
                 0.5 if narrow else 0.2)
 
 
