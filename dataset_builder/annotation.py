@@ -31,11 +31,15 @@ class Quarantined(Exception):
 class Limits:
     """What a call may hold and how often an answer is sent back.
 
-    prompt_tokens: for the papers or statements of one call; answer_tokens: for its answer; repairs: per call.
+    prompt_tokens: for the papers or statements of one call; answer_tokens: for its answer; question_tokens: for an
+    answer of questions, where it is another limit; one_by_one: questions are asked for on each statement alone, which
+    a small model can follow; repairs: per call.
     """
 
     prompt_tokens: int = 12_000
     answer_tokens: int = 1_500
+    question_tokens: int | None = None
+    one_by_one: bool = False
     repairs: int = 2
 
 
@@ -214,17 +218,29 @@ def judged(text: str, papers: Mapping[str, Paper], names) -> tuple[list[dict], l
         if not isinstance(row, dict) or not isinstance(row.get("text"), str) or not isinstance(row.get("pmids"), list):
             reasons.append("statement without text or pmids")
             continue
-        statement = " ".join(row["text"].split())
         pmids = list(dict.fromkeys(str(pmid) for pmid in row["pmids"]))
-        found = checks.problems(statement, pmids, papers, names)
-        if checks.squeezed(statement) in seen:
-            found.append("the same statement again")
-        seen.add(checks.squeezed(statement))
-        if found:
-            reasons += found[:1]
-        else:
-            good.append({"text": statement, "pmids": pmids})
+        for statement in one_or_more(" ".join(row["text"].split())):
+            found = checks.problems(statement, pmids, papers, names)
+            if checks.squeezed(statement) in seen:
+                found.append("the same statement again")
+            seen.add(checks.squeezed(statement))
+            if found:
+                reasons += found[:1]
+            else:
+                good.append({"text": statement, "pmids": pmids})
     return good, reasons
+
+
+def one_or_more(text: str) -> list[str]:
+    """A statement as it is; one of several sentences, as a small model writes, sentence by sentence, each to be
+    checked for itself. A last one that breaks off is among them, for the checks to find.
+
+    >>> one_or_more("It binds PTEN. It falls in glioma and")
+    ['It binds PTEN.', 'It falls in glioma and']
+    """
+    parts = checks.sentences(text)
+    whole = [part for part in parts if re.search(r"[.!]['\")\]]?$", part)]
+    return [text] if len(parts) <= 1 or len(whole) == len(parts) == 2 else parts
 
 
 def parsed(text: str, name: str) -> list | None:

@@ -65,11 +65,9 @@ def plan(settings: BuildSettings, work: Path, ranks: int, tokens_per_minute: int
         "SELECT count(*) FROM rna JOIN literature ON literature.id = literature WHERE unit NOT NULL"
     ).fetchone()[0]
     library.close()
-    usd = (
-        settings.model.prices.usd(round(prompt_tokens), round(answer_tokens))
-        if settings.model.kind != "local"
-        else 0.0
-    )
+    local = settings.model.kind == "local"  # neither a price nor an endpoint's rate
+    usd = settings.model.prices.usd(round(prompt_tokens), round(answer_tokens))
+    hours = (prompt_tokens + answer_tokens) / tokens_per_minute / 60
     return {
         "rnas": rnas,
         "units": sum(totals.values()),
@@ -77,9 +75,9 @@ def plan(settings: BuildSettings, work: Path, ranks: int, tokens_per_minute: int
         "calls": round(calls),
         "prompt_tokens": round(prompt_tokens),
         "answer_tokens": round(answer_tokens),
-        "usd": round(usd, 4),
-        "usd_batch": round(usd / 2, 4),
-        "hours": round((prompt_tokens + answer_tokens) / tokens_per_minute / 60, 2),
+        "usd": None if local else round(usd, 4),
+        "usd_batch": None if local else round(usd / 2, 4),
+        "hours": None if local else round(hours, 2),
     }
 
 
@@ -107,13 +105,17 @@ def unit_calls(unit: dict, library: Library, settings: BuildSettings):
         fixed = size(prompts.merge(names, [{"text": "", "pmids": ["1"]}], limits.answer_tokens))
         if len(chunks) > 1:
             yield fixed + statements * STATEMENT_TOKENS, answer
-        yield fixed + min(20, statements) * STATEMENT_TOKENS + 200, answer
+        questions = ANSWER_SHARE * (limits.question_tokens or limits.answer_tokens)
+        yield fixed + min(20, statements) * STATEMENT_TOKENS + 200, questions
 
 
 def plan_text(planned: dict) -> str:
+    price = (
+        f"{planned['usd']:.2f} USD ({planned['usd_batch']:.2f} in batches), {planned['hours']:.2f} h at 2 million "
+        "tokens a minute"
+    )
     return (
         f"plan, from {planned['sampled']} of {planned['units']} literature sets ({planned['rnas']} RNAs): "
         f"{planned['calls']} calls, {planned['prompt_tokens']} prompt and {planned['answer_tokens']} answer tokens, "
-        f"{planned['usd']:.2f} USD ({planned['usd_batch']:.2f} in batches), {planned['hours']:.2f} h at 2 million "
-        "tokens a minute"
+        + (price if planned["usd"] is not None else "no price: the model runs on this machine")
     )

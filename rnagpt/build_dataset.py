@@ -21,7 +21,8 @@ from pathlib import Path
 
 from rnagpt.errors import UserError
 
-LOCAL_MODEL_LIMITS = {"prompt_tokens": 2500, "answer_tokens": 320}  # a small model's context and patience
+# two abstracts a call: a small model loses the thread of more, and its time grows with the length of what it reads
+LOCAL_MODEL_LIMITS = {"prompt_tokens": 900, "answer_tokens": 130, "question_tokens": 90, "one_by_one": True}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
