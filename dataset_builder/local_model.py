@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataset_builder.answer_form import FormRows, schema_pattern, token_texts
 from dataset_builder.calls import Answer
 from dataset_builder.errors import BuildError
-from dataset_builder.language_model import Refused
+from dataset_builder.language_model import Refused, Stopped
 from dataset_builder.prompts import Request
 
 
@@ -39,6 +39,13 @@ class LocalBackend:
         if self.worker is None or self.worker.done():
             self.worker = asyncio.ensure_future(self._work())
         return await future
+
+    def stop(self) -> None:
+        """Begin nothing more: of the requests that were made, those of the batch in work are answered."""
+        for _, future in self.waiting:
+            if not future.done():
+                future.set_exception(Stopped())
+        self.waiting.clear()
 
     async def _work(self) -> None:
         await asyncio.sleep(0.05)  # so that requests made together are answered together

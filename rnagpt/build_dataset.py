@@ -122,8 +122,13 @@ def run_build(args: argparse.Namespace) -> int:
     report = build(settings, args.output, collector(args), plan_only=args.plan, say=say)
     if not args.plan:
         splits = ", ".join(f"{number} {name}" for name, number in report["splits"].items())
-        say(f"{report['annotations']} annotations, {sum(report['kinds'].values())} questions ({splits})")
-        say(f'load_dataset("{args.output / "dataset"}", "qa") reads it; {args.output / "report.txt"} says the rest')
+        questions = sum(report["kinds"].values())
+        say(f"{report['annotations']} annotations, {questions} questions ({splits})")
+        if not questions:
+            say("no question passed the checks, so there is no config qa: try a better language model")
+        config = "qa" if questions else "alignment"
+        say(f'load_dataset("{args.output / "dataset"}", "{config}") reads it')
+        say(f"{args.output / 'report.txt'} says what was left out and why")
     return 0
 
 

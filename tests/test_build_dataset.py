@@ -164,6 +164,27 @@ def test_a_rebuilt_dataset_is_not_read_from_the_cache(tmp_path):
     assert found[0] != found[1]
 
 
+def test_without_one_good_question_the_annotations_load(tmp_path, capsys):
+    """All annotations stand, all literature sets are quarantined for questions, and nothing bad is published."""
+    from datasets import load_dataset
+
+    class NoQuestions(ScriptedLlm):
+        def answer(self, body):
+            if body["response_format"]["json_schema"]["name"] == "ask":
+                return json.dumps({"questions": [{"question": "Why?", "answer": "Yes", "kind": "open"}]})
+            return super().answer(body)
+
+    source = write_folder(tmp_path / "source", *literature(6))
+    with NoQuestions() as server:
+        assert main(command(source, tmp_path / "out", server, "--repairs", "0")) == 0
+    dataset = str(tmp_path / "out" / "dataset")
+    assert "there is no config qa" in capsys.readouterr().err
+    loaded = load_dataset(dataset, cache_dir=str(tmp_path / "cache"))
+    assert sum(part.num_rows for part in loaded.values()) == 6
+    found = report(tmp_path / "out")
+    assert sum(found["quarantined"].values()) == found["units"] == 5 and not found["kinds"]
+
+
 def test_other_settings_in_the_same_folder_are_refused(built, capsys):
     source, output, _ = built
     with ScriptedLlm() as server:

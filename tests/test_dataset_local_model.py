@@ -9,8 +9,9 @@ import json
 import pytest
 
 from dataset_builder.answer_form import is_whole, may_become, schema_pattern
+from dataset_builder.calls import Answer, Ledger, Prices
 from dataset_builder.errors import BuildError
-from dataset_builder.language_model import Refused
+from dataset_builder.language_model import LanguageModel, Refused, Stopped
 from dataset_builder.local_model import LocalBackend
 from dataset_builder.prompts import Request, ask_one, listed, summarise
 from dataset_builder.records import Paper
@@ -133,6 +134,27 @@ def test_the_answer_ends_at_its_limit(backend):
     }
     (answer,) = answers(backend, request(schema=free, max_tokens=7))
     assert answer.answer_tokens <= 7
+
+
+def test_asked_to_end_it_answers_the_batch_in_work_and_nothing_more(backend, tmp_path):
+    """The answers of the batch are stored, so that a restart does not compute them again."""
+    asked = [request(f"question {i}", max_tokens=20) for i in range(10)]
+
+    async def interrupted():
+        ledger = Ledger(tmp_path / "calls.sqlite")
+        model = LanguageModel(backend, ledger, Prices(0, 0))
+        tasks = [asyncio.ensure_future(model.answer(one)) for one in asked]
+        while len(backend.waiting) != len(asked) - backend.batch:
+            await asyncio.sleep(0.001)
+        model.stop()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        stored = sum(ledger.get(one.key("tiny", 0)) is not None for one in asked)
+        ledger.close()
+        return found, stored
+
+    found, stored = asyncio.run(interrupted())
+    assert sum(isinstance(one, Answer) for one in found) == stored == backend.batch
+    assert sum(isinstance(one, Stopped) for one in found) == len(asked) - backend.batch
 
 
 def test_the_data_cannot_speak_the_templates_turns(backend):
