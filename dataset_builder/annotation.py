@@ -172,7 +172,11 @@ async def merge_round(names, parts: list[list[dict]], by_pmid, model, limits, ta
     topic_of = {pmid: row["topic"] for row in rows for pmid in row["pmids"]}
     request = prompts.merge(names, rows, limits.answer_tokens)
     cited = {pmid: by_pmid[pmid] for row in rows for pmid in row["pmids"]}
-    found = await checked(request, cited, names, model, limits, tally)
+    try:
+        found = await checked(request, cited, names, model, limits, tally)
+    except Quarantined:
+        tally.add("merge", ["summaries left side by side, no merged statement passed the checks"])
+        return rows  # each of them passed
     return [{**row, "topic": topic_of[row["pmids"][0]]} for row in found]
 
 

@@ -114,8 +114,8 @@ class LanguageModel:
                     raise Stopped from None
                 if attempt == TRIES:
                     raise BuildError(
-                        f"the language model did not answer in {TRIES} tries, the last time for this reason: "
-                        f"{reason}; run the same command to go on"
+                        f"the language model {self.name} did not answer in {TRIES} tries, the last time for this "
+                        f"reason: {reason}; see to its server, and run the same command to go on"
                     ) from None
                 await asyncio.sleep(backoff(attempt, error.retry_after, self.draw))
         raise AssertionError("unreachable")

@@ -110,12 +110,15 @@ def unit_calls(unit: dict, library: Library, settings: BuildSettings):
 
 
 def plan_text(planned: dict) -> str:
-    price = (
-        f"{planned['usd']:.2f} USD ({planned['usd_batch']:.2f} in batches), {planned['hours']:.2f} h at 2 million "
-        "tokens a minute"
-    )
+    if planned["usd"] is None:
+        price = "no price: the model runs on this machine"
+    else:
+        price = (
+            f"{planned['usd']:.2f} USD ({planned['usd_batch']:.2f} in batches), {planned['hours']:.2f} h at 2 million "
+            "tokens a minute"
+        )
     return (
         f"plan, from {planned['sampled']} of {planned['units']} literature sets ({planned['rnas']} RNAs): "
         f"{planned['calls']} calls, {planned['prompt_tokens']} prompt and {planned['answer_tokens']} answer tokens, "
-        + (price if planned["usd"] is not None else "no price: the model runs on this machine")
+        f"{price}"
     )

@@ -16,13 +16,14 @@ goes on, and no answered call is paid again.
 
 import argparse
 import dataclasses
+import os
 import sys
 from pathlib import Path
 
 from rnagpt.errors import UserError
 
-# two abstracts a call: a small model loses the thread of more, and its time grows with the length of what it reads
-LOCAL_MODEL_LIMITS = {"prompt_tokens": 900, "answer_tokens": 130, "question_tokens": 90, "one_by_one": True}
+# two or three abstracts a call: a small model loses the thread of more, and is slow in answering on long texts
+LOCAL_MODEL_LIMITS = {"prompt_tokens": 1300, "answer_tokens": 130, "question_tokens": 90, "one_by_one": True}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,7 +104,7 @@ def run_build(args: argparse.Namespace) -> int:
         raise UserError(f"--output {args.output} is a file; give a folder")
     settings = BuildSettings(
         model=model,
-        source=args.source,
+        source=args.source if args.source == "rnacentral" else str(Path(args.source).absolute()),
         methods=tuple(part.strip() for part in args.method.split(",")),
         limits=Limits(**limits, repairs=args.repairs),
         budget=Budget(args.budget_usd, args.budget_tokens),
@@ -150,6 +151,11 @@ def model_settings(args: argparse.Namespace):
     url = args.endpoint or "https://api.openai.com/v1"
     if not url.startswith(("http://", "https://")):
         raise UserError(f"--endpoint must begin with http:// or https://, got {url}")
+    if args.endpoint is None and not args.plan and not os.environ.get(args.key_variable):
+        raise UserError(
+            f"no API key in the environment variable {args.key_variable}, which {url} asks for: set it, or give "
+            f"--endpoint of a server without keys, or --llm {EMBEDDED_LLM}"
+        )
     if args.batch_api and args.executor != "local":
         raise UserError("--batch-api goes with --executor local: the endpoint does the work, one machine is enough")
     model = ModelSettings("endpoint", args.llm, url, args.key_variable, args.timeout, args.concurrency, prices=prices)

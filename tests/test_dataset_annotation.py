@@ -293,6 +293,17 @@ def test_each_check_of_a_question(row, reason):
         assert good[0]["kind"] == "open" or good[0]["answer"] in good[0]["options"]
 
 
+def test_a_merge_that_fails_leaves_the_summaries_side_by_side():
+    good = json.dumps({"statements": [{"text": "MiR-21 represses PDCD4 by binding its 3'-UTR.", "pmids": ["1"]}]})
+    heart = {"text": "MiR-21 promotes cardiac fibrosis in mice by acting on SPRY1.", "pmids": ["2"]}
+    model, tally = Told(good, json.dumps({"statements": [heart]}), "I merged them!"), Tally()
+    topics = [((), ("1",)), ((), ("2",))]
+    limits = Limits(repairs=0)
+    made = asyncio.run(annotate("divide_and_conquer", NAMES, [PDCD4, HEART], topics, model, limits, tally))
+    assert [row["pmids"] for row in made["statements"]] == [["1"], ["2"]]
+    assert tally.counts["merge: summaries left side by side, no merged statement passed the checks"] == 1
+
+
 def test_what_a_study_set_out_to_find_is_no_ground_for_a_yes():
     open_ones = [{"text": "The role of miR-21 in colon tumours remains poorly understood.", "pmids": ["1"]}]
     row = question("Is this RNA up-regulated in colon tumours?", "yes", "closed", ["yes", "no"], (1,))
@@ -451,5 +462,5 @@ def test_an_endpoint_that_is_not_there_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr("dataset_builder.language_model.backoff", lambda *a: 0)
     backend = EndpointBackend("http://127.0.0.1:9/v1", "m")
     model = LanguageModel(backend, Ledger(tmp_path / "calls.sqlite"))
-    with pytest.raises(BuildError, match="did not answer in 8 tries, the last time for this reason: connection lost"):
+    with pytest.raises(BuildError, match="in 8 tries, the last time for this reason: connection lost"):
         asyncio.run(model.answer(request()))
