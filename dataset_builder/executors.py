@@ -14,6 +14,7 @@ import ctypes
 import dataclasses
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -95,6 +96,7 @@ def executor(stage: str, work: Path, ranks: int, settings: BuildSettings):
 
 def run_locally(stage: str, work: Path, ranks: int, workers: int, lock, tick) -> None:
     """Start workers, watch them, start again what died."""
+    (work / "logs" / f"{stage}-error.txt").unlink(missing_ok=True)  # of an earlier run
     left = incomplete(stage, work, ranks)
     shares = [share for share in (left[number::workers] for number in range(workers)) if share]
     running = {number: start(stage, work, ranks, share, lock, workers) for number, share in enumerate(shares)}
@@ -183,6 +185,10 @@ def work_on(work: Path, stage: str, ranks: int, share: list[int]) -> int:
     except BuildError as error:
         (work / "logs" / f"{stage}-error.txt").write_text(str(error))
         return BUDGET_REACHED if isinstance(error, BudgetReached) else UNUSABLE
+    except (sqlite3.OperationalError, OSError) as error:
+        said = f"{work}: {error}; see to it and run the same command to go on"
+        (work / "logs" / f"{stage}-error.txt").write_text(said)
+        return UNUSABLE
     return 0
 
 

@@ -17,6 +17,7 @@ goes on, and no answered call is paid again.
 import argparse
 import dataclasses
 import os
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -88,6 +89,9 @@ def run(args: argparse.Namespace) -> int:
         return run_build(args)
     except BuildError as error:
         raise UserError(str(error)) from None
+    except sqlite3.OperationalError as error:  # the disk is full, most often
+        said = f"{args.output} cannot be written: {error}; see to it and run the same command to go on"
+        raise UserError(said) from None
 
 
 def run_build(args: argparse.Namespace) -> int:
