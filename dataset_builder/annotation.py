@@ -32,14 +32,14 @@ class Limits:
     """What a call may hold and how often an answer is sent back.
 
     prompt_tokens: for the papers or statements of one call; answer_tokens: for its answer; question_tokens: for an
-    answer of questions, where it is another limit; one_by_one: questions are asked for on each statement alone, which
-    a small model can follow; repairs: per call.
+    answer of questions, where it is another limit; small: for a small model, which chooses sentences of the papers
+    where others write their own, merges none, and is asked for questions on each statement alone; repairs: per call.
     """
 
     prompt_tokens: int = 12_000
     answer_tokens: int = 1_500
     question_tokens: int | None = None
-    one_by_one: bool = False
+    small: bool = False
     repairs: int = 2
 
 
@@ -144,7 +144,10 @@ async def summary_or_nothing(names, papers, model, limits, tally) -> list[dict]:
 
 async def summary(names, papers, model, limits, tally) -> list[dict]:
     """One call over these papers -> checked statements."""
-    request = prompts.summarise(names, papers, limits.answer_tokens)
+    form = prompts.choose if limits.small else prompts.summarise
+    request = form(names, papers, limits.answer_tokens)
+    if request.schema == "{}":
+        raise Quarantined("summarise: no whole sentence in the abstracts")
     by_pmid = {paper.pmid: paper for paper in papers}
     return await checked(request, by_pmid, names, model, limits, tally)
 
@@ -167,7 +170,7 @@ async def merged(names, parts: list[list[dict]], by_pmid, model, limits, tally) 
 
 async def merge_round(names, parts: list[list[dict]], by_pmid, model, limits, tally) -> list[dict]:
     rows = [row for part in parts for row in part]
-    if len(parts) == 1:
+    if len(parts) == 1 or limits.small:
         return rows
     topic_of = {pmid: row["topic"] for row in rows for pmid in row["pmids"]}
     request = prompts.merge(names, rows, limits.answer_tokens)

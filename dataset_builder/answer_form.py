@@ -18,7 +18,7 @@ import regex
 PLAIN = r"[^\"\\\x00-\x1f]"  # of a JSON text, without escapes: a small model loses itself in them
 # a statement ends with its full stop, a question names its RNA and ends with its mark; else a small model rambles on
 FORMS = {
-    "text": rf"[A-Z]{PLAIN}{{20,}}\.",
+    "text": r"[A-Z](?:[^\"\\.\x00-\x1f]|\.[^\s\"\\])+\.",  # a stop before a space is the end
     "question": r"[A-Z][a-z]+(?: [^\s\"\\?]+){0,6} this RNA(?: [^\s\"\\?]+){1,20}\?",
     "answer": r"[A-Za-z0-9][^\"\\.\x00-\x1f]+\.?",
 }
@@ -37,6 +37,8 @@ def schema_pattern(schema: dict, name: str = "") -> str:
     """
     if "enum" in schema:
         return f"(?:{'|'.join(re.escape(json.dumps(value, ensure_ascii=False)) for value in schema['enum'])})"
+    if "anyOf" in schema:
+        return f"(?:{'|'.join(schema_pattern(part) for part in schema['anyOf'])})"
     if schema["type"] == "object":
         parts = (
             f"{re.escape(json.dumps(key))}: {schema_pattern(part, key)}" for key, part in schema["properties"].items()

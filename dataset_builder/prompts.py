@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dataset_builder.checks import sentences, squeezed
 from dataset_builder.records import Paper
 
 DATA_RULE = (
@@ -23,6 +25,10 @@ SUMMARISE = (
     "Write short statements, one sentence each, on what the papers found about the RNA: its expression, targets, "
     "functions, mechanisms, diseases. Leave out methods and general background. Give with each statement the PMIDs of "
     "the papers that state it. Answer in JSON of the given schema, nothing else."
+)
+CHOOSE = (
+    "You choose from abstracts the sentences that say what was found about one RNA: its expression, targets, "
+    "functions, diseases. " + DATA_RULE + " Answer in JSON."
 )
 MERGE = (
     "You merge summaries of research on one RNA into one annotation. Each statement comes with the PMIDs of its "
@@ -119,6 +125,33 @@ def summarise(names: Sequence[str], papers: Sequence[Paper], max_tokens: int) ->
     return request("summarise", SUMMARISE, data, statement_schema([paper.pmid for paper in papers], most), max_tokens)
 
 
+def choose(names: Sequence[str], papers: Sequence[Paper], max_tokens: int) -> Request:
+    """Papers -> those of their sentences that say most about the RNA, for a model too small to write its own: it can
+    say nothing else, and each with its own paper."""
+    items = []
+    for paper in papers:
+        said = [text for text in sentences(paper.abstract) if 6 <= len(text.split()) <= 60 and text.endswith(".")]
+        on_it = [text for text in said if any(squeezed(name) in squeezed(text) for name in bare(names))]
+        if on_it or said:
+            own = {"type": "array", "items": {"type": "string", "enum": [paper.pmid]}, "minItems": 1, "maxItems": 1}
+            statement = {"text": {"type": "string", "enum": (on_it or said)[:20]}, "pmids": own}
+            items.append({"type": "object", "properties": statement, "required": list(statement)})
+    schema = listed("statements", {"anyOf": items}, 3) if items else {}
+    texts = [{"title": paper.title, "abstract": paper.abstract} for paper in papers]
+    shown = f"Data:\n{json.dumps({'RNA': list(names)[:8], 'papers': texts}, ensure_ascii=False)}"
+    turns = (("system", CHOOSE), ("user", shown))
+    return Request(turns, json.dumps(schema, ensure_ascii=False), max_tokens, "summarise")
+
+
+def bare(names: Sequence[str]) -> list[str]:
+    """Names without the species.
+
+    >>> bare(["hsa-mir-21", "HOTAIR"])
+    ['mir-21', 'HOTAIR']
+    """
+    return [re.sub(r"^[a-z]{3}-(?=(?:mir|let)-)", "", name) for name in names]
+
+
 def merge(names: Sequence[str], statements: Sequence[dict], max_tokens: int) -> Request:
     """Statements of several topics -> one annotation."""
     pmids = list(dict.fromkeys(pmid for statement in statements for pmid in statement["pmids"]))
@@ -202,5 +235,5 @@ def request(stage: str, rules: str, data: dict, schema: dict, max_tokens: int) -
 
 def prompts_sha256() -> str:
     """One digest over all wordings: what a published row was made with."""
-    wordings = (SUMMARISE, MERGE, ASK, *ASK_ONE.values(), str(EXAMPLES), REPAIR)
+    wordings = (SUMMARISE, CHOOSE, MERGE, ASK, *ASK_ONE.values(), str(EXAMPLES), REPAIR)
     return hashlib.sha256("\n".join(wordings).encode()).hexdigest()

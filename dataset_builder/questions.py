@@ -53,7 +53,7 @@ async def ask(
         Quarantined: fewer than five questions passed, after the repairs.
     """
     shown = [{**row, "text": unnamed(row["text"], names)} for row in list(statements)[:30]]
-    if limits.one_by_one:
+    if limits.small:
         return await ask_one_by_one(shown, names, papers, model, limits, tally)
     wanted = min(MOST, max(FEWEST + 1, 2 * len(shown)))
     request = asked = prompts.ask(shown, wanted, limits.question_tokens or limits.answer_tokens)

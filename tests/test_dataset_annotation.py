@@ -313,7 +313,7 @@ def test_what_a_study_set_out_to_find_is_no_ground_for_a_yes():
     assert not good and reasons == ["a yes that the annotation does not show"]
 
 
-def test_questions_statement_by_statement(tmp_path):
+def test_a_small_model_is_asked_statement_by_statement(tmp_path):
     """The server sees one statement at a time, unnamed, after the examples; its answers go through the same checks."""
 
     class OneByOne(ScriptedLlm):
@@ -332,7 +332,7 @@ def test_questions_statement_by_statement(tmp_path):
 
     texts = [*(row["text"] for row in STATEMENTS), "MiR-21 was seen with low BCL2 levels in HeLa cells."]
     statements = [{"text": text, "pmids": ["2" if "SPRY1" in text else "1"]} for text in texts]
-    limits = Limits(one_by_one=True)
+    limits = Limits(small=True)
     with OneByOne() as server:
         tally = Tally()
 

@@ -13,7 +13,7 @@ from dataset_builder.calls import Answer, Ledger, Prices
 from dataset_builder.errors import BuildError
 from dataset_builder.language_model import LanguageModel, Refused, Stopped
 from dataset_builder.local_model import LocalBackend
-from dataset_builder.prompts import Request, ask_one, listed, summarise
+from dataset_builder.prompts import Request, ask_one, choose, listed, summarise
 from dataset_builder.records import Paper
 
 PMIDS = ["11111111", "22222222"]
@@ -99,6 +99,23 @@ def test_a_statement_ends_with_its_full_stop_and_cites_what_it_was_shown():
     for spoiled in (good.replace("liver.", "liver"), good.replace(PMIDS[0], "33333333"), good + " So", good[:-1]):
         assert not is_whole(pattern, spoiled)
     assert not may_become(pattern, good.replace(PMIDS[0], "33333333"))
+
+
+def test_a_small_model_can_only_choose_a_papers_own_sentences():
+    other = "It was quite another thing in all mice."
+    texts = ['MiR-21 "binds" PTEN in all of the liver. Nothing else was seen in these many samples. Was it?', other]
+    papers = [Paper(pmid, "A title", text, 2020) for pmid, text in zip(PMIDS, texts, strict=True)]
+    pattern = schema_pattern(json.loads(choose(["hsa-mir-21"], papers, 100).schema))
+
+    def answer(text, pmid):
+        return json.dumps({"statements": [{"text": text, "pmids": [pmid]}]})
+
+    assert is_whole(pattern, answer('MiR-21 "binds" PTEN in all of the liver.', PMIDS[0]))
+    assert is_whole(pattern, answer(other, PMIDS[1]))  # none of its paper's names the RNA
+    assert not is_whole(pattern, answer(other, PMIDS[0]))
+    assert not is_whole(pattern, answer("Nothing else was seen in these many samples.", PMIDS[0]))
+    assert not is_whole(pattern, answer("MiR-21 binds PTEN in all of the heart.", PMIDS[0]))
+    assert choose(["x"], [Paper("1", "A", "Too short.", 2020)], 100).schema == "{}"
 
 
 def test_without_the_schema_it_says_no_json(backend, monkeypatch):
