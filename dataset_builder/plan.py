@@ -15,6 +15,7 @@ from dataset_builder import prompts
 from dataset_builder.annotation import chunked
 from dataset_builder.build_settings import BuildSettings
 from dataset_builder.library import Library
+from dataset_builder.questions import MOST
 
 SAMPLE = 300  # units
 ANSWER_SHARE = 0.35  # of the answer limit, for statements and questions alike
@@ -99,13 +100,19 @@ def unit_calls(unit: dict, library: Library, settings: BuildSettings):
         chunks = [chunk for group in groups for chunk in chunked(group, Model, limits)]
         if method == "ais":
             chunks = chunks[:1]
+        form = prompts.choose if limits.small else prompts.summarise
         for chunk in chunks:
-            yield size(prompts.summarise(names, chunk, limits.answer_tokens)), answer
+            yield size(form(names, chunk, limits.answer_tokens)), answer
         statements = sum(min(12, max(2, len(chunk))) for chunk in chunks)
         fixed = size(prompts.merge(names, [{"text": "", "pmids": ["1"]}], limits.answer_tokens))
-        if len(chunks) > 1:
+        if len(chunks) > 1 and not limits.small:
             yield fixed + statements * STATEMENT_TOKENS, answer
         questions = ANSWER_SHARE * (limits.question_tokens or limits.answer_tokens)
+        if limits.small:
+            one = size(prompts.ask_one(" ".join(["word"] * STATEMENT_TOKENS), 1, "open", 1))
+            for _ in range(2 * min(MOST, 3 * len(chunks))):
+                yield one, questions
+            continue
         yield fixed + min(20, statements) * STATEMENT_TOKENS + 200, questions
 
 
