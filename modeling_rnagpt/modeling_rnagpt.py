@@ -158,6 +158,44 @@ class RnaGptModel(RnaGptPreTrainedModel):
             raise ValueError("rna_input_ids needs rna_attention_mask: without it the encoder would read its padding")
         return self.get_rna_features(rna_input_ids, rna_attention_mask, rna_index)
 
+    def embed(
+        self,
+        input_ids: torch.LongTensor,
+        rna_input_ids: torch.LongTensor | None = None,
+        rna_attention_mask: torch.Tensor | None = None,
+        rna_index: torch.LongTensor | None = None,
+        rna_features: torch.Tensor | None = None,
+        rna_feature_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """What the LLM reads, (batch, seq, LLM hidden size): the text's embeddings, a soft token on each `<RNAHere>`.
+
+        Args and errors: as in `forward`.
+        """
+        soft_tokens = self._soft_tokens(
+            rna_input_ids, rna_attention_mask, rna_index, rna_features, rna_feature_mask
+        )
+        placeholder = input_ids == self.config.rna_token_id  # (batch, seq)
+        # The placeholder's id may lie beyond the embedding table: look up row 0, which is overwritten below.
+        inputs_embeds = self.get_input_embeddings()(input_ids.masked_fill(placeholder, 0))
+        if soft_tokens is not None:
+            torch_compilable_check(
+                placeholder.sum() == soft_tokens.shape[0],
+                lambda: (
+                    f"The prompts hold {int(placeholder.sum())} <RNAHere> placeholders, but the RNAs give "
+                    f"{soft_tokens.shape[0]} soft tokens. Let RnaGptProcessor expand <RNAHere>, with the same "
+                    f"rna_pool_size as the model's ({self.config.rna_pool_size})."
+                ),
+            )
+            return inputs_embeds.masked_scatter(
+                placeholder.unsqueeze(-1), soft_tokens.to(inputs_embeds.device, inputs_embeds.dtype)
+            )
+        if not torch.compiler.is_compiling() and bool(placeholder.any()):
+            raise ValueError(
+                f"The prompts hold {int(placeholder.sum())} <RNAHere> placeholders, but no RNA was given: pass "
+                "rna_input_ids and rna_attention_mask as RnaGptProcessor returns them."
+            )
+        return inputs_embeds
+
     @can_return_tuple
     def forward(
         self,
@@ -186,31 +224,10 @@ class RnaGptModel(RnaGptPreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
-        soft_tokens = self._soft_tokens(
-            rna_input_ids, rna_attention_mask, rna_index, rna_features, rna_feature_mask
-        )
+        rna_inputs = (rna_input_ids, rna_attention_mask, rna_index, rna_features, rna_feature_mask)
         if inputs_embeds is None:
-            placeholder = input_ids == self.config.rna_token_id  # (batch, seq)
-            # The placeholder's id may lie beyond the embedding table: look up row 0, which is overwritten below.
-            inputs_embeds = self.get_input_embeddings()(input_ids.masked_fill(placeholder, 0))
-            if soft_tokens is not None:
-                torch_compilable_check(
-                    placeholder.sum() == soft_tokens.shape[0],
-                    lambda: (
-                        f"The prompts hold {int(placeholder.sum())} <RNAHere> placeholders, but the RNAs give "
-                        f"{soft_tokens.shape[0]} soft tokens. Let RnaGptProcessor expand <RNAHere>, with the same "
-                        f"rna_pool_size as the model's ({self.config.rna_pool_size})."
-                    ),
-                )
-                inputs_embeds = inputs_embeds.masked_scatter(
-                    placeholder.unsqueeze(-1), soft_tokens.to(inputs_embeds.device, inputs_embeds.dtype)
-                )
-            elif not torch.compiler.is_compiling() and bool(placeholder.any()):
-                raise ValueError(
-                    f"The prompts hold {int(placeholder.sum())} <RNAHere> placeholders, but no RNA was given: pass "
-                    "rna_input_ids and rna_attention_mask as RnaGptProcessor returns them."
-                )
-        elif soft_tokens is not None:
+            inputs_embeds = self.embed(input_ids, *rna_inputs)
+        elif rna_input_ids is not None or rna_features is not None:
             raise ValueError("RNA inputs need input_ids: inputs_embeds does not say where the placeholders are")
         return self.language_model(
             inputs_embeds=inputs_embeds,

@@ -40,9 +40,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{args.out} exists already: remove it, or give another --out")
     if args.pool_size < 1:
         raise UserError(f"--pool-size must be at least 1, got {args.pool_size}")
-
-    if not re.fullmatch(r"[1-9]\d*(KB|MB|GB)", args.max_shard_size):
-        raise UserError(f"--max-shard-size is a size such as 5GB or 500MB, got {args.max_shard_size}")
+    check_shard_size(args.max_shard_size)
 
     check_writable(args.out)
 
@@ -69,6 +67,12 @@ def run(args: argparse.Namespace) -> int:
         checkpoint.save(model, processor, args.out, card, args.max_shard_size)
     print(f"wrote {args.out}")
     return 0
+
+
+def check_shard_size(given: str) -> None:
+    """UserError for a --max-shard-size that is none."""
+    if not re.fullmatch(r"[1-9]\d*(KB|MB|GB)", given):
+        raise UserError(f"--max-shard-size is a size such as 5GB or 500MB, got {given}")
 
 
 def print_sizes(parts: dict) -> None:

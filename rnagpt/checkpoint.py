@@ -91,8 +91,11 @@ def take_over_quantization(model: RnaGptForCausalLM, llm: PreTrainedModel) -> No
     model.config.quantization_config = llm.config.quantization_config
 
 
-def load(path: str | Path):
+def load(path: str | Path, dtype: str | None = None):
     """Model (eval) and processor from a checkpoint of any form (see above), or a Hub id.
+
+    Args:
+        dtype: the LLM's, "auto" as stored; by default what this machine computes in. Parts know their own.
 
     Raises:
         UserError: the folder is missing or holds neither form.
@@ -102,8 +105,8 @@ def load(path: str | Path):
         return load_parts(Path(path))
     if form == "hub":
         reach_hub(str(path))
-    dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
-    model = RnaGptForCausalLM.from_pretrained(path, dtype=dtype).eval()
+    computed = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    model = RnaGptForCausalLM.from_pretrained(path, dtype=dtype or computed).eval()
     return model, RnaGptProcessor.from_pretrained(path)
 
 

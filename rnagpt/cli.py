@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": ("rnagpt.evaluation.command", "score a run's stored answers, beside their controls"),
     "chat": ("rnagpt.chat.command", "ask questions about an RNA"),
     "serve": ("rnagpt.serve", "answer over HTTP, as OpenAI's API does"),
+    "export-llm": ("rnagpt.export_llm", "write the language model alone, for vLLM, and a front that reads RNAs"),
 }
 
 

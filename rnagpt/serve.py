@@ -21,7 +21,7 @@ import signal
 import sys
 from pathlib import Path
 
-from rnagpt.chat.command import DEMO_NOTE, chosen_checkpoint, load
+from rnagpt.chat.command import DEMO_NOTE, check_port, chosen_checkpoint, load, share_processors
 from rnagpt.errors import UserError
 
 KEY_VARIABLE = "RNAGPT_API_KEY"
@@ -38,6 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help=f"file with the key that clients must send (default: ${KEY_VARIABLE}, if set)")
     parser.add_argument("--max-answers", type=int, default=16, metavar="N", help="answered together (default: 16)")
     parser.add_argument("--max-waiting", type=int, default=64, metavar="N", help="waiting beyond these (default: 64)")
+    parser.add_argument("--cache-mb", type=int, default=1024, metavar="N",
+                        help="memory for keys and values kept between requests (default: 1024)")
     parser.add_argument("--timeout", type=float, default=120, metavar="S", help="seconds per request (default: 120)")
     parser.add_argument("--drain", type=int, default=30, metavar="S",
                         help="on SIGTERM, seconds to finish what is under way (default: 30)")
@@ -45,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check what was given, load the checkpoint, serve until told to end."""
+    share_processors()
     checkpoint = chosen_checkpoint(args)
     check_switches(args)
     api_key = chosen_key(args)
@@ -52,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(
             f"--host {args.host} lets other machines in: set ${KEY_VARIABLE} or --api-key-file, or leave --host out"
         )
+    check_port(args.host, args.port)
     import uvicorn
 
     from rnagpt.chat.engine import Engine
@@ -59,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
     name = args.name or ("demo" if args.demo else Path(checkpoint).resolve().name)
     print(f"loading {args.checkpoint or 'the demo'} ...", file=sys.stderr, flush=True)
-    engine = Engine(*load(checkpoint), max_answers=args.max_answers)
+    engine = Engine(*load(checkpoint), max_answers=args.max_answers, cached_bytes=args.cache_mb * 1_000_000)
     if args.demo:
         print(DEMO_NOTE, file=sys.stderr, flush=True)
     hosts = ("*",) if args.host in ("0.0.0.0", "::") else ("127.0.0.1", "localhost", args.host)
@@ -99,6 +103,8 @@ def check_switches(args: argparse.Namespace) -> None:
         raise UserError(f"--port must be 0 to 65535, got {args.port}")
     if args.max_answers < 1 or args.max_waiting < 0:
         raise UserError("--max-answers must be at least 1 and --max-waiting at least 0")
+    if args.cache_mb < 0:
+        raise UserError("--cache-mb must be 0, for none, or above")
     if not args.timeout > 0 or args.drain < 0:
         raise UserError("--timeout must be above 0 and --drain at least 0")
 

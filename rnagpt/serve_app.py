@@ -26,7 +26,6 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from rnagpt.chat.engine import Answer, Engine
-from rnagpt.chat.fasta import Record, check_length
 from rnagpt.chat.safe_text import one_line, printable
 from rnagpt.chat.weighing import weight_of
 from rnagpt.chat.worker import Worker
@@ -91,12 +90,8 @@ class Exchange:
         self.desk.worker.submit(self.answer)
 
     def _prepare(self) -> Answer:
-        engine, messages = self.desk.engine, self.request.conversation()
-        parts = [part for message in messages if isinstance(message["content"], list) for part in message["content"]]
-        for number, rna in enumerate((part["rna"] for part in parts if part["type"] == "rna"), start=1):
-            check_length(Record(f"rna{number}", "", rna), engine.processor)
-        return engine.prepare(
-            messages,
+        return self.desk.engine.prepare(
+            self.request.conversation(),
             self.request.sampling(),
             stream_to=self._tell,
             weigh=self.request.weigh,

@@ -51,7 +51,10 @@ def test_every_row_is_answered_or_says_why_not_in_order(monkeypatch, capsys, tin
         expected = terminal.printable(said_directly(tiny_model, [user_turn(question, rna)], 10))
         assert (rows[i]["answer"], rows[i]["finish_reason"]) == (expected, "length")
     assert rows[7]["answer"] and "error" not in rows[7]
-    wrong = {1: "'E' at position 4", 3: "expected a sequence", 5: "leaves no room", 6: "question: expected a text"}
+    wrong = {
+        1: "'E' at position 4", 3: "expected a sequence", 5: "record toolong has 9,999 nt",
+        6: "question: expected a text",
+    }
     for i, sentence in wrong.items():
         assert sentence in rows[i]["error"] and "answer" not in rows[i]
     assert sorted(path.name for path in tsv.parent.iterdir()) == ["in.tsv", "out.jsonl"]

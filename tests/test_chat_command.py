@@ -4,6 +4,7 @@
 """
 
 import builtins
+import importlib.util
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import pty
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -114,12 +116,32 @@ def test_a_damaged_checkpoint(monkeypatch, capsys, tmp_path, tiny_checkpoint, na
 def test_a_full_disk_is_not_taken_for_damaged_weights(monkeypatch, capsys, tiny_checkpoint):
     from safetensors import SafetensorError
 
-    def convert(path):
+    def convert(path, dtype):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(checkpoint, "load", convert)
     code, _, err = run_chat(monkeypatch, capsys, tiny_checkpoint, "--rna", "ACGU", "--question", "x")
     assert code == 1 and "no space left on the device" in err and "damaged" not in err
+
+
+@pytest.mark.parametrize("command", [["chat", "--web"], ["serve"]])
+def test_a_port_in_use_is_told_before_anything_loads(monkeypatch, capsys, tiny_checkpoint, command):
+    monkeypatch.setattr(checkpoint, "load", lambda *_: pytest.fail("loaded"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        name, *switches = command
+        assert cli.main([name, str(tiny_checkpoint), *switches, "--port", str(port)]) == 2
+    assert f"port {port} of 127.0.0.1 cannot be used (address already in use): give" in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_told_before_anything_loads(monkeypatch, capsys, tiny_checkpoint):
+    monkeypatch.setattr(checkpoint, "load", lambda *_: pytest.fail("loaded"))
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "gradio" else found(name))
+    code, _, err = run_chat(monkeypatch, capsys, str(tiny_checkpoint), "--web")
+    assert code == 2 and "pip install 'rnagpt[chat]'" in err and "loading" not in err
 
 
 def test_a_missing_demo(monkeypatch, capsys, tmp_path):
@@ -195,13 +217,14 @@ def test_the_demo_is_a_folder_of_parts(monkeypatch, capsys, tiny_model, tmp_path
     checkpoint.save_parts(joined[0], tmp_path / "demo", recipe)
     monkeypatch.setattr(command, "DEMO", tmp_path / "demo")
     arguments = ["--demo", "--json", "--max-new-tokens", 8, "--question", TYPE, "--rna"]
+    capsys.readouterr()  # what saving said
     code, out, err = run_chat(monkeypatch, capsys, *arguments, LET7.sequence)
     assert code == 0 and err.startswith(f"loading the demo ...\n{command.DEMO_NOTE}\n")
     row = json.loads(out)
     assert row["answer"] == terminal.printable(said_directly(joined, [user_turn(TYPE, LET7)], 8))
     assert (row["rna_id"], row["checkpoint"]) == ("rna1", "demo")
     code, _, err = run_chat(monkeypatch, capsys, *arguments, "A" * 9999)
-    assert code == 2 and "record rna1: the RNA and the conversation are " in err and "leaves no room" in err
+    assert code == 2 and "record rna1 has 9,999 nt, which take 9,999 tokens or more, and this model's context" in err
 
 
 # --- the terminal

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from rnagpt.chat.fasta import Record, check_length, parse_fasta, parse_sequence, read_fasta
+from rnagpt.chat.fasta import Record, check_lengths, parse_fasta, parse_sequence, read_fasta
 from rnagpt.chat.safe_text import printable
 from rnagpt.errors import UserError
 
@@ -157,20 +157,40 @@ def test_too_many_records(tmp_path):
         read_fasta(path, max_records=10)
 
 
-def test_length_names_both_numbers_and_the_record():
-    from types import SimpleNamespace
+def refusal(tiny_model, rnas, context, **settings):
+    """What `check_lengths` says with these settings of the processor; None where it lets the RNAs pass."""
+    from processing_rnagpt import RnaGptProcessor
 
-    from processing_rnagpt.rna_tokenizer import build_rna_tokenizer
+    _, tiny = tiny_model
+    processor = RnaGptProcessor(tiny.tokenizer, tiny.rna_tokenizer, chat_template=tiny.chat_template, **settings)
+    try:
+        check_lengths(rnas, processor, context)
+    except UserError as error:
+        return str(error)
 
-    # the part of a processor that the check reads: the real RNA tokenizer, and the policy for long RNAs
-    refusing = SimpleNamespace(rna_tokenizer=build_rna_tokenizer(1022), max_nucleotides=1022, long_rna="error")
-    check_length(Record("fits", "", "A" * 1022), refusing)
-    with pytest.raises(UserError, match="record long has 1,030 nt, more than the 1,022 nt that this model's encoder"):
-        check_length(Record("long", "", "A" * 1030), refusing)
-    with pytest.raises(UserError, match="1,000,001 nt"):
-        check_length(Record("genome", "", "A" * 1_000_001), refusing)
-    refusing.long_rna = "windows"
-    check_length(Record("long", "", "A" * 1030), refusing)
+
+def test_a_processor_that_reads_one_window_names_both_numbers_and_the_record(tiny_model):
+    """The tiny encoder reads 120 nt at once."""
+    assert refusal(tiny_model, [Record("fits", "", "A" * 120)], 512, long_rna="error") is None
+    sentence = refusal(tiny_model, [Record("long", "", "A" * 121)], 512, long_rna="error")
+    assert sentence.startswith("record long has 121 nt, more than the 120 nt that this model's encoder reads")
+    assert "1,000,001 nt" in refusal(tiny_model, [Record("genome", "", "A" * 1_000_001)], 512, long_rna="error")
+
+
+@pytest.mark.parametrize("pool", [1, 4])
+def test_the_llms_context_is_the_limit_of_one_rna_and_of_all_together(tiny_model, pool):
+    """Never refused here: what the processor makes fewer placeholders of than the context has."""
+    just = Record("just", "", "A" * (511 * pool))
+    over = Record("over", "", "A" * (511 * pool + 1))
+    assert refusal(tiny_model, [just], 512, rna_pool_size=pool) is None
+    assert refusal(tiny_model, [over], 512, rna_pool_size=pool) == (
+        f"record over has {len(over):,} nt, which take 512 tokens or more, and this model's context has 512: give a "
+        f"part of it, at most {511 * pool:,} nt"
+    )
+    sentence = refusal(tiny_model, [just, Record("one more", "", "A")], 512, rna_pool_size=pool)
+    assert sentence.startswith(f"the 2 RNAs have {511 * pool + 1:,} nt, which take 512 tokens or more together")
+    genome = Record("genome", "", "A" * 1_000_000)
+    assert refusal(tiny_model, [genome], 512, rna_pool_size=pool, long_rna="truncate") is None
 
 
 def test_printable_keeps_letters_of_every_script():

@@ -79,14 +79,15 @@ def upload(page, tmp_path, content: str | bytes, name: str = "rna.fa") -> None:
 
 def ask(page, question: str, turn: int) -> str:
     """Type a question, press Enter, wait for the answer; `turn` counts questions from 1."""
+    # what stands beside the answer before goes when this one begins, but a bubble is there earlier ("Loading content")
+    page.evaluate("() => document.querySelectorAll('#beside p').forEach(p => { p.dataset.old = 1; })")
     page.locator("#question textarea").fill(question)
     page.keyboard.press("Enter")
     answers = page.locator("#chat .bot.message, #chat .message.bot")
     page.wait_for_function(
         "n => document.querySelectorAll('#chat .bot.message, #chat .message.bot').length >= n", arg=turn, timeout=WAIT
     )
-    # what stood beside the answer before went when this one began
-    page.locator("#beside").get_by_text("The last answer").wait_for(timeout=WAIT)
+    page.locator("#beside p:not([data-old])").first.wait_for(timeout=WAIT)
     return answers.nth(turn - 1).inner_text().strip()
 
 
@@ -148,6 +149,18 @@ def test_a_bad_file_is_one_sentence(page, tmp_path, content, name, sentence):
     alert.first.wait_for(timeout=WAIT)
     assert page.evaluate("() => window.attacked") is None
     picture(page, f"bad-{name}")
+
+
+def test_of_a_file_with_an_rna_too_long_another_can_be_chosen(page, tmp_path):
+    upload(page, tmp_path, f">genome\n{'A' * 100_000}\n>tRNA\n{TRNA.sequence}\n")
+    sentence = "record genome has 100,000 nt, which take 100,000 tokens or more, and this model's context has 512"
+    page.locator("#told [role=alert]", has_text=sentence).wait_for(timeout=WAIT)
+    page.locator("#chosen input").click()
+    page.get_by_role("option", name="tRNA").click()
+    page.locator("#card").get_by_text("76 nt").wait_for(timeout=WAIT)
+    assert page.locator("#told").inner_text().strip() == ""
+    page.keyboard.press("Escape")
+    assert ask(page, TYPE, 1)
 
 
 def test_an_upload_over_the_limit(page, tmp_path):

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rnagpt.chat.fasta import Record, check_length, decoded, parse_fasta, parse_sequence, read_bytes
+from rnagpt.chat.fasta import Record, check_lengths, decoded, parse_fasta, parse_sequence, read_bytes
 from rnagpt.chat.safe_text import one_line, printable
 from rnagpt.errors import UserError
 
@@ -113,7 +113,8 @@ def row_of(number: int, given: dict, questions: list[str]) -> Row:
             raise UserError("rna: expected a sequence, or a list of them")
         if not isinstance(question, str) or not question.strip():
             raise UserError("question: expected a text that is not empty")
-        row.rnas = [parse_sequence(rna, "rna", f"{row.row_id}.{i}") for i, rna in enumerate(rnas, start=1)]
+        names = [f"{row.row_id}.{i}" for i in range(1, len(rnas) + 1)] if len(rnas) > 1 else [row.row_id]
+        row.rnas = [parse_sequence(rna, "rna", name) for rna, name in zip(rnas, names, strict=True)]
         row.question = question
     except UserError as error:
         row.error = str(error)
@@ -237,8 +238,7 @@ def prepared(
 
     if row.error:
         raise UserError(row.error)
-    for rna in row.rnas:
-        check_length(rna, engine.processor)
+    check_lengths(row.rnas, engine.processor, engine.context)
 
     def when_done(answer: "Answer") -> None:
         found = {"answer": printable(answer.text), "finish_reason": answer.finish_reason}

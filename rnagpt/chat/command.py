@@ -21,8 +21,11 @@ the sequence, and the closest known RNAs.
 
 import argparse
 import contextlib
+import importlib.util
 import io
 import math
+import os
+import socket
 import sys
 from pathlib import Path
 
@@ -63,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check everything that was given, load the checkpoint, answer."""
+    share_processors()
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a character that the terminal does not know is no reason to stop
             stream.reconfigure(errors="replace")
@@ -71,6 +75,9 @@ def run(args: argparse.Namespace) -> int:
     check_switches(args, in_terminal)
     if args.batch:
         return answer_batch(args, checkpoint)
+    if args.web:
+        check_web()
+        check_port("127.0.0.1", args.port)
     records = given_records(args)
     # --question asks about all of them, or about --record; a conversation begins with the first, or with --record
     chosen = records if args.record is None else [named_record(records, args)]
@@ -93,12 +100,41 @@ def run(args: argparse.Namespace) -> int:
     if args.web:
         from rnagpt.chat.web import run_web
 
-        return run_web(conversation.engine, records, options, args.min_confidence, args.port)
+        note = DEMO_NOTE if args.demo else ""
+        return run_web(conversation.engine, records, options, args.min_confidence, args.port, note)
     if args.question:
         return answer_questions(conversation, groups, args.question, options, writer)
     if in_terminal:
         return run_terminal(conversation, records, options, args.min_confidence)
     return run_script(conversation, records, options, writer)
+
+
+def share_processors() -> None:
+    """Have torch's threads sleep while they wait for each other; for libgomp to see it, before torch is imported.
+
+    By default they spin, and whatever else runs on the machine then delays each of a token's hundreds of products: on
+    two cores with one other process at work a token took 300 to 660 ms, with this 60 to 90 (EXPERIMENTS.md).
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def check_port(host: str, port: int) -> None:
+    """UserError where nothing can listen, told before the checkpoint loads; port 0 is any free one."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
+            probe.bind(address)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(f"port {port} of {host} cannot be used ({reason}): give another --port") from None
+
+
+def check_web() -> None:
+    """ModuleNotFoundError for a package that the page needs, before the checkpoint loads."""
+    for name in ("gradio", "RNA", "edlib"):
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def chosen_checkpoint(args: argparse.Namespace) -> str:
@@ -172,8 +208,12 @@ def named_record(records: list[Record], args: argparse.Namespace) -> Record:
     raise UserError(f"{args.fasta} has no record {args.record}: it has {some}")
 
 
-def load(checkpoint: str):
-    """Model and processor of a checkpoint; what libraries print meanwhile goes to standard error."""
+def load(checkpoint: str, dtype: str | None = None):
+    """Model and processor of a checkpoint; what libraries print meanwhile goes to standard error.
+
+    Args:
+        dtype: see `rnagpt.checkpoint.load`.
+    """
     check_tokenizers(checkpoint)
     with contextlib.redirect_stdout(sys.stderr):
         from safetensors import SafetensorError
@@ -184,7 +224,7 @@ def load(checkpoint: str):
         from rnagpt import checkpoint as checkpoints
 
         try:
-            return checkpoints.load(checkpoint)
+            return checkpoints.load(checkpoint, dtype)
         except SafetensorError as error:
             if disk_is_full(error):  # while converting the language model
                 raise

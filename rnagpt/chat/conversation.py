@@ -13,7 +13,7 @@ from transformers import GenerationMixin
 from processing_rnagpt import RnaGptProcessor
 from rnagpt.chat.decoding import MAX_NEW_TOKENS, Sampling
 from rnagpt.chat.engine import Answer, Engine
-from rnagpt.chat.fasta import Record, check_length
+from rnagpt.chat.fasta import Record, check_lengths
 from rnagpt.errors import UserError
 
 
@@ -51,10 +51,9 @@ class Conversation:
         """Take one RNA, or several to be compared, and forget the turns about earlier ones.
 
         Raises:
-            UserError: one is longer than the model reads; the conversation stays as it was.
+            UserError: they are longer than the model reads; the conversation stays as it was.
         """
-        for rna in rnas:
-            check_length(rna, self.engine.processor)
+        check_lengths(rnas, self.engine.processor, self.engine.context)
         self.rnas, self.messages = list(rnas), []
 
     def forget(self) -> None:

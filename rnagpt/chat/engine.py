@@ -22,6 +22,7 @@ from transformers import GenerationMixin, RepetitionPenaltyLogitsProcessor
 
 from processing_rnagpt import RnaGptProcessor
 from rnagpt.chat.decoding import AnswerStream, Sampling, draw, stop_token_ids
+from rnagpt.chat.fasta import Record, check_lengths
 from rnagpt.chat.key_values import KeyValues, PrefixCache, stacked
 from rnagpt.errors import UserError
 
@@ -131,10 +132,9 @@ class Engine:
         """
         sampling = sampling or Sampling()
         rnas = rnas_of(messages)
-        for i, rna in enumerate(rnas):
-            # a genome is not tokenised only to say that it is too long: no tokenizer packs 100 nt into one token
-            if len(rna) > 100 * self.context * self.processor.rna_pool_size:
-                raise UserError(f"RNA {i + 1} has {len(rna):,} nt, more than this model can read: give a part of it")
+        # a genome is not tokenised only to say that it is too long
+        named = [Record(f"rna{number}", "", rna) for number, rna in enumerate(rnas, start=1)]
+        check_lengths(named, self.processor, self.context)
         ids = self.rendered(messages)["input_ids"][0].tolist()
         room = self.context - len(ids)
         if room < 1:

@@ -8,6 +8,7 @@ import io
 import os
 import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from rnagpt.errors import UserError
 
 if TYPE_CHECKING:  # importing it brings torch
     from processing_rnagpt import RnaGptProcessor
+    from processing_rnagpt.rna_sequences import RnaReader
 
 MAX_BYTES = 50_000_000
 MAX_RECORDS = 10_000
@@ -175,21 +177,42 @@ def nucleotides(text: str, where: str) -> str:
     return sequence
 
 
-def check_length(rna: Record, processor: "RnaGptProcessor") -> None:
-    """UserError when the encoder cannot read the whole RNA: the one place where the chat asks about lengths.
+def check_lengths(rnas: Sequence[Record], processor: "RnaGptProcessor", context: int) -> None:
+    """UserError when the model cannot read these RNAs together: the one place where the chat asks about lengths.
 
-    A processor whose `long_rna` is not "error" takes RNAs of any length; the LLM's context is the limit then, which
-    `Engine.prepare` compares with the whole prompt.
+    A processor whose `long_rna` is "error" refuses what is longer than the encoder reads at once. With the others the
+    LLM's context is the limit: compared here with the soft tokens that the RNAs take at least, before anything is
+    tokenised or encoded, and by `Engine.prepare` with the whole prompt.
+
+    Args:
+        context: most tokens of the LLM's prompt and answer.
     """
-    if getattr(processor, "long_rna", "error") != "error":  # a processor without the attribute refuses
-        return
-    limit, tokenizer = processor.max_nucleotides, processor.rna_tokenizer
-    # a genome is not tokenised only to say no: no RNA tokenizer packs a hundred nt into a token
-    if len(rna) <= 100 * limit:
-        tokens = tokenizer(rna.sequence, truncation=False, verbose=False)["input_ids"]
-        if len(tokens) <= tokenizer.model_max_length:
-            return
-    raise UserError(
-        f"record {rna.rna_id} has {len(rna):,} nt, more than the {limit:,} nt that this model's encoder reads: give a "
-        "part of it"
-    )
+    reader, pool = processor.rna_reader, processor.rna_pool_size
+    # k-mers and the like: no RNA tokenizer packs a hundred nt into a token
+    most_nt = 1 if reader.alphabet.table is not None else 100
+    slots = []
+    for rna in rnas:
+        tokens = -(-len(rna) // most_nt)
+        if processor.long_rna == "error" and len(tokens_of(rna, reader)) > reader.max_tokens:
+            raise UserError(
+                f"record {rna.rna_id} has {len(rna):,} nt, more than the {reader.max_tokens:,} nt that this model's "
+                "encoder reads: give a part of it"
+            )
+        slots.append(-(-(min(tokens, reader.max_tokens) if processor.long_rna == "truncate" else tokens) // pool))
+        if slots[-1] >= context:
+            raise UserError(
+                f"record {rna.rna_id} has {len(rna):,} nt, which take {slots[-1]:,} tokens or more, and this model's "
+                f"context has {context:,}: give a part of it, at most {(context - 1) * pool * most_nt:,} nt"
+            )
+    if sum(slots) >= context:
+        raise UserError(
+            f"the {len(rnas)} RNAs have {sum(map(len, rnas)):,} nt, which take {sum(slots):,} tokens or more together,"
+            f" and this model's context has {context:,}: give fewer of them, or parts"
+        )
+
+
+def tokens_of(rna: Record, reader: "RnaReader") -> Sequence:
+    """The encoder's tokens; of a genome only its letters, which are enough to say no."""
+    if reader.alphabet.table is not None or len(rna) > 100 * reader.max_tokens:
+        return rna.sequence
+    return reader.tokenizer(rna.sequence, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]

@@ -50,7 +50,8 @@ def fetch(rna_id: str, api: str = API) -> Record:
             raise UserError(f"RNAcentral has no RNA {rna_id}: check the id and the taxonomy id") from None
         raise UserError(f"RNAcentral answered {error.code} for {rna_id}: try again later, or {instead}") from None
     except (OSError, http.client.HTTPException) as error:  # URLError and time-outs are OSErrors
-        reason = one_line(str(getattr(error, "reason", None) or error))
+        cause = getattr(error, "reason", None) or error
+        reason = one_line(str(getattr(cause, "strerror", None) or cause))
         raise UserError(
             f"RNAcentral could not be reached for {rna_id} ({reason}): this needs the internet; connect, or {instead}"
         ) from None

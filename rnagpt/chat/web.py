@@ -14,13 +14,14 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from dataset_builder.fact_answers import type_name
 from rnagpt.chat.conversation import Conversation
 from rnagpt.chat.decoding import Sampling
 from rnagpt.chat.drawing import drawn
 from rnagpt.chat.engine import Engine
 from rnagpt.chat.evidence import Evidence
 from rnagpt.chat.export import NOTICE, exported
-from rnagpt.chat.fasta import MAX_COMPARED, Record, parse_fasta, parse_sequence, read_fasta
+from rnagpt.chat.fasta import MAX_COMPARED, Record, check_lengths, parse_fasta, parse_sequence, read_fasta
 from rnagpt.chat.known_rnas import link
 from rnagpt.chat.rnacentral import fetch, is_rnacentral_id
 from rnagpt.chat.safe_text import one_line, printable
@@ -39,29 +40,35 @@ EXAMPLES = (
            "UGUCGGGUAGCUUAUCAGACUGAUGUUGACUGUUGAAUCUCAUGGCAACACCAGUCGAUGGGCUGUCUGACA"),
 )
 STYLE = """
-.gradio-container { max-width: 1100px !important; }
+.gradio-container { max-width: 1100px !important; margin: 0 auto !important; }
 svg.fold { width: 100%; max-height: 340px; }
 svg.fold text { font: 7px ui-monospace, monospace; text-anchor: middle; fill: #222; }
 svg.fold line.backbone { stroke: #999; stroke-width: 1.2; }
 svg.fold line.pair { stroke: #3b6ea5; stroke-width: 1.6; }
 svg.fold circle { stroke: #555; stroke-width: .5; }
-.card table { width: 100%; border-collapse: collapse; }
-.card table { table-layout: fixed; }
-.card th { text-align: left; font-weight: 600; vertical-align: top; width: 45%; }
-.card td { overflow-wrap: anywhere; }
-.said { overflow-wrap: anywhere; }
-.unsure { border-left: 4px solid #c77700; padding-left: .6em; }
+.card table { width: 100%; table-layout: fixed; border-collapse: collapse; border: 0; margin: 0 0 1em; }
+.card tr { border: 0; border-bottom: 1px solid var(--border-color-primary); }
+.card th, .card td { border: 0; padding: .4em 0; vertical-align: top; overflow-wrap: anywhere; }
+.card th { text-align: left; font-weight: 600; width: 42%; padding-right: .6em; }
+.said, #beside { overflow-wrap: anywhere; }
+#beside ul { padding-left: 1.2em; }
+#beside a { padding: 0; }
+#told:not(:has(p)), #status:not(:has(p)), #beside:not(:has(p)), #upload .icon-wrap { display: none; }
+p[role=alert], p.unsure { border-left: 4px solid #c77700; padding: .1em 0 .1em .7em; overflow-wrap: anywhere; }
+@media (max-width: 640px) { svg.fold { max-height: 220px; } }
 """
 
 
-def run_web(engine: Engine, records: list[Record], options: dict, min_confidence: float, port: int) -> int:
-    """Serve the page on 127.0.0.1 until Ctrl-C or SIGTERM."""
+def run_web(
+    engine: Engine, records: list[Record], options: dict, min_confidence: float, port: int, note: str = ""
+) -> int:
+    """Serve the page on 127.0.0.1 until Ctrl-C or SIGTERM; `note` stands on it and says what the model is."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     with Worker(engine) as worker, tempfile.TemporaryDirectory(prefix="rnagpt-") as folder:
-        page = Page(worker, records, options, Evidence(min_confidence), Path(folder))
+        page = Page(worker, records, options, Evidence(min_confidence), Path(folder), note)
         try:
             _, address, _ = page.build().launch(
                 server_name="127.0.0.1", server_port=port or None, share=False, quiet=True, prevent_thread_lock=True,
@@ -89,49 +96,54 @@ class Page:
         state of a visitor: {"records": {id: Record}, "chosen": [ids], "messages": [turns]}.
     """
 
-    def __init__(self, worker: Worker, records: list[Record], options: dict, evidence: Evidence, folder: Path):
+    def __init__(
+        self, worker: Worker, records: list[Record], options: dict, evidence: Evidence, folder: Path, note: str = ""
+    ):
         self.worker, self.engine, self.evidence, self.folder = worker, worker.engine, evidence, folder
+        self.note = f" This is a {note}." if note else ""
         self.records, self.sampling = records, Sampling(**options)
 
     def build(self):
         """The page, a `gradio.Blocks`."""
         import gradio as gr
 
-        with gr.Blocks(title="RNA-GPT", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
+        with gr.Blocks(title="RNA-GPT", analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as page:
             state = gr.State({"records": {}, "chosen": [], "messages": []})
-            gr.HTML(f"<h1>Ask about an RNA</h1><p>{NOTICE}</p>")
+            gr.HTML(f"<h1>Ask about an RNA</h1><p>{NOTICE}{html.escape(self.note)}</p>", padding=False)
             with gr.Row():
                 with gr.Column(scale=2, min_width=300):
-                    upload = gr.File(label="FASTA file (plain or .gz)", file_count="single", height=110,
+                    upload = gr.File(label="FASTA file (plain or .gz)", file_count="single", height=120,
                                      elem_id="upload")
-                    typed = gr.Textbox(label="or a sequence, FASTA text, or an RNAcentral id", lines=2, max_lines=6,
+                    typed = gr.Textbox(label="or a sequence, FASTA text, RNAcentral id", lines=2, max_lines=6,
                                        elem_id="typed", placeholder="GCGGAUUUAGC... or URS000047C79B_9606")
-                    with gr.Row():
+                    with gr.Row(equal_height=True):
                         read = gr.Button("Read", elem_id="read", min_width=80)
-                        examples = [gr.Button(example.rna_id, min_width=80, size="sm") for example in EXAMPLES]
+                        examples = [gr.Button(f"Example: {example.rna_id}", min_width=80, size="sm")
+                                    for example in EXAMPLES]
+                    told = gr.HTML(elem_id="told", padding=False)
                     chosen = gr.Dropdown(label=f"RNA (choose up to {MAX_COMPARED} to compare)", multiselect=True,
                                          max_choices=MAX_COMPARED, visible=False, elem_id="chosen")
                     card = gr.HTML(elem_id="card", elem_classes="card")
                 with gr.Column(scale=3, min_width=300):
-                    status = gr.HTML(elem_id="status")
                     chat = gr.Chatbot(label="Conversation", render_markdown=False, sanitize_html=True, height=360,
                                       buttons=[], feedback_options=None, elem_id="chat", elem_classes="said",
-                                      allow_tags=False)
-                    beside = gr.HTML(elem_id="beside")
+                                      allow_tags=False, placeholder="Give an RNA, then ask about it.")
                     question = gr.Textbox(label="Question", lines=1, max_length=MAX_QUESTION, elem_id="question",
                                           placeholder="What type of RNA is this?")
-                    with gr.Row():
+                    status = gr.HTML(elem_id="status", padding=False)
+                    with gr.Row(equal_height=True):
                         ask = gr.Button("Ask", variant="primary", elem_id="ask", min_width=80)
                         stop = gr.Button("Stop", elem_id="stop", min_width=80)
                         new = gr.Button("Start over", elem_id="new", min_width=80)
-                    with gr.Row():
+                    with gr.Row(equal_height=True):
                         suggested = [gr.Button(text, size="sm", min_width=80) for text in QUESTIONS]
+                    beside = gr.HTML(elem_id="beside", padding=False)
                     with gr.Row():
                         save = {"interactive": False, "size": "sm"}
                         save_md = gr.DownloadButton("Save as Markdown", elem_id="save-md", **save)
                         save_json = gr.DownloadButton("Save as JSON", elem_id="save-json", **save)
 
-            about = [state, chosen, card, chat, beside, status]
+            about = [state, chosen, card, chat, beside, told]
             upload.upload(self.read_file, [upload, state], about)
             read.click(self.read_text, [typed, state], about)
             typed.submit(self.read_text, [typed, state], about)
@@ -179,22 +191,28 @@ class Page:
     def take(self, records: list[Record], state: dict) -> list:
         """These are the RNAs now; the first is asked about."""
         known = {record.rna_id: record for record in records}
-        return self.choose([records[0].rna_id], {**state, "records": known, "chosen": []})
+        if len(records) == 1:
+            try:
+                check_lengths(records, self.engine.processor, self.engine.context)
+            except UserError as error:  # the RNA at hand stays
+                return self.unchanged(state, str(error))
+        return self.choose([records[0].rna_id], {"records": known, "chosen": [], "messages": []})
 
     def choose(self, ids: list[str], state: dict) -> list:
         """Ask about these of the RNAs at hand; the conversation begins again."""
         import gradio as gr
 
         chosen = [state["records"][rna_id] for rna_id in ids if rna_id in state["records"]][:MAX_COMPARED]
-        conversation = Conversation.on(self.engine)
-        try:
-            conversation.read(*chosen)
-        except UserError as error:
-            return self.unchanged(state, str(error))
-        state = {**state, "chosen": [record.rna_id for record in chosen], "messages": []}
         names = list(state["records"])
+        listed = {"choices": names[:LISTED], "visible": len(names) > 1}
+        try:
+            check_lengths(chosen, self.engine.processor, self.engine.context)
+        except UserError as error:  # of a new file another record may be short enough
+            about = [gr.skip()] * 3 if state["chosen"] else ["", [], ""]
+            return [state, gr.Dropdown(value=state["chosen"], **listed), *about, notice(str(error))]
+        state = {**state, "chosen": [record.rna_id for record in chosen], "messages": []}
         more = f"The first {LISTED} of {len(names):,} records can be chosen." if len(names) > LISTED else ""
-        listing = gr.Dropdown(choices=names[:LISTED], value=state["chosen"], visible=len(names) > 1)
+        listing = gr.Dropdown(value=state["chosen"], **listed)
         cards = "".join(self.card(record) for record in chosen)
         return [state, listing, cards, [], "", notice(more)]
 
@@ -210,7 +228,7 @@ class Page:
         gc = (record.sequence.count("G") + record.sequence.count("C")) / letters
         name = html.escape(one_line(f"{record.rna_id} {record.description}"))
         closest = self.evidence.closest(record.sequence)
-        kinds = dict.fromkeys(neighbour.fact.rna_type for neighbour in closest)
+        kinds = dict.fromkeys(type_name(neighbour.fact.rna_type) for neighbour in closest)
         rows = [
             ("RNA", name),
             ("Length", f"{len(record):,} nt"),
@@ -274,7 +292,7 @@ class Page:
             about = f" to {html.escape(one_line(rna.rna_id))}" if len(rnas) > 1 else ""
             if closest:
                 items = "".join(f"<li>{self.linked(neighbour)}</li>" for neighbour in closest)
-                lines.append(f"<p>Closest known RNAs{about}, not seen by the model:</p><ul>{items}</ul>")
+                lines.append(f"<p>Closest known RNAs{about} (looked up, not shown to the model):</p><ul>{items}</ul>")
             else:
                 lines.append(f"<p>No RNA of the packaged table is close{about}.</p>")
         return "".join(lines)
@@ -284,7 +302,7 @@ class Page:
         text, address = html.escape(neighbour.described()), link(neighbour.fact)
         if address is None:
             return text
-        return f'{text} (<a href="{html.escape(address)}" rel="noreferrer" target="_blank">look it up</a>)'
+        return f'{text}, <a href="{html.escape(address)}" rel="noreferrer" target="_blank">its page</a>'
 
     def saved(self, conversation: Conversation) -> list:
         """Download buttons with the conversation so far."""
@@ -310,5 +328,5 @@ def shown(messages: list[dict]) -> list[dict]:
 
 
 def notice(sentence: str) -> str:
-    """A sentence for the person above the conversation; read aloud by screen readers."""
+    """A sentence for the person, beside what it is about; read aloud by screen readers."""
     return f'<p role="alert">{html.escape(one_line(sentence))}</p>' if sentence else ""
