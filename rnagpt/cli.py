@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": ("rnagpt.evaluation.command", "score a run's stored answers, beside their controls"),
     "chat": ("rnagpt.chat.command", "ask questions about an RNA"),
     "serve": ("rnagpt.serve", "answer over HTTP, as OpenAI's API does"),
+    "release": ("rnagpt.release.command", "publish a model, a dataset or the metric to the Hugging Face Hub"),
 }
 
 
