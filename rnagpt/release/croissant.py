@@ -1,11 +1,11 @@
 """Croissant 1.0 metadata (JSON-LD) of RNA-QA: files, columns and types, as dataset search and loaders read them.
 
-    croissant(folder, files, "owner/rna-qa", "cc-by-4.0")
+    croissant(files, "owner/rna-qa", "cc-by-4.0")
 
 The form is that of MLCommons' specification (docs.mlcommons.org/croissant); the columns come from `published_schemas`.
 """
 
-import hashlib
+from datetime import date
 from pathlib import Path
 
 from dataset_builder.records import published_schemas
@@ -20,6 +20,7 @@ CONTEXT = {
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     "dct": "http://purl.org/dc/terms/",
+    "equivalentProperty": "cr:equivalentProperty",
     "examples": {"@id": "cr:examples", "@type": "@json"},
     "extract": "cr:extract",
     "field": "cr:field",
@@ -40,6 +41,7 @@ CONTEXT = {
     "regex": "cr:regex",
     "repeated": "cr:repeated",
     "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
     "sc": "https://schema.org/",
     "separator": "cr:separator",
     "source": "cr:source",
@@ -48,34 +50,31 @@ CONTEXT = {
 }
 
 
-def croissant(folder: Path, files: dict[str, dict[str, list[Path]]], repo: str, licence: str) -> dict:
-    """The description of a staged folder; `files` as `dataset.check_schemas` gives them."""
+def croissant(files: dict[str, dict[str, list[Path]]], repo: str, licence: str) -> dict:
+    """The description of a dataset; `files` as `dataset.check_schemas` gives them."""
     page = f"https://huggingface.co/datasets/{repo}"
-    distribution, records = [], []
+    distribution: list[dict] = [
+        {
+            "@type": "cr:FileObject",
+            "@id": "repo",
+            "name": "repo",
+            "description": "The repository on the Hub.",
+            "contentUrl": page,
+            "encodingFormat": "git+https",
+            # a repository has none; the specification's issue 80 is the value that the Hub itself writes there
+            "sha256": "https://github.com/mlcommons/croissant/issues/80",
+        }
+    ]
+    records = []
     for config, schema in published_schemas().items():
-        paths = [path for of_split in files[config].values() for path in of_split]
-        parts = []
-        for path in paths:
-            name = f"{config}/{path.name}"
-            parts.append({"@id": name})
-            distribution.append(
-                {
-                    "@type": "cr:FileObject",
-                    "@id": name,
-                    "name": name,
-                    "contentUrl": name,
-                    "contentSize": f"{path.stat().st_size} B",
-                    "encodingFormat": "application/x-parquet",
-                    "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-                }
-            )
         files_id = f"parquet-files-of-{config}"
         distribution.append(
             {
                 "@type": "cr:FileSet",
                 "@id": files_id,
                 "name": files_id,
-                "containedIn": parts,
+                "description": f"{sum(map(len, files[config].values()))} files.",
+                "containedIn": {"@id": "repo"},
                 "encodingFormat": "application/x-parquet",
                 "includes": f"{config}/*.parquet",
             }
@@ -99,6 +98,8 @@ def croissant(folder: Path, files: dict[str, dict[str, list[Path]]], repo: str, 
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "license": licence,
         "url": page,
+        "datePublished": date.today().isoformat(),
+        "citeAs": "Xiao et al. 2024, RNA-GPT: Multimodal Generative System for RNA Sequence Understanding",
         "version": "1.0.0",
         "distribution": distribution,
         "recordSet": records,

@@ -47,14 +47,15 @@ def stage(source: Path, folder: Path, repo: str, licence: str, collected: str | 
         to.parent.mkdir(exist_ok=True)
         shutil.copyfile(path, to)
     statistics = json.loads((source / "statistics.json").read_text()) if (source / "statistics.json").is_file() else {}
-    write_card(folder, files, statistics, licence, collected, looked)
-    described = croissant(folder, files, repo, licence)
+    write_card(folder, statistics, repo, licence, collected, looked)
+    described = croissant(files, repo, licence)
     (folder / "croissant.json").write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n")
     print(f"checked: columns, splits (by RNA, sequence and paper){', copied passages' if looked else ''}")
 
 
 def check_schemas(source: Path) -> dict[str, dict[str, list[Path]]]:
     """{config: {split: files}}, once every file has the public columns, in order and of the public types."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     files: dict[str, dict[str, list[Path]]] = {}
@@ -66,7 +67,7 @@ def check_schemas(source: Path) -> dict[str, dict[str, list[Path]]]:
                 raise UserError(f"{config}/{path.name} is of no split: names begin with {', '.join(SPLITS)}")
             try:
                 found = pq.read_schema(path)
-            except OSError as error:
+            except (OSError, pa.ArrowInvalid) as error:
                 raise UserError(f"{config}/{path.name} is no Parquet file, or is damaged: {error}") from None
             check_columns(f"{config}/{path.name}", found, schema)
             files[config][split].append(path)
@@ -208,7 +209,7 @@ def longest_at(text: str, words: list[str], start: int, size: int) -> int:
     return last - first
 
 
-def write_card(folder: Path, files: dict, statistics: dict, licence: str, collected: str | None, looked: bool) -> None:
+def write_card(folder: Path, statistics: dict, repo: str, licence: str, collected: str | None, looked: bool) -> None:
     """The builder's card with the default configuration, licence and what a reader must know before using it."""
     from huggingface_hub import DatasetCard
 
@@ -232,8 +233,8 @@ def write_card(folder: Path, files: dict, statistics: dict, licence: str, collec
 ```python
 from datasets import load_dataset
 
-annotations = load_dataset("OWNER/rna-qa", split="train")              # the default configuration, alignment
-questions = load_dataset("OWNER/rna-qa", "qa", split="test", streaming=True)
+annotations = load_dataset("{repo}", split="train")              # the default configuration, alignment
+questions = load_dataset("{repo}", "qa", split="test", streaming=True)
 ```
 
 ## Provenance
