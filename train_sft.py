@@ -64,6 +64,7 @@ def train(recipe: Recipe) -> Path:
         raise UserError(f"no parts of an earlier stage at {recipe.start_from}: run that stage's recipe first")
     check_sft(recipe.sft, recipe.stage)
 
+    import torch
     from transformers import EarlyStoppingCallback, set_seed
 
     from processing_rnagpt.collator import PreferenceCollator, SharedPrefixCollator
@@ -73,6 +74,9 @@ def train(recipe: Recipe) -> Path:
     from rnagpt.token_budget import BatchedRows, fill_batches
     from rnagpt.training_rows import load_rows
 
+    flex = recipe.attention == "flex"
+    if flex and not torch.cuda.is_available():
+        raise UserError("recipe key attention: flex needs a CUDA device (it has no backward pass on a CPU): use sdpa")
     started = time.monotonic()
     work = output.with_name(output.name + ".work")
     settings, lora = training.settings(recipe, work)
@@ -81,6 +85,8 @@ def train(recipe: Recipe) -> Path:
     set_seed(recipe.seed)
     rows = load_rows(recipe)
     model, processor = checkpoint.build(**dataclasses.asdict(recipe.model))
+    if flex:
+        model.model.language_model.set_attn_implementation("flex_attention")
     llm_fingerprint = fingerprint(model.model.language_model)
     features = None
     if recipe.cache_features and rows.sequences:
@@ -112,7 +118,7 @@ def train(recipe: Recipe) -> Path:
     if recipe.stage == "alignment":
         training.freeze_all_but_projector(model)
     collator = SharedPrefixCollator(
-        processor, features, recipe.share_prefix, recipe.pack, loss_per=recipe.loss_per, with_ids=True
+        processor, features, recipe.share_prefix, recipe.pack, None, recipe.loss_per, blocks=flex, with_ids=True
     )
     train_rows = rows.train
     if recipe.token_budget is not None:

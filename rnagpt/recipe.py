@@ -95,6 +95,7 @@ class Recipe:
     token_budget: about how many LLM tokens make a batch, instead of a fixed number of RNAs, which differ in length by
         a factor of fifty; `sft.per_device_train_batch_size` is then 1.
     early_stopping: evaluations without a lower loss on the true RNA after which the run ends.
+    attention: of the LLM, "sdpa", or "flex" (FlexAttention; CUDA only), which needs no dense mask for long rows.
     share_prefix, pack, loss_per: see `processing_rnagpt.collator.SharedPrefixCollator`.
     save_dtype: dtype of what is written, "float32" or "float16".
     lora: arguments of `peft.LoraConfig` (r, lora_alpha, ...), instruction stage only.
@@ -113,6 +114,7 @@ class Recipe:
     projector_lr_scale: float = 1.0
     share_prefix: bool = True
     pack: bool = False
+    attention: str = "sdpa"
     cache_features: bool = True
     features_folder: str | None = None
     features_gb: float = 100.0
@@ -127,6 +129,7 @@ class Recipe:
             "stage": ("alignment", "instruction", "preference"),
             "projector_start": ("random", "ridge"),
             "loss_per": ("question", "token"),
+            "attention": ("sdpa", "flex"),
             "save_dtype": ("float32", "float16"),
         }
         for key, allowed in choices.items():

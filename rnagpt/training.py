@@ -110,6 +110,8 @@ class RnaGptTrainer(SFTTrainer):
         """
         inputs = dict(inputs)
         rna_ids = inputs.pop("rna_ids", None)
+        if "mask_blocks" in inputs:
+            inputs["attention_mask"] = block_attention(inputs.pop("mask_blocks"))
         labels, weights = inputs.pop("labels")[:, 1:], inputs.pop("loss_weights")[:, 1:]  # (batch, seq - 1)
         answers = labels != IGNORED
         outputs = model(**inputs, logits_to_keep=F.pad(answers, (0, 1)), use_cache=False)
@@ -141,6 +143,20 @@ class RnaGptTrainer(SFTTrainer):
                         {**group, "params": own, "lr": self.args.learning_rate * self.projector_lr_scale}
                     )
         return optimizer
+
+
+def block_attention(mask_blocks: torch.Tensor):
+    """(batch, seq, 2) numbers of sequence and block -> FlexAttention's `BlockMask`, by the rule of `block_mask`."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    sequence, block = mask_blocks.unbind(-1)
+
+    def seen(b, head, query, key):
+        own = (block[b, query] == block[b, key]) | (block[b, key] == 0)
+        return (query >= key) & (sequence[b, query] == sequence[b, key]) & own
+
+    rows, length, _ = mask_blocks.shape
+    return create_block_mask(seen, rows, None, length, length, device=mask_blocks.device)
 
 
 class RnaGptPreferenceTrainer(DPOTrainer):

@@ -213,6 +213,7 @@ def test_ridge_start_puts_slot_features_onto_mean_annotation_embeddings(tiny_mod
         ({"data": {"sources": [{"path": "x", "weight": 0}]}}, "every weight must be above 0"),
         ({"data": {"sources": [{"path": "x", "streaming": True}]}}, "streaming needs sft.max_steps"),
         ({"early_stopping": 0}, "early_stopping must be at least 1"),
+        ({"attention": "flash"}, "attention must be one of sdpa, flex"),
         ({"token_budget": 512}, "per_device_train_batch_size must be 1"),
         ({"features_folder": "x", "cache_features": False}, "features_folder is for cache_features: true"),
         ({"lora": {"r": 8}}, "lora is for the instruction stage"),
