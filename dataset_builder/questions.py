@@ -102,7 +102,8 @@ async def ask_one_by_one(shown, names, papers, model: LanguageModel, limits: Lim
         tally.add("ask", reasons)
         last = reasons[0] if reasons else last
     if len(kept) < FEWEST:
-        raise Quarantined(f"fewer than {FEWEST} questions passed the checks, the last for: {general(last)}")
+        why = f", the last for: {general(last)}" if last else ""
+        raise Quarantined(f"fewer than {FEWEST} questions passed the checks{why}")
     return kept[:MOST]
 
 
