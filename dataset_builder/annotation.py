@@ -33,13 +33,15 @@ class Limits:
 
     prompt_tokens: for the papers or statements of one call; answer_tokens: for its answer; question_tokens: for an
     answer of questions, where it is another limit; small: for a small model, which chooses sentences of the papers
-    where others write their own, merges none, and is asked for questions on each statement alone; repairs: per call.
+    where others write their own, merges none, and is asked for questions on each statement alone;
+    fewest_questions: of an annotation, else it has none; repairs: per call.
     """
 
     prompt_tokens: int = 12_000
     answer_tokens: int = 1_500
     question_tokens: int | None = None
     small: bool = False
+    fewest_questions: int = 5
     repairs: int = 2
 
 

@@ -110,7 +110,7 @@ def unit_calls(unit: dict, library: Library, settings: BuildSettings):
         questions = ANSWER_SHARE * (limits.question_tokens or limits.answer_tokens)
         if limits.small:
             one = size(prompts.ask_one(" ".join(["word"] * STATEMENT_TOKENS), 1, "open", 1))
-            for _ in range(2 * min(MOST, 3 * len(chunks))):
+            for _ in range(2 * min(MOST, prompts.CHOSEN * len(chunks))):
                 yield one, questions
             continue
         yield fixed + min(20, statements) * STATEMENT_TOKENS + 200, questions

@@ -55,6 +55,7 @@ ASK_ONE = {
         "in JSON."
     ),
 }
+CHOSEN = 3  # sentences of the papers of one call, at most
 # shown as turns of the conversation before the statement: (statement, question, answer)
 EXAMPLES = {
     "open": (
@@ -136,7 +137,10 @@ def choose(names: Sequence[str], papers: Sequence[Paper], max_tokens: int) -> Re
             own = {"type": "array", "items": {"type": "string", "enum": [paper.pmid]}, "minItems": 1, "maxItems": 1}
             statement = {"text": {"type": "string", "enum": (on_it or said)[:20]}, "pmids": own}
             items.append({"type": "object", "properties": statement, "required": list(statement)})
-    schema = listed("statements", {"anyOf": items}, 3) if items else {}
+    schema = listed("statements", {"anyOf": items}, CHOSEN) if items else {}
+    if items:  # it stops after one where it may
+        choices = sum(len(item["properties"]["text"]["enum"]) for item in items)
+        schema["properties"]["statements"]["minItems"] = min(CHOSEN, choices)
     texts = [{"title": paper.title, "abstract": paper.abstract} for paper in papers]
     shown = f"Data:\n{json.dumps({'RNA': list(names)[:8], 'papers': texts}, ensure_ascii=False)}"
     turns = (("system", CHOOSE), ("user", shown))

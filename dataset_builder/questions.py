@@ -68,16 +68,16 @@ async def ask(
         found, reasons = judged(answer.text, shown, names, papers, kept)
         kept += found  # what passed stays; a repair can only add
         tally.add("ask", reasons)
-        if len(kept) >= FEWEST:
+        if len(kept) >= limits.fewest_questions:
             break
         if attempt < limits.repairs:
             tally.add("repair", ["ask sent back"])
             have = [f"kept so far, do not repeat: {row['question']}" for row in kept]
-            missing = [f"{FEWEST - len(kept)} more questions are needed"]
+            missing = [f"{limits.fewest_questions - len(kept)} more questions are needed"]
             asked = request.repaired(answer.text, missing + reasons + have)
-    if len(kept) < FEWEST:
+    if len(kept) < limits.fewest_questions:
         why = f", the last for: {general(reasons[0])}" if reasons else ""
-        raise Quarantined(f"fewer than {FEWEST} questions passed the checks{why}")
+        raise Quarantined(f"fewer than {limits.fewest_questions} questions passed the checks{why}")
     return kept[:MOST]
 
 
@@ -101,8 +101,9 @@ async def ask_one_by_one(shown, names, papers, model: LanguageModel, limits: Lim
             kept += found
         tally.add("ask", reasons)
         last = reasons[0] if reasons else last
-    if len(kept) < FEWEST:
-        raise Quarantined(f"fewer than {FEWEST} questions passed the checks, the last for: {general(last)}")
+    if len(kept) < limits.fewest_questions:
+        why = f", the last for: {general(last)}" if last else ""
+        raise Quarantined(f"fewer than {limits.fewest_questions} questions passed the checks{why}")
     return kept[:MOST]
 
 

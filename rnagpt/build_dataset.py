@@ -24,7 +24,8 @@ from pathlib import Path
 from rnagpt.errors import UserError
 
 # two or three abstracts a call: a small model loses the thread of more, and is slow in answering on long texts
-LOCAL_MODEL_LIMITS = {"prompt_tokens": 1300, "answer_tokens": 260, "question_tokens": 90, "small": True}
+LOCAL_MODEL_LIMITS = {"prompt_tokens": 1300, "answer_tokens": 260, "question_tokens": 90, "small": True,
+                      "fewest_questions": 1}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -107,14 +107,16 @@ def test_a_small_model_can_only_choose_a_papers_own_sentences():
     papers = [Paper(pmid, "A title", text, 2020) for pmid, text in zip(PMIDS, texts, strict=True)]
     pattern = schema_pattern(json.loads(choose(["hsa-mir-21"], papers, 100).schema))
 
-    def answer(text, pmid):
-        return json.dumps({"statements": [{"text": text, "pmids": [pmid]}]})
+    def allowed(*chosen):
+        rows = [{"text": text, "pmids": [pmid]} for text, pmid in chosen]
+        return is_whole(pattern, json.dumps({"statements": rows}))
 
-    assert is_whole(pattern, answer('MiR-21 "binds" PTEN in all of the liver.', PMIDS[0]))
-    assert is_whole(pattern, answer(other, PMIDS[1]))  # none of its paper's names the RNA
-    assert not is_whole(pattern, answer(other, PMIDS[0]))
-    assert not is_whole(pattern, answer("Nothing else was seen in these many samples.", PMIDS[0]))
-    assert not is_whole(pattern, answer("MiR-21 binds PTEN in all of the heart.", PMIDS[0]))
+    binds = 'MiR-21 "binds" PTEN in all of the liver.'
+    assert allowed((binds, PMIDS[0]), (other, PMIDS[1]))  # no sentence of the other paper names the RNA: any may stand
+    assert not allowed((binds, PMIDS[0]), (other, PMIDS[0]))
+    assert not allowed((binds, PMIDS[0]), ("Nothing else was seen in these many samples.", PMIDS[0]))
+    assert not allowed((binds.replace("liver", "heart"), PMIDS[0]), (other, PMIDS[1]))
+    assert not allowed((binds, PMIDS[0]))  # of two sentences, both
     assert choose(["x"], [Paper("1", "A", "Too short.", 2020)], 100).schema == "{}"
 
 
