@@ -169,7 +169,8 @@ def test_the_papers_tables_stand_beside_its_own_values(rna_qa, tmp_path):
     found = [metric for result in index["results"] for metric in result["metrics"]]
     assert {"type": "rouge", "value": 1, "name": "rouge1 F1, paper mode, ais (Stage 2)"} in found
     assert any("another RNA" in metric["name"] for metric in found)
-    assert {path.name for path in (tmp_path / "pictures").iterdir()} >= {"accuracy.svg", "similarity.svg"}
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} >= {"accuracy.svg", "similarity.svg",
+                                                                          "type_by_system.svg"}
     cited = summary["citations"]["stage2"]  # the closed answers cite nothing
     assert cited["precision"]["value"] == 1 and cited["recall"]["value"] == pytest.approx(1 / 3)
     assert summary["citations"]["stage2_swapped"]["precision"]["value"] == 0
