@@ -80,7 +80,7 @@ def test_importing_the_model_classes_pulls_no_extra(installed):
     code = """
 import sys
 from rnagpt import RnaGptConfig, RnaGptForCausalLM, RnaGptModel, RnaGptProcessor
-import rnagpt.checkpoint, rnagpt.chat.engine
+import rnagpt.chat.engine
 print(*sorted({name.split(".")[0] for name in sys.modules}))
 """
     done = inside(installed, "python", "-I", "-c", code)
