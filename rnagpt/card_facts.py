@@ -95,10 +95,7 @@ def read_facts(checkpoint: str | Path, run_dir: str | Path | None = None, cost: 
     stages = [read_json(file) for file in files]
     stages = [stage for stage in stages if "recipe" in stage]
     summary = around / "evaluation" / "summary.json"
-    if summary.is_file():
-        figures = read_json(summary)
-    else:
-        figures = recorded_summary(folder / "items.jsonl.gz")
+    figures = read_json(summary) if summary.is_file() else recorded_summary(folder / "items.jsonl.gz")
     run = read_json(around / "run.json") if (around / "run.json").is_file() else {}
     return RunFacts(stages, figures, run, training_seconds(folder, stages), dict(cost or {}))
 
@@ -140,7 +137,7 @@ def training_seconds(folder: Path, stages: list[dict]) -> float | None:
     """Of all stages: the packaged demo's from its joined curve, else the sum of what each stage noted."""
     curve = folder / "curve.jsonl"
     if curve.is_file() and len(stages) == 1:
-        last = {}
+        last: dict[str, float] = {}
         for line in curve.read_text().splitlines():
             row = json.loads(line)
             last[row["stage"]] = max(last.get(row["stage"], 0.0), row["seconds"])

@@ -113,7 +113,7 @@ def field(name: str, column, files_id: str, path: str) -> dict:
     kind, repeated = column.type, False
     while pa.types.is_list(kind):
         kind, repeated = kind.value_type, True
-    found = {"@type": "cr:Field", "@id": name, "name": name}
+    found: dict = {"@type": "cr:Field", "@id": name, "name": name}
     if repeated:
         found["repeated"] = True
     if pa.types.is_struct(kind):

@@ -12,6 +12,7 @@ import shutil
 from collections import Counter, defaultdict
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 from dataset_builder.qa_splits import EXHAUSTIVE, SPLITS, found_across
 from dataset_builder.records import RnaRecord, published_schemas
@@ -215,10 +216,11 @@ def write_card(folder: Path, statistics: dict, repo: str, licence: str, collecte
 
     path = folder / "README.md"
     card = DatasetCard(path.read_text(encoding="utf-8"))
-    card.data.license = licence
-    card.data.tags = list(dict.fromkeys([*(card.data.tags or []), "rna-qa", "croissant"]))
-    card.data.annotations_creators = ["machine-generated"]
-    for config in card.data.configs or []:
+    data: Any = card.data  # its fields are those of the YAML head
+    data.license = licence
+    data.tags = list(dict.fromkeys([*(data.tags or []), "rna-qa", "croissant"]))
+    data.annotations_creators = ["machine-generated"]
+    for config in data.configs or []:
         config.pop("default", None)
         if config["config_name"] == DEFAULT_CONFIG:
             config["default"] = True

@@ -78,7 +78,7 @@ def source_of(path: Path, facts: RunFacts, llm: str | None, encoder: str | None)
             f"{path} does not tell which {' and '.join(found)} it was built from, and the card must: give "
             f"{' and '.join(missing)} (a Hub id or the name of the weights), or --run RUN_DIR"
         )
-    return Source(path, form, found["llm"], found["encoder"], base)
+    return Source(path, form, str(found["llm"]), str(found["encoder"]), base)
 
 
 def check_licence(source: Source, repo: str, licence: Path | None, form: str) -> None:

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from rnagpt import __version__
 from rnagpt.errors import UserError
@@ -69,7 +70,7 @@ def look(kind: str, repo_id: str, tag: str | None = None, private: bool = True) 
                 "log in as a member (`hf auth login`)"
             )
         try:
-            info = api.repo_info(repo_id, repo_type=kind)
+            info: Any = api.repo_info(repo_id, repo_type=kind)
         except RepositoryNotFoundError:
             return Target(kind, repo_id, tag or "v1", private)
         tags = tuple(ref.name for ref in api.list_repo_refs(repo_id, repo_type=kind).tags)
@@ -121,11 +122,11 @@ def publish(folder: Path, target: Target, says: str) -> str:
     from huggingface_hub import HfApi
 
     api = HfApi()
-    where = {"repo_id": target.repo_id, "repo_type": target.kind}
+    where: dict[str, Any] = {"repo_id": target.repo_id, "repo_type": target.kind}
     with refusals(target.repo_id):
         if target.head is None:
-            space = {"space_sdk": "gradio"} if target.kind == "space" else {}
-            api.create_repo(**where, private=target.private, exist_ok=True, **space)
+            sdk = "gradio" if target.kind == "space" else None
+            api.create_repo(**where, private=target.private, exist_ok=True, space_sdk=sdk)
         done = api.upload_folder(
             **where,
             folder_path=folder,
@@ -153,7 +154,7 @@ class refusals:
             raise UserError("the Hub needs a token that may write: run `hf auth login`, or set HF_TOKEN") from None
         if not isinstance(error, HfHubHTTPError):
             return
-        status = getattr(error.response, "status_code", None)
+        status = int(getattr(error.response, "status_code", 0))
         sentences = {
             401: "the Hub does not know this token: run `hf auth login`, or set HF_TOKEN to a token that may write",
             403: f"the Hub does not let this token write to {self.repo_id}: use a token with the role 'write'",
