@@ -286,7 +286,7 @@ def test_a_mistyped_source_and_a_plan_do_not_bind_the_folder(tmp_path, capsys):
     with open(source / "rnas.jsonl", "a") as file:
         file.write('{"rna_id": "broken off')
     with ScriptedLlm() as server:
-        assert main(command(tmp_path / "sorce", tmp_path / "out", server, "--plan")) == 2
+        assert main(command(tmp_path / "misspelled", tmp_path / "out", server, "--plan")) == 2
         assert main(["build-dataset", str(source), "--output", str(tmp_path / "out"), "--plan"]) == 0
         assert "rnas: dropped: line that is no JSON object (1)" in capsys.readouterr().err
         assert main(command(source, tmp_path / "out", server, "--answer-tokens", "900")) == 0

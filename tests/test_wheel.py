@@ -17,7 +17,7 @@ from rnagpt import __version__, cli
 # packages of the extras; the base install must do without them when the classes are imported
 OF_EXTRAS = {
     "trl", "datasets", "tensorboard", "bitsandbytes",  # train, quantize
-    "datatrove", "openai", "lmformatenforcer", "requests", "ray", "edlib",  # data
+    "datatrove", "openai", "requests", "ray", "edlib",  # data
     "evaluate", "rouge_score", "sklearn", "matplotlib", "bert_score",  # eval
     "gradio", "fastapi", "uvicorn", "prometheus_client", "RNA",  # chat, serve
     "fm", "gguf", "playwright", "mkdocs",
