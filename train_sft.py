@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 def print_plan(recipe: Recipe, gpu: str, devices: int) -> int:
     """Say what the run would take."""
-    check_sft(recipe.sft)
+    check_sft(recipe.sft, recipe.stage)
     from rnagpt import plan
 
     plan.hours(0, gpu, 1)  # a GPU that is not in the table is refused at once
@@ -62,17 +62,21 @@ def train(recipe: Recipe) -> Path:
     output = Path(recipe.output)
     if recipe.start_from and not (Path(recipe.start_from) / PARTS).is_file():
         raise UserError(f"no parts of an earlier stage at {recipe.start_from}: run that stage's recipe first")
-    check_sft(recipe.sft)
+    check_sft(recipe.sft, recipe.stage)
 
+    import torch
     from transformers import EarlyStoppingCallback, set_seed
 
-    from processing_rnagpt.collator import SharedPrefixCollator
+    from processing_rnagpt.collator import PreferenceCollator, SharedPrefixCollator
     from rnagpt import checkpoint, training
     from rnagpt.features import FeatureCache, StoredFeatures, encode_rnas
     from rnagpt.language_model import fingerprint
     from rnagpt.token_budget import BatchedRows, fill_batches
     from rnagpt.training_rows import load_rows
 
+    flex = recipe.attention == "flex"
+    if flex and not torch.cuda.is_available():
+        raise UserError("recipe key attention: flex needs a CUDA device (it has no backward pass on a CPU): use sdpa")
     started = time.monotonic()
     work = output.with_name(output.name + ".work")
     settings, lora = training.settings(recipe, work)
@@ -81,6 +85,8 @@ def train(recipe: Recipe) -> Path:
     set_seed(recipe.seed)
     rows = load_rows(recipe)
     model, processor = checkpoint.build(**dataclasses.asdict(recipe.model))
+    if flex:
+        model.model.language_model.set_attn_implementation("flex_attention")
     llm_fingerprint = fingerprint(model.model.language_model)
     features = None
     if recipe.cache_features and rows.sequences:
@@ -90,7 +96,7 @@ def train(recipe: Recipe) -> Path:
             cache = FeatureCache(recipe.features_folder, int(recipe.features_gb * 1e9))
             features = StoredFeatures(model, processor, rows.sequences, cache)
     model.requires_grad_(False)
-    if lora is None and recipe.stage == "instruction":
+    if lora is None and recipe.stage != "alignment":
         model = checkpoint.load_adapter(model, Path(recipe.start_from))
     elif recipe.start_from:
         checkpoint.load_projector(model, Path(recipe.start_from))
@@ -112,7 +118,7 @@ def train(recipe: Recipe) -> Path:
     if recipe.stage == "alignment":
         training.freeze_all_but_projector(model)
     collator = SharedPrefixCollator(
-        processor, features, recipe.share_prefix, recipe.pack, loss_per=recipe.loss_per, with_ids=True
+        processor, features, recipe.share_prefix, recipe.pack, None, recipe.loss_per, blocks=flex, with_ids=True
     )
     train_rows = rows.train
     if recipe.token_budget is not None:
@@ -121,17 +127,20 @@ def train(recipe: Recipe) -> Path:
     callbacks = [training.CurveWriter(work / "curve.jsonl", recipe.stage)]
     if recipe.early_stopping:
         callbacks.append(EarlyStoppingCallback(recipe.early_stopping))
-    trainer = training.RnaGptTrainer(
-        model=model,
-        args=settings,
-        data_collator=collator,
-        train_dataset=train_rows,
-        eval_dataset={name: part for name, part in (("true", rows.held_out), ("swapped", rows.swapped)) if len(part)},
-        processing_class=processor,
-        peft_config=lora,
-        callbacks=callbacks,
-        projector_lr_scale=recipe.projector_lr_scale,
-    )
+    parts = {
+        "args": settings,
+        "train_dataset": train_rows,
+        "eval_dataset": {k: part for k, part in (("true", rows.held_out), ("swapped", rows.swapped)) if len(part)},
+        "processing_class": processor,
+        "callbacks": callbacks,
+    }
+    if recipe.stage == "preference":
+        collator = PreferenceCollator(processor, features)
+        trainer = training.RnaGptPreferenceTrainer(model, data_collator=collator, **parts)
+    else:
+        trainer = training.RnaGptTrainer(
+            model, data_collator=collator, peft_config=lora, projector_lr_scale=recipe.projector_lr_scale, **parts
+        )
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     print(f"{recipe.stage} stage: {training.size_of(rows.train)}, {trainable:,} trainable parameters")
     trainer.train(resume_from_checkpoint=training.last_complete_checkpoint(work))

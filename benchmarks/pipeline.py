@@ -5,6 +5,7 @@
 Makes RNAs with a literature as skewed as LitScan's (most sets have 1-3 papers, a few 10,000; every fourth RNA shares
 its set with another), runs each stage in a process of its own, with a backend that answers at once from its prompt,
 and prints RNAs per second, peak memory per stage and a projection for 407,616 RNAs with the calls that sharing saves.
+It can be stopped; the same command goes on after the last stage, or rank of one, that was done.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import multiprocessing
 import random
 import resource
-import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -31,6 +32,7 @@ PAPER_COUNTS = (
 )
 WORDS = [f"term{number}" for number in range(4000)]
 PAPER_RNAS = 407_616
+UNITS_PER_RANK = 2000
 
 
 def paper_count(draw: random.Random) -> int:
@@ -89,14 +91,17 @@ class AtOnce:
         text = self.scripted.answer(request.body(self.name, seed))
         return Answer(text, sum(self.tokens(said) for _, said in request.messages), self.tokens(text))
 
+    def stop(self) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 
 
-def stage(name: str, folder: Path) -> None:
-    """One stage, in a process of its own."""
+def stage(name: str, folder: Path, rank: int | None = None) -> None:
+    """One stage, or one rank of it, in a process of its own."""
     from dataset_builder import build, build_settings, executors
-    from dataset_builder.build_settings import BuildSettings, ModelSettings
+    from dataset_builder.build_settings import ModelSettings
     from dataset_builder.library import Library
     from dataset_builder.local_source import collect
     from dataset_builder.qa_splits import split_library
@@ -104,16 +109,15 @@ def stage(name: str, folder: Path) -> None:
     build_settings.ModelSettings.backend = lambda self: AtOnce()
     work = folder / "work"
     (work / "logs").mkdir(parents=True, exist_ok=True)
-    settings = BuildSettings(ModelSettings("endpoint", "at-once"), units_per_rank=2000)
+    settings = build_settings.BuildSettings(ModelSettings("endpoint", "at-once"), units_per_rank=UNITS_PER_RANK)
     if name in ("collect", "split"):
         library = Library(work / "library.sqlite")
         collect(folder / "source", library) if name == "collect" else split_library(library)
         return
     build_settings.save(settings, work)
-    library = Library(work / "library.sqlite", read_only=True)
-    ranks = -(-library.number_of("unit") // settings.units_per_rank)
+    ranks = ranks_of(folder)
     if name in ("prepare", "annotate"):
-        executors.run_ranks(work, name, ranks, list(range(ranks)), settings)
+        executors.run_ranks(work, name, ranks, [rank], settings)
     elif name == "plan":
         from dataset_builder.plan import plan, plan_text
 
@@ -125,56 +129,102 @@ def stage(name: str, folder: Path) -> None:
         print("    calls", build.spending(work)["calls"])
 
 
-def measured(name: str, folder: Path, pipe) -> None:
+def ranks_of(folder: Path) -> int:
+    from dataset_builder.library import Library
+
+    library = Library(folder / "work" / "library.sqlite", read_only=True)
+    try:
+        return -(-library.number_of("unit") // UNITS_PER_RANK)
+    finally:
+        library.close()
+
+
+def measured(name: str, folder: Path, rank: int | None, pipe) -> None:
     started = time.perf_counter()
-    stage(name, folder)
+    stage(name, folder, rank)
     usage = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = sum(one.ru_utime + one.ru_stime for one in usage)
     pipe.send((time.perf_counter() - started, cpu, max(one.ru_maxrss for one in usage) / 1024))
 
 
+def in_a_process(context, name: str, folder: Path, rank: int | None = None) -> tuple[float, float, float]:
+    """(seconds, CPU seconds, MB at most) of a stage or a rank, kept in measured.json: a restart goes on after it."""
+    kept = folder / "measured.json"
+    done = json.loads(kept.read_text()) if kept.exists() else {}
+    key = name if rank is None else f"{name} {rank}"
+    if key not in done:
+        receive, give = context.Pipe(duplex=False)
+        process = context.Process(target=measured, args=(name, folder, rank, give))
+        process.start()
+        give.close()
+        try:
+            done[key] = receive.recv()
+            process.join()
+        except EOFError:
+            sys.exit(f"{key} failed")
+        finally:
+            process.terminate()  # when this one is asked to end
+        part = kept.with_suffix(".part")
+        part.write_text(json.dumps(done))
+        part.rename(kept)
+    return tuple(done[key])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000], metavar="RNAS")
-    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="emptied first")
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="kept: a restart goes on from it")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     context = multiprocessing.get_context("spawn")
     for size in args.sizes:
         folder = args.output / str(size)
-        shutil.rmtree(folder, ignore_errors=True)
-        make_source(folder / "source", size)
+        if not (folder / "source" / "whole").exists():
+            make_source(folder / "source", size)
+            (folder / "source" / "whole").touch()
         print(f"{size} RNAs", flush=True)
         total = total_cpu = 0.0
         for name in ("collect", "split", "prepare", "plan", "annotate", "publish"):
-            receive, give = context.Pipe(duplex=False)
-            process = context.Process(target=measured, args=(name, folder, give))
-            process.start()
-            give.close()
-            try:
-                seconds, cpu, megabytes = receive.recv()
-            except EOFError:
-                sys.exit(f"{name} failed")
-            process.join()
+            ranks = range(ranks_of(folder)) if name in ("prepare", "annotate") else [None]
+            rows = [in_a_process(context, name, folder, rank) for rank in ranks]
+            seconds, cpu, megabytes = sum(r[0] for r in rows), sum(r[1] for r in rows), max(r[2] for r in rows)
             total, total_cpu = total + seconds, total_cpu + cpu
             print(f"  {name:9} {seconds:8.1f} s  {cpu:8.1f} CPU s  {megabytes:6.0f} MB peak", flush=True)
         per_second, per_cpu = size / total, size / total_cpu
         library = folder / "work" / "library.sqlite"
         print(f"  {per_second:.1f} RNAs/s, {per_cpu:.1f} RNAs/CPU s; {library.stat().st_size / 1e6:.0f} MB library")
-        saved = units_and_rnas(library)
+        units, rnas, calls, alone = sharing(folder)
         print(
-            f"  {saved[0]} units for {saved[1]} RNAs: sharing saves {100 * (1 - saved[0] / saved[1]):.0f}% of the "
-            f"calls; {PAPER_RNAS} RNAs: {PAPER_RNAS / per_cpu / 3600:.1f} CPU h, "
-            f"{PAPER_RNAS * saved[0] // saved[1]} units",
+            f"  {units} literature sets for {rnas} RNAs, {calls} calls instead of {alone}: sharing saves "
+            f"{100 * (1 - calls / alone):.0f}%; {PAPER_RNAS} RNAs: {PAPER_RNAS / per_cpu / 3600:.1f} CPU h, "
+            f"{PAPER_RNAS * units // rnas} sets, {PAPER_RNAS * calls // rnas} calls instead of "
+            f"{PAPER_RNAS * alone // rnas}",
             flush=True,
         )
 
 
-def units_and_rnas(path: Path) -> tuple[int, int]:
+def sharing(folder: Path) -> tuple[int, int, int, int]:
+    """(literature sets, RNAs, calls that were made, calls had each RNA been annotated alone)."""
+    from dataset_builder.build import spending
+    from dataset_builder.build_settings import load
     from dataset_builder.library import Library
+    from dataset_builder.plan import unit_calls
 
-    library = Library(path, read_only=True)
-    query = "SELECT count(*) FROM rna JOIN literature ON literature.id = literature WHERE unit NOT NULL"
-    return library.number_of("unit"), library.db.execute(query).fetchone()[0]
+    work = folder / "work"
+    settings, library = load(work), Library(work / "library.sqlite", read_only=True)
+    joined = "rna JOIN literature ON literature.id = literature WHERE unit NOT NULL"
+    rnas_of = dict(library.db.execute(f"SELECT unit, count(*) FROM {joined} GROUP BY unit"))
+    draw, once, alone = random.Random(0), 0, 0
+    for path in sorted((work / "prepared").glob("*.jsonl")):
+        with open(path, encoding="utf-8") as handle:
+            for line in handle:
+                if draw.random() < min(1.0, 3000 / len(rnas_of)):  # a sample: a large set's prompts take a second
+                    unit = json.loads(line)
+                    calls = sum(1 for _ in unit_calls(unit, library, settings))
+                    once, alone = once + calls, alone + calls * rnas_of[unit["unit"]]
+    library.close()
+    made = spending(work)["calls"]
+    return len(rnas_of), sum(rnas_of.values()), made, made * alone // once
 
 
 if __name__ == "__main__":

@@ -31,11 +31,17 @@ class Quarantined(Exception):
 class Limits:
     """What a call may hold and how often an answer is sent back.
 
-    prompt_tokens: for the papers or statements of one call; answer_tokens: for its answer; repairs: per call.
+    prompt_tokens: for the papers or statements of one call; answer_tokens: for its answer; question_tokens: for an
+    answer of questions, where it is another limit; small: for a small model, which chooses sentences of the papers
+    where others write their own, merges none, and is asked for questions on each statement alone;
+    fewest_questions: of an annotation, else it has none; repairs: per call.
     """
 
     prompt_tokens: int = 12_000
     answer_tokens: int = 1_500
+    question_tokens: int | None = None
+    small: bool = False
+    fewest_questions: int = 5
     repairs: int = 2
 
 
@@ -140,7 +146,10 @@ async def summary_or_nothing(names, papers, model, limits, tally) -> list[dict]:
 
 async def summary(names, papers, model, limits, tally) -> list[dict]:
     """One call over these papers -> checked statements."""
-    request = prompts.summarise(names, papers, limits.answer_tokens)
+    form = prompts.choose if limits.small else prompts.summarise
+    request = form(names, papers, limits.answer_tokens)
+    if request.schema == "{}":
+        raise Quarantined("summarise: no whole sentence in the abstracts")
     by_pmid = {paper.pmid: paper for paper in papers}
     return await checked(request, by_pmid, names, model, limits, tally)
 
@@ -163,12 +172,16 @@ async def merged(names, parts: list[list[dict]], by_pmid, model, limits, tally) 
 
 async def merge_round(names, parts: list[list[dict]], by_pmid, model, limits, tally) -> list[dict]:
     rows = [row for part in parts for row in part]
-    if len(parts) == 1:
+    if len(parts) == 1 or limits.small:
         return rows
     topic_of = {pmid: row["topic"] for row in rows for pmid in row["pmids"]}
     request = prompts.merge(names, rows, limits.answer_tokens)
     cited = {pmid: by_pmid[pmid] for row in rows for pmid in row["pmids"]}
-    found = await checked(request, cited, names, model, limits, tally)
+    try:
+        found = await checked(request, cited, names, model, limits, tally)
+    except Quarantined:
+        tally.add("merge", ["summaries left side by side, no merged statement passed the checks"])
+        return rows  # each of them passed
     return [{**row, "topic": topic_of[row["pmids"][0]]} for row in found]
 
 
@@ -214,17 +227,29 @@ def judged(text: str, papers: Mapping[str, Paper], names) -> tuple[list[dict], l
         if not isinstance(row, dict) or not isinstance(row.get("text"), str) or not isinstance(row.get("pmids"), list):
             reasons.append("statement without text or pmids")
             continue
-        statement = " ".join(row["text"].split())
         pmids = list(dict.fromkeys(str(pmid) for pmid in row["pmids"]))
-        found = checks.problems(statement, pmids, papers, names)
-        if checks.squeezed(statement) in seen:
-            found.append("the same statement again")
-        seen.add(checks.squeezed(statement))
-        if found:
-            reasons += found[:1]
-        else:
-            good.append({"text": statement, "pmids": pmids})
+        for statement in one_or_more(" ".join(row["text"].split())):
+            found = checks.problems(statement, pmids, papers, names)
+            if checks.squeezed(statement) in seen:
+                found.append("the same statement again")
+            seen.add(checks.squeezed(statement))
+            if found:
+                reasons += found[:1]
+            else:
+                good.append({"text": statement, "pmids": pmids})
     return good, reasons
+
+
+def one_or_more(text: str) -> list[str]:
+    """A statement as it is; one of several sentences, as a small model writes, sentence by sentence, each to be
+    checked for itself. A last one that breaks off is among them, for the checks to find.
+
+    >>> one_or_more("It binds PTEN. It falls in glioma and")
+    ['It binds PTEN.', 'It falls in glioma and']
+    """
+    parts = checks.sentences(text)
+    whole = [part for part in parts if re.search(r"[.!]['\")\]]?$", part)]
+    return [text] if len(parts) <= 1 or len(whole) == len(parts) == 2 else parts
 
 
 def parsed(text: str, name: str) -> list | None:

@@ -42,7 +42,9 @@ def build(
     work = output / "work"
     (work / "logs").mkdir(parents=True, exist_ok=True)
     with locked(work) as lock:
-        build_settings.save(settings, work)
+        if nothing_collected(work):
+            (work / "settings.json").unlink(missing_ok=True)  # of a first try that failed, at another folder say
+        build_settings.save(settings, work, calls=spending(work)["calls"] > 0)
         units = prepared_library(settings, work, collect, say)
         ranks = -(-units // settings.units_per_rank)
         executors.run_stage("prepare", work, ranks, settings, lock)
@@ -76,6 +78,18 @@ def build(
     return report
 
 
+def nothing_collected(work: Path) -> bool:
+    """True for a new work folder, and for one whose source could not be read."""
+    if not (work / "library.sqlite").exists():
+        return True
+    library = Library(work / "library.sqlite")
+    try:
+        kept = library.number_of("rna") + library.number_of("paper")
+        return kept == 0 and library.db.execute("SELECT 1 FROM fact").fetchone() is None
+    finally:
+        library.close()
+
+
 def prepared_library(settings: BuildSettings, work: Path, collect, say) -> int:
     """Collect and split once; -> units to annotate."""
     library = Library(work / "library.sqlite")
@@ -84,6 +98,10 @@ def prepared_library(settings: BuildSettings, work: Path, collect, say) -> int:
             collect(library)
             with library.writing():
                 library.set_fact("collected", True)
+        for stage, reasons in library.counts().items():
+            told = [f"{reason} ({n})" for reason, n in reasons.items() if reason.startswith(("dropped", "repaired"))]
+            if told:
+                say(f"{stage}: {'; '.join(told)}")
         if not library.fact("split"):
             if not library.number_of("rna"):
                 reasons = library.counts().get("rnas", {})

@@ -72,10 +72,11 @@ class BuildSettings:
     units_per_rank: int = 1000
     cluster: dict = field(default_factory=dict)
 
+    # from the collection on; and from the first call on
     unchangeable = (
-        "source", "methods", "limits", "seed", "max_length", "cap_papers", "topics", "held_out_share",
-        "units_per_rank", "release",
+        "source", "seed", "max_length", "cap_papers", "topics", "held_out_share", "units_per_rank", "release",
     )  # fmt: skip
+    unchangeable_with_calls = ("methods", "limits")
 
     def __post_init__(self):
         unknown = set(self.methods) - set(METHODS)
@@ -85,6 +86,17 @@ class BuildSettings:
             raise BuildError(f"executor is local, slurm or ray, got {self.executor}")
         if not 0 <= self.held_out_share < 0.5:
             raise BuildError(f"the held-out share must lie between 0 and 0.5, got {self.held_out_share}")
+        if self.topics not in ("rule", "coherence") and not (self.topics.isdigit() and int(self.topics) > 0):
+            raise BuildError(f"topics are rule, coherence or a number of them, got {self.topics}")
+        for name, number, least in (
+            ("papers per RNA", self.cap_papers, 1), ("the longest RNA", self.max_length, 1),
+            ("workers", self.workers, 1), ("calls at a time", self.model.concurrency, 1),
+            ("seconds for a call", self.model.timeout, 1), ("repairs", self.limits.repairs, 0),
+            ("prompt tokens", self.limits.prompt_tokens, 100), ("answer tokens", self.limits.answer_tokens, 50),
+            ("the budget in USD", self.budget.usd, 0), ("the budget in tokens", self.budget.tokens, 1),
+        ):  # fmt: skip
+            if number is not None and number < least:
+                raise BuildError(f"{name} must be at least {least}, got {number}")
 
     def ledger(self, work: Path, rank: int | None = None, ranks: int = 1) -> Ledger:
         """The account of calls: one file on one machine, one file per rank on a cluster."""
@@ -95,8 +107,9 @@ class BuildSettings:
         return Ledger(own, self.budget.divided(ranks), tuple(sorted(folder.glob("*.sqlite"))), wal=False)
 
 
-def save(settings: BuildSettings, work: Path) -> None:
-    """Write settings.json, or check that a restart asks for the same.
+def save(settings: BuildSettings, work: Path, calls: bool = False) -> None:
+    """Write settings.json, or check that a restart asks for the same. Before there are `calls`, as after a plan,
+    another language model and other limits can be chosen.
 
     Raises:
         BuildError: a setting that decides the rows is another one than the folder was begun with.
@@ -105,8 +118,9 @@ def save(settings: BuildSettings, work: Path) -> None:
     now = json.loads(json.dumps(dataclasses.asdict(settings)))
     if path.exists():
         before = json.loads(path.read_text())
-        changed = [key for key in settings.unchangeable if before.get(key) != now[key]]
-        changed += ["model"] if before["model"]["name"] != now["model"]["name"] else []
+        fixed = settings.unchangeable + (settings.unchangeable_with_calls if calls else ())
+        changed = [key for key in fixed if before.get(key) != now[key]]
+        changed += ["model"] if calls and before["model"]["name"] != now["model"]["name"] else []
         if changed:
             was = ", ".join(f"{key} {before.get(key)}" for key in changed if key != "model")
             raise BuildError(

@@ -45,7 +45,8 @@ def write_card(folder: Path, statistics: dict, digests: dict, settings: BuildSet
             }
         )
         files = [{"split": split, "path": found["pattern"]} for split, found in splits.items()]
-        configs[name] = {"data_files": files, **({"default": True} if name == "qa" else {})}
+        first = name == ("qa" if digests["qa"] else "alignment")
+        configs[name] = {"data_files": files, **({"default": True} if first else {})}
     data = DatasetCardData(
         pretty_name="RNA-QA",
         language=["en"],

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from dataset_builder.records import Paper
 
@@ -106,11 +107,11 @@ def unsupported(text: str, source: str, names: Iterable[str] = (), threshold: fl
     """What a text says that its source does not: numbers, names, direction, too many other words."""
     found = []
     own = {squeezed(name) for name in names}
-    known_numbers = {number_value(match[0]) for match in NUMBER.finditer(source)}
+    known_numbers = number_values(source)
     numbers = [match[0] for match in NUMBER.finditer(text) if number_value(match[0]) not in known_numbers]
     if numbers:
         found.append(f"a number the cited papers do not have: {', '.join(numbers[:3])}")
-    whole = squeezed(source)
+    whole = squeezed_source(source)
     missing = [
         match[0]
         for match in NAME.finditer(text)
@@ -140,14 +141,20 @@ def support(text: str, source: str, names: Iterable[str] = ()) -> float:
     return len(words & content_words(source)) / len(words)
 
 
-def content_words(text: str) -> set[str]:
+@lru_cache(1024)  # a paper is looked at once for each statement and question that cites it
+def content_words(text: str) -> frozenset[str]:
     """The stems of the words that carry meaning.
 
     >>> sorted(content_words("The expression of miR-21 was significantly reduced."))
     ['expres', 'mir21', 'reduce', 'signif']
     """
     words = (match[0] for match in NAME.finditer(text))
-    return {stem(squeezed(word)) for word in words if word.lower() not in STOP_WORDS and len(word) > 1}
+    return frozenset(squeezed_stem(word) for word in words if word.lower() not in STOP_WORDS and len(word) > 1)
+
+
+@lru_cache(100_000)
+def squeezed_stem(word: str) -> str:
+    return stem(squeezed(word))
 
 
 def stem(word: str) -> str:
@@ -164,6 +171,10 @@ def squeezed(text: str) -> str:
     return re.sub(r"[^a-z0-9α-ω]", "", text.lower())
 
 
+squeezed_source = lru_cache(1024)(squeezed)
+
+
+@lru_cache(100_000)
 def is_name(word: str) -> bool:
     """True for what looks like a gene, RNA or drug code, which nobody may invent.
 
@@ -175,6 +186,11 @@ def is_name(word: str) -> bool:
     letters = sum(c.isalpha() for c in word)
     capitals = sum(c.isupper() for c in word[1:])
     return letters > 0 and (any(c.isdigit() for c in word) or capitals > 0 or bool(re.search("[α-ω]", word)))
+
+
+@lru_cache(1024)
+def number_values(text: str) -> frozenset[str]:
+    return frozenset(number_value(match[0]) for match in NUMBER.finditer(text))
 
 
 def number_value(text: str) -> str:

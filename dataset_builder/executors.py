@@ -14,6 +14,7 @@ import ctypes
 import dataclasses
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -95,9 +96,10 @@ def executor(stage: str, work: Path, ranks: int, settings: BuildSettings):
 
 def run_locally(stage: str, work: Path, ranks: int, workers: int, lock, tick) -> None:
     """Start workers, watch them, start again what died."""
+    (work / "logs" / f"{stage}-error.txt").unlink(missing_ok=True)  # of an earlier run
     left = incomplete(stage, work, ranks)
     shares = [share for share in (left[number::workers] for number in range(workers)) if share]
-    running = {number: start(stage, work, ranks, share, lock) for number, share in enumerate(shares)}
+    running = {number: start(stage, work, ranks, share, lock, workers) for number, share in enumerate(shares)}
     fruitless = dict.fromkeys(running, 0)
     stopped: int | None = None
     try:
@@ -121,7 +123,7 @@ def run_locally(stage: str, work: Path, ranks: int, workers: int, lock, tick) ->
                     continue
                 fruitless[number] = 0 if len(shares[number]) < len(before) else fruitless[number] + 1
                 if stopped is None and fruitless[number] < STARTS:
-                    running[number] = start(stage, work, ranks, shares[number], lock)
+                    running[number] = start(stage, work, ranks, shares[number], lock, workers)
     finally:
         for process in running.values():
             process.terminate()
@@ -133,16 +135,18 @@ def run_locally(stage: str, work: Path, ranks: int, workers: int, lock, tick) ->
         raise BuildError(said_by(stage, work).removeprefix(": ") or "the language model cannot be used")
 
 
-def start(stage: str, work: Path, ranks: int, share: list[int], lock) -> subprocess.Popen:
-    """One worker process for these ranks. It inherits the lock and ends with this process."""
+def start(stage: str, work: Path, ranks: int, share: list[int], lock, workers: int) -> subprocess.Popen:
+    """One of `workers` processes, for these ranks. It inherits the lock and ends with this process."""
     command = [sys.executable, "-m", "dataset_builder.executors", str(work), stage, str(ranks), *map(str, share)]
     root = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    # more threads than cores wait for each other: a local model, or LDA's matrix products, are then many times slower
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // workers))
     log = open(work / "logs" / f"{stage}-workers.log", "ab")  # noqa: SIM115 - the child keeps it
     try:
         return subprocess.Popen(
             command,
-            env={**os.environ, "PYTHONPATH": path, "RNAGPT_DRIVER": str(os.getpid())},
+            env={**os.environ, "PYTHONPATH": path, "RNAGPT_DRIVER": str(os.getpid()), "OMP_NUM_THREADS": threads},
             stdout=log,
             stderr=log,
             stdin=subprocess.DEVNULL,
@@ -181,6 +185,10 @@ def work_on(work: Path, stage: str, ranks: int, share: list[int]) -> int:
     except BuildError as error:
         (work / "logs" / f"{stage}-error.txt").write_text(str(error))
         return BUDGET_REACHED if isinstance(error, BudgetReached) else UNUSABLE
+    except (sqlite3.OperationalError, OSError) as error:
+        said = f"{work}: {error}; see to it and run the same command to go on"
+        (work / "logs" / f"{stage}-error.txt").write_text(said)
+        return UNUSABLE
     return 0
 
 

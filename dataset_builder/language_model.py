@@ -46,6 +46,8 @@ class Backend(Protocol):
 
     def tokens(self, text: str) -> int: ...
 
+    def stop(self) -> None: ...
+
     async def close(self) -> None: ...
 
 
@@ -112,8 +114,8 @@ class LanguageModel:
                     raise Stopped from None
                 if attempt == TRIES:
                     raise BuildError(
-                        f"the language model did not answer in {TRIES} tries, the last time for this reason: "
-                        f"{reason}; run the same command to go on"
+                        f"the language model {self.name} did not answer in {TRIES} tries, the last time for this "
+                        f"reason: {reason}; see to its server, and run the same command to go on"
                     ) from None
                 await asyncio.sleep(backoff(attempt, error.retry_after, self.draw))
         raise AssertionError("unreachable")
@@ -124,6 +126,7 @@ class LanguageModel:
     def stop(self) -> None:
         """Make no new call. The answers under way are still waited for and stored: they are paid."""
         self.stopping = True
+        self.backend.stop()
 
     async def finish(self) -> None:
         """Wait for the calls under way."""
@@ -181,6 +184,9 @@ class EndpointBackend:
             prompt_tokens = sum(self.tokens(part) for _, part in request.messages)
             answer_tokens = self.tokens(text)
         return Answer(text, prompt_tokens, answer_tokens)
+
+    def stop(self) -> None:
+        """Nothing to hold back: what was sent is answered and paid."""
 
     def _status(self, error) -> None:
         status, said = error.status_code, " ".join(str(error.message).split())[:200]

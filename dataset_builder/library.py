@@ -59,7 +59,8 @@ class Library:
         try:
             yield self
         except BaseException:
-            self.db.execute("ROLLBACK")
+            if self.db.in_transaction:  # SQLite itself ends it when the disk is full
+                self.db.execute("ROLLBACK")
             raise
         self.db.execute("COMMIT")
 

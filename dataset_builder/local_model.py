@@ -1,7 +1,7 @@
 """A transformers model in this process as the builder's language model: no server, no network, no price.
 
 Requests that wait are answered together in one batch, greedily, each held to its JSON schema token by token
-(lm-format-enforcer). The schema fixes the form, not the truth: what the model says is checked like any other answer.
+(answer_form.py). The schema fixes the form, not the truth: what the model says is checked like any other answer.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
 
+from dataset_builder.answer_form import FormRows, schema_pattern, token_texts
 from dataset_builder.calls import Answer
 from dataset_builder.errors import BuildError
-from dataset_builder.language_model import Refused
+from dataset_builder.language_model import Refused, Stopped
 from dataset_builder.prompts import Request
-
-LONGEST_TEXT = 280  # characters
 
 
 class LocalBackend:
@@ -29,7 +28,7 @@ class LocalBackend:
         self.waiting: list[tuple[Request, asyncio.Future]] = []
         self.worker: asyncio.Task | None = None
         self.thread = ThreadPoolExecutor(1)
-        self._tokens_of_vocabulary = None
+        self._texts: list | None = None
 
     def tokens(self, text: str) -> int:
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -40,6 +39,13 @@ class LocalBackend:
         if self.worker is None or self.worker.done():
             self.worker = asyncio.ensure_future(self._work())
         return await future
+
+    def stop(self) -> None:
+        """Begin nothing more: of the requests that were made, those of the batch in work are answered."""
+        for _, future in self.waiting:
+            if not future.done():
+                future.set_exception(Stopped())
+        self.waiting.clear()
 
     async def _work(self) -> None:
         await asyncio.sleep(0.05)  # so that requests made together are answered together
@@ -111,95 +117,13 @@ class LocalBackend:
         return set(stop if isinstance(stop, list) else [stop]) | {self.tokenizer.eos_token_id}
 
     def _constraint(self, requests: list[Request], prompt_length: int):
-        """What holds each row to its schema: logits processors for `generate`; none without lm-format-enforcer."""
-        try:
-            from lmformatenforcer import (
-                CharacterLevelParserConfig,
-                JsonSchemaParser,
-                TokenEnforcer,
-                TokenEnforcerTokenizerData,
-            )
-        except ModuleNotFoundError:
-            return []
-        if self._tokens_of_vocabulary is None:
-            self._tokens_of_vocabulary = vocabulary(self.tokenizer, TokenEnforcerTokenizerData, self._stops())
-        config = CharacterLevelParserConfig(max_consecutive_whitespaces=1)  # an answer's tokens are for its words
-        enforcers = [
-            TokenEnforcer(
-                self._tokens_of_vocabulary, JsonSchemaParser(bounded(json.loads(request.schema)), config=config)
-            )
-            for request in requests
-        ]
+        """What holds each row to its schema: logits processors for `generate`."""
+        if self._texts is None:
+            self._texts = token_texts(self.tokenizer)
+        patterns = [schema_pattern(json.loads(request.schema)) for request in requests]
         limits = [request.max_tokens for request in requests]
-        return [SchemaRows(enforcers, limits, prompt_length, sorted(self._stops()))]
+        return [FormRows(patterns, limits, prompt_length, sorted(self._stops()), self._texts)]
 
     async def close(self) -> None:
         self.thread.shutdown(wait=False)
 
-
-def bounded(schema):
-    """The schema with free texts of at most `LONGEST_TEXT` characters: a small model does not end them by itself. Only
-    here: OpenAI's strict mode does not take maxLength.
-
-    >>> bounded({"type": "array", "items": {"type": "string"}, "maxItems": 2})["items"]
-    {'type': 'string', 'maxLength': 280}
-    """
-    if isinstance(schema, list):
-        return [bounded(part) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    found = {key: bounded(part) for key, part in schema.items()}
-    if found.get("type") == "string" and "enum" not in found:
-        found["maxLength"] = LONGEST_TEXT
-    return found
-
-
-class SchemaRows:
-    """Logits processor: each row may only go on to tokens that its own enforcer allows."""
-
-    def __init__(self, enforcers, limits: list[int], prompt_length: int, stops: list[int]):
-        self.enforcers, self.limits, self.prompt_length, self.stops = enforcers, limits, prompt_length, stops
-        self.ended = [False] * len(enforcers)
-        # inside a text nearly all tokens are allowed, and it is the same list each time: its mask is made once
-        self.masks: dict[int, tuple] = {}
-
-    def __call__(self, input_ids, scores):
-        import torch
-
-        for row, enforcer in enumerate(self.enforcers):
-            said = input_ids[row, self.prompt_length :].tolist()
-            self.ended[row] = self.ended[row] or len(said) >= self.limits[row] or (said and said[-1] in self.stops)
-            if self.ended[row]:
-                allowed = self.stops
-            else:
-                allowed = enforcer.get_allowed_tokens(said)
-                allowed = getattr(allowed, "allowed_tokens", allowed) or self.stops
-            if id(allowed) not in self.masks:
-                mask = torch.ones(scores.shape[1], dtype=torch.bool, device=scores.device)
-                mask[torch.tensor(allowed, device=scores.device)] = False
-                self.masks[id(allowed)] = (mask, allowed)  # the list is kept, or its id could be another's
-            scores[row] = scores[row].masked_fill(self.masks[id(allowed)][0], -float("inf"))
-        return scores
-
-
-def vocabulary(tokenizer, data_class, stops: set[int]):
-    """The tokenizer's tokens as text, in the form lm-format-enforcer takes."""
-    special = set(tokenizer.all_special_ids)
-    (zero,) = tokenizer("0", add_special_tokens=False)["input_ids"][-1:]
-    regular = []
-    for token in range(len(tokenizer)):
-        if token in special:
-            continue
-        # behind a 0, so that a leading space is not lost
-        after = tokenizer.decode([zero, token])[1:]
-        alone = tokenizer.decode([token])
-        # a part of a character (decoded as U+FFFD) would leave the enforcer without a next token; control characters
-        # have no place in JSON
-        if "\ufffd" in after or any(ord(c) < 32 for c in after):
-            continue
-        regular.append((token, after, len(after) > len(alone)))
-
-    def decode(ids):
-        return tokenizer.decode(ids).rstrip("\ufffd")
-
-    return data_class(regular, decode, sorted(stops), False, len(tokenizer))

@@ -33,6 +33,8 @@ def collect(folder: str | Path, library: Library, max_length: int = MAX_LENGTH, 
         BuildError: the folder, the RNAs or the papers are not there, or a file cannot be read.
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise BuildError(f"{folder} is a file: give the folder that has rnas and papers")
     if not folder.is_dir():
         raise BuildError(f"no folder at {folder}: expected one with rnas.jsonl and papers.jsonl")
     rnas, papers = one_file(folder, "rnas", ENDINGS + FASTA_ENDINGS), one_file(folder, "papers", ENDINGS)

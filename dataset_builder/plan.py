@@ -15,6 +15,7 @@ from dataset_builder import prompts
 from dataset_builder.annotation import chunked
 from dataset_builder.build_settings import BuildSettings
 from dataset_builder.library import Library
+from dataset_builder.questions import MOST
 
 SAMPLE = 300  # units
 ANSWER_SHARE = 0.35  # of the answer limit, for statements and questions alike
@@ -65,11 +66,9 @@ def plan(settings: BuildSettings, work: Path, ranks: int, tokens_per_minute: int
         "SELECT count(*) FROM rna JOIN literature ON literature.id = literature WHERE unit NOT NULL"
     ).fetchone()[0]
     library.close()
-    usd = (
-        settings.model.prices.usd(round(prompt_tokens), round(answer_tokens))
-        if settings.model.kind != "local"
-        else 0.0
-    )
+    local = settings.model.kind == "local"  # neither a price nor an endpoint's rate
+    usd = settings.model.prices.usd(round(prompt_tokens), round(answer_tokens))
+    hours = (prompt_tokens + answer_tokens) / tokens_per_minute / 60
     return {
         "rnas": rnas,
         "units": sum(totals.values()),
@@ -77,9 +76,9 @@ def plan(settings: BuildSettings, work: Path, ranks: int, tokens_per_minute: int
         "calls": round(calls),
         "prompt_tokens": round(prompt_tokens),
         "answer_tokens": round(answer_tokens),
-        "usd": round(usd, 4),
-        "usd_batch": round(usd / 2, 4),
-        "hours": round((prompt_tokens + answer_tokens) / tokens_per_minute / 60, 2),
+        "usd": None if local else round(usd, 4),
+        "usd_batch": None if local else round(usd / 2, 4),
+        "hours": None if local else round(hours, 2),
     }
 
 
@@ -101,19 +100,32 @@ def unit_calls(unit: dict, library: Library, settings: BuildSettings):
         chunks = [chunk for group in groups for chunk in chunked(group, Model, limits)]
         if method == "ais":
             chunks = chunks[:1]
+        form = prompts.choose if limits.small else prompts.summarise
         for chunk in chunks:
-            yield size(prompts.summarise(names, chunk, limits.answer_tokens)), answer
+            yield size(form(names, chunk, limits.answer_tokens)), answer
         statements = sum(min(12, max(2, len(chunk))) for chunk in chunks)
         fixed = size(prompts.merge(names, [{"text": "", "pmids": ["1"]}], limits.answer_tokens))
-        if len(chunks) > 1:
+        if len(chunks) > 1 and not limits.small:
             yield fixed + statements * STATEMENT_TOKENS, answer
-        yield fixed + min(20, statements) * STATEMENT_TOKENS + 200, answer
+        questions = ANSWER_SHARE * (limits.question_tokens or limits.answer_tokens)
+        if limits.small:
+            one = size(prompts.ask_one(" ".join(["word"] * STATEMENT_TOKENS), 1, "open", 1))
+            for _ in range(2 * min(MOST, prompts.CHOSEN * len(chunks))):
+                yield one, questions
+            continue
+        yield fixed + min(20, statements) * STATEMENT_TOKENS + 200, questions
 
 
 def plan_text(planned: dict) -> str:
+    if planned["usd"] is None:
+        price = "no price: the model runs on this machine"
+    else:
+        price = (
+            f"{planned['usd']:.2f} USD ({planned['usd_batch']:.2f} in batches), {planned['hours']:.2f} h at 2 million "
+            "tokens a minute"
+        )
     return (
         f"plan, from {planned['sampled']} of {planned['units']} literature sets ({planned['rnas']} RNAs): "
         f"{planned['calls']} calls, {planned['prompt_tokens']} prompt and {planned['answer_tokens']} answer tokens, "
-        f"{planned['usd']:.2f} USD ({planned['usd_batch']:.2f} in batches), {planned['hours']:.2f} h at 2 million "
-        "tokens a minute"
+        f"{price}"
     )

@@ -7,6 +7,7 @@ a yes-or-no question turns on a direction (up or down), half of them are asked t
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import random
 import re
@@ -24,6 +25,17 @@ FLIPS = {
     "elevated": "reduced", "promote": "inhibit", "promotes": "inhibits", "activate": "repress",
     "activates": "represses", "enhance": "reduce", "enhances": "reduces",
 }  # fmt: skip
+YES_OR_NO = re.compile(
+    r"(?:(?:In|For|Among|Within|During|With|Under|According) [^?]*, )?"
+    r"(?:is|are|was|were|do|does|did|has|have|had|can|could|may|might|will|would|should)\b",
+    re.I,
+)
+# what a study set out to find, or did not: no ground for a yes
+UNSETTLED = re.compile(
+    r"\b(?:unknown|unclear|(?:not|poorly|little|to be) (?:\w+ )?(?:known|clear|understood|elucidated|established)|"
+    r"(?:aim|purpose|objective)s? (?:of|was|were|is)|(?:aimed|sought|investigated whether)\b)",
+    re.I,
+)
 FLIPS.update({there: here for here, there in list(FLIPS.items())})
 
 
@@ -40,9 +52,11 @@ async def ask(
     Raises:
         Quarantined: fewer than five questions passed, after the repairs.
     """
-    shown = list(statements)[:30]
+    shown = [{**row, "text": unnamed(row["text"], names)} for row in list(statements)[:30]]
+    if limits.small:
+        return await ask_one_by_one(shown, names, papers, model, limits, tally)
     wanted = min(MOST, max(FEWEST + 1, 2 * len(shown)))
-    request = asked = prompts.ask(shown, wanted, limits.answer_tokens)
+    request = asked = prompts.ask(shown, wanted, limits.question_tokens or limits.answer_tokens)
     kept: list[dict] = []
     reasons: list[str] = []
     for attempt in range(limits.repairs + 1):
@@ -54,16 +68,42 @@ async def ask(
         found, reasons = judged(answer.text, shown, names, papers, kept)
         kept += found  # what passed stays; a repair can only add
         tally.add("ask", reasons)
-        if len(kept) >= FEWEST:
+        if len(kept) >= limits.fewest_questions:
             break
         if attempt < limits.repairs:
             tally.add("repair", ["ask sent back"])
             have = [f"kept so far, do not repeat: {row['question']}" for row in kept]
-            missing = [f"{FEWEST - len(kept)} more questions are needed"]
+            missing = [f"{limits.fewest_questions - len(kept)} more questions are needed"]
             asked = request.repaired(answer.text, missing + reasons + have)
-    if len(kept) < FEWEST:
+    if len(kept) < limits.fewest_questions:
         why = f", the last for: {general(reasons[0])}" if reasons else ""
-        raise Quarantined(f"fewer than {FEWEST} questions passed the checks{why}")
+        raise Quarantined(f"fewer than {limits.fewest_questions} questions passed the checks{why}")
+    return kept[:MOST]
+
+
+async def ask_one_by_one(shown, names, papers, model: LanguageModel, limits: Limits, tally: Tally) -> list[dict]:
+    """`ask` with a call for each statement and kind."""
+    most = limits.question_tokens or limits.answer_tokens
+    asked = [
+        prompts.ask_one(row["text"], number, kind, most)
+        for number, row in enumerate(shown[:MOST], start=1)
+        for kind in ("open", "closed")
+    ]
+    kept: list[dict] = []
+    last = ""
+    for answer in await asyncio.gather(*map(model.answer, asked), return_exceptions=True):
+        if isinstance(answer, Refused):
+            reasons = [f"refused by the endpoint: {general(str(answer))}"]
+        elif isinstance(answer, BaseException):
+            raise answer
+        else:
+            found, reasons = judged(answer.text, shown, names, papers, kept)
+            kept += found
+        tally.add("ask", reasons)
+        last = reasons[0] if reasons else last
+    if len(kept) < limits.fewest_questions:
+        why = f", the last for: {general(last)}" if last else ""
+        raise Quarantined(f"fewer than {limits.fewest_questions} questions passed the checks{why}")
     return kept[:MOST]
 
 
@@ -112,6 +152,8 @@ def judged_one(row, statements: Sequence[dict], names: Sequence[str], papers: Ma
         raise ValueError("not a question of 3 to 45 words")
     if "this rna" not in question.lower():
         raise ValueError("a question that does not ask about this RNA")
+    if not checks.content_words(question) - {checks.stem(checks.squeezed(name)) for name in own}:
+        raise ValueError("a question without anything to ask about")
     if not 1 <= len(answer.split()) <= 60:
         raise ValueError("not an answer of 1 to 60 words")
     for part in (question, answer, *options):
@@ -133,7 +175,7 @@ def judged_one(row, statements: Sequence[dict], names: Sequence[str], papers: Ma
             raise ValueError("not answerable from the annotation")
     else:
         raise ValueError("a kind other than open and closed")
-    require(claim, source, own, 0.4)
+    require(claim, source, own, 0.5)
     named = any(names_it(part, names) for part in (question, answer, *options))
     return {
         "question": question,
@@ -150,6 +192,8 @@ def closed(question, answer, options, claims, source, own) -> tuple[str, str, li
     the answer is no, the question turned round)."""
     bare = answer.lower().strip(" .")
     if bare in ("yes", "no"):
+        if not YES_OR_NO.match(question):
+            raise ValueError("a yes or no to a question that asks for something else")
         if any(option.lower().strip(" .") not in ("yes", "no") for option in options):
             raise ValueError("options other than yes and no for a yes-or-no question")
         turned = flipped(question)
@@ -157,8 +201,8 @@ def closed(question, answer, options, claims, source, own) -> tuple[str, str, li
             # a no is only taken where the annotation shows the contrary: the same question in the other direction
             if turned is None or checks.unsupported(turned, claims, own, 0.6) or in_direction(question, claims):
                 raise ValueError("a no that the annotation does not show")
-        elif checks.unsupported(question, source, own, 0.6):
-            raise ValueError("a yes that the cited papers do not show")
+        elif checks.unsupported(question, claims, own, 0.8) or UNSETTLED.search(claims):
+            raise ValueError("a yes that the annotation does not show")
         # half of the questions on a direction are asked the other way round, by their own digest
         elif turned and not in_direction(turned, claims) and digest(question) % 2:
             return turned, "No", ["Yes", "No"], question

@@ -46,6 +46,8 @@ class SharedPrefixCollator:
         pack: put several sequences into one row, about twice as long as the batch's longest sequence.
         chat_template: name or text of the template; the processor's default when None.
         loss_per: "question" weighs every pair alike, "token" every answer token alike.
+        blocks: give "mask_blocks" instead of the dense "attention_mask": memory in proportion to the row, for kernels
+            that take a rule in place of a mask (FlexAttention).
         with_ids: add "rna_ids", the list of the rows' ids, for a trainer that names the rows of a failed batch.
     """
 
@@ -55,6 +57,7 @@ class SharedPrefixCollator:
     pack: bool = False
     chat_template: str | None = None
     loss_per: str = "question"
+    blocks: bool = False
     with_ids: bool = False
 
     def __post_init__(self):
@@ -63,7 +66,8 @@ class SharedPrefixCollator:
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         """-> input_ids, position_ids, labels (batch, seq) int64; loss_weights (batch, seq) float32, which sum to the
-        number of pairs, or of answer tokens by `loss_per`; attention_mask (batch, 1, seq, seq) float32, 0 where seen;
+        number of pairs, or of answer tokens by `loss_per`; attention_mask (batch, 1, seq, seq) float32, 0 where seen,
+        or mask_blocks (batch, seq, 2) int32, the numbers of a position's sequence and block (see `block_mask`);
         RNA inputs (batch, RNAs, ...)."""
         sequences, owners = [], []
         for row in rows:
@@ -81,7 +85,9 @@ class SharedPrefixCollator:
             "loss_weights": torch.zeros((len(bins), length)),
         }
         # Padding sees only itself: a row that sees nothing would be NaN in the softmax.
-        seen = torch.eye(length, dtype=torch.bool).repeat(len(bins), 1, 1)
+        seen = None if self.blocks else torch.eye(length, dtype=torch.bool).repeat(len(bins), 1, 1)
+        numbers = torch.zeros((len(bins), length, 2), dtype=torch.int32)
+        numbers[..., 0] = -1 - torch.arange(length)
         for row_number, members in enumerate(bins):
             start = 0
             for i in members:
@@ -90,11 +96,18 @@ class SharedPrefixCollator:
                 batch["position_ids"][row_number, start:end] = torch.tensor(sequence["position_ids"])
                 batch["labels"][row_number, start:end] = torch.tensor(sequence["labels"])
                 batch["loss_weights"][row_number, start:end] = torch.tensor(sequence["weights"])
-                seen[row_number, start:end, start:end] = block_mask(torch.tensor(sequence["block"]))
+                block = torch.tensor(sequence["block"], dtype=torch.int32)
+                numbers[row_number, start:end] = torch.stack([torch.full_like(block, i), block], dim=-1)
+                if seen is not None:
+                    seen[row_number, start:end, start:end] = block_mask(block)
                 start = end
         if self.loss_per == "token":
             batch["loss_weights"] = (batch["labels"] != IGNORED).float()
-        batch["attention_mask"] = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
+        if seen is None:
+            batch["mask_blocks"] = numbers
+        else:
+            hidden = torch.finfo(torch.float32).min
+            batch["attention_mask"] = torch.zeros(seen.shape).masked_fill(~seen, hidden)[:, None]
         batch.update(self._rna_inputs([[owners[i] for i in members] for members in bins]))
         if self.with_ids:
             batch["rna_ids"] = [row["rna_id"] for row in rows]
@@ -177,6 +190,26 @@ class SharedPrefixCollator:
                 padded[i, k, : len(f)] = f
                 mask[i, k, : len(f)] = True
         return {"rna_features": padded, "rna_feature_mask": mask}
+
+
+@dataclass
+class PreferenceCollator(SharedPrefixCollator):
+    """Collates rows of two pairs, the answer to be preferred and the one to be given up, for TRL's DPOTrainer."""
+
+    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+        """-> input_ids, attention_mask, completion_mask (2 * batch, seq) int64, first all preferred answers, then all
+        given up; RNA inputs (2 * batch, 1, ...)."""
+        encoded = [self.encode_pairs(row) for row in rows]
+        pairs = [pair for side in zip(*encoded, strict=True) for pair in side]
+        shape = len(pairs), max(len(pair.input_ids) for pair in pairs)
+        batch = {"input_ids": torch.full(shape, self.processor.tokenizer.pad_token_id or 0)}
+        batch |= {name: torch.zeros(shape, dtype=torch.long) for name in ("attention_mask", "completion_mask")}
+        for i, pair in enumerate(pairs):
+            batch["input_ids"][i, : len(pair.input_ids)] = torch.tensor(pair.input_ids)
+            batch["attention_mask"][i, : len(pair.input_ids)] = 1
+            for start, end in pair.answers:
+                batch["completion_mask"][i, start:end] = 1
+        return batch | self._rna_inputs([[row] for row in [*rows, *rows]])
 
 
 def fill_rows(lengths: list[int]) -> list[list[int]]:

@@ -177,7 +177,7 @@ class RnaGptProcessor(ProcessorMixin):
                 },
             )
         single = isinstance(text, str)
-        texts = [text] if single else list(text)
+        texts: list[str] = [text] if isinstance(text, str) else list(text)
         if not all(texts):
             raise ValueError("a text is empty: give at least one character")
         rows = self._rna_rows(rna, single, len(texts))

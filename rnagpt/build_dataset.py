@@ -16,12 +16,16 @@ goes on, and no answered call is paid again.
 
 import argparse
 import dataclasses
+import os
+import sqlite3
 import sys
 from pathlib import Path
 
 from rnagpt.errors import UserError
 
-LOCAL_MODEL_LIMITS = {"prompt_tokens": 2500, "answer_tokens": 320}  # a small model's context and patience
+# two or three abstracts a call: a small model loses the thread of more, and is slow in answering on long texts
+LOCAL_MODEL_LIMITS = {"prompt_tokens": 1300, "answer_tokens": 260, "question_tokens": 90, "small": True,
+                      "fewest_questions": 1}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,6 +90,9 @@ def run(args: argparse.Namespace) -> int:
         return run_build(args)
     except BuildError as error:
         raise UserError(str(error)) from None
+    except sqlite3.OperationalError as error:  # the disk is full, most often
+        said = f"{args.output} cannot be written: {error}; see to it and run the same command to go on"
+        raise UserError(said) from None
 
 
 def run_build(args: argparse.Namespace) -> int:
@@ -102,7 +109,7 @@ def run_build(args: argparse.Namespace) -> int:
         raise UserError(f"--output {args.output} is a file; give a folder")
     settings = BuildSettings(
         model=model,
-        source=args.source,
+        source=args.source if args.source == "rnacentral" else str(Path(args.source).absolute()),
         methods=tuple(part.strip() for part in args.method.split(",")),
         limits=Limits(**limits, repairs=args.repairs),
         budget=Budget(args.budget_usd, args.budget_tokens),
@@ -121,8 +128,13 @@ def run_build(args: argparse.Namespace) -> int:
     report = build(settings, args.output, collector(args), plan_only=args.plan, say=say)
     if not args.plan:
         splits = ", ".join(f"{number} {name}" for name, number in report["splits"].items())
-        say(f"{report['annotations']} annotations, {sum(report['kinds'].values())} questions ({splits})")
-        say(f'load_dataset("{args.output / "dataset"}", "qa") reads it; {args.output / "report.txt"} says the rest')
+        questions = sum(report["kinds"].values())
+        say(f"{report['annotations']} annotations, {questions} questions ({splits})")
+        if not questions:
+            say("no question passed the checks, so there is no config qa: try a better language model")
+        config = "qa" if questions else "alignment"
+        say(f'load_dataset("{args.output / "dataset"}", "{config}") reads it')
+        say(f"{args.output / 'report.txt'} says what was left out and why")
     return 0
 
 
@@ -144,6 +156,11 @@ def model_settings(args: argparse.Namespace):
     url = args.endpoint or "https://api.openai.com/v1"
     if not url.startswith(("http://", "https://")):
         raise UserError(f"--endpoint must begin with http:// or https://, got {url}")
+    if args.endpoint is None and not args.plan and not os.environ.get(args.key_variable):
+        raise UserError(
+            f"no API key in the environment variable {args.key_variable}, which {url} asks for: set it, or give "
+            f"--endpoint of a server without keys, or --llm {EMBEDDED_LLM}"
+        )
     if args.batch_api and args.executor != "local":
         raise UserError("--batch-api goes with --executor local: the endpoint does the work, one machine is enough")
     model = ModelSettings("endpoint", args.llm, url, args.key_variable, args.timeout, args.concurrency, prices=prices)

@@ -204,11 +204,16 @@ def parts_of(model: RnaGptForCausalLM) -> dict[str, torch.nn.Module]:
     }
 
 
-def card(model: RnaGptForCausalLM, processor: RnaGptProcessor, llm: str, encoder: str, trained: bool = True) -> str:
-    """Text of a checkpoint's README.md; `llm` and `encoder` are the names that it was built from."""
+def card(
+    model: RnaGptForCausalLM, processor: RnaGptProcessor, llm: str, encoder: str, trained: bool = True, **sections
+) -> str:
+    """Text of a checkpoint's README.md; `llm` and `encoder` are the names that it was built from, `sections` are
+    arguments of `model_card.fill`."""
     parameters = {part: sum(p.numel() for p in module.parameters()) for part, module in parts_of(model).items()}
-    untrained = {} if trained else {"state": model_card.UNTRAINED, "training": "None yet.", "evaluation": "None yet."}
-    return model_card.fill(llm, encoder, parameters, processor.max_nucleotides, **untrained)
+    if not trained:
+        nothing = dict.fromkeys(("training", "evaluation"), "None yet.")
+        sections = {"state": model_card.UNTRAINED, "cost": "", **nothing} | sections
+    return model_card.fill(llm, encoder, parameters, processor.max_nucleotides, **sections)
 
 
 def save_parts(
@@ -234,7 +239,8 @@ def save_parts(
     with replacing(folder) as part:
         part.mkdir(parents=True)
         if adapted:
-            model.save_pretrained(part, state_dict=state)
+            # "ref" is the frozen copy of a preference stage
+            model.save_pretrained(part, state_dict=state, selected_adapters=["default"])
             (part / "README.md").unlink(missing_ok=True)
             name, state = ADAPTER, load_file(part / ADAPTER)
         else:

@@ -28,6 +28,7 @@ COMMANDS = {
     "chat": ("rnagpt.chat.command", "ask questions about an RNA"),
     "serve": ("rnagpt.serve", "answer over HTTP, as OpenAI's API does"),
     "export-llm": ("rnagpt.export_llm", "write the language model alone, for vLLM, and a front that reads RNAs"),
+    "release": ("rnagpt.release.command", "publish a model, a dataset or the metric to the Hugging Face Hub"),
 }
 
 

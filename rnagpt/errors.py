@@ -107,10 +107,11 @@ def hub_is_unreachable(error: BaseException) -> bool:
 def causes(error: BaseException):
     """The error, then what it was raised from or while handling, and so on."""
     seen = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or link.__context__
 
 
 def named_path(error: BaseException) -> str | None:

@@ -58,6 +58,18 @@ def instruction_row(fact: RnaFact, visit: int, pairs: int, seed: int = 0) -> dic
     return _row(fact, [(q.question, q.answer) for q in chosen])
 
 
+def preference_rows(visits: Sequence[tuple[RnaFact, int]], seed: int = 0) -> list[dict]:
+    """The question for the type, with the RNA's own answer and with that of an RNA of another type."""
+    rng = random.Random(seed)
+    rows = []
+    for fact, visit in visits:
+        (question, *_) = [q for q in questions(fact, seed=visit) if q.topic == "rna_type"]
+        other = rng.choice([other for other, _ in visits if other.rna_type != fact.rna_type])
+        (wrong, *_) = [q for q in questions(other, seed=visit) if q.topic == "rna_type"]
+        rows.append(_row(fact, [(question.question, question.answer), (question.question, wrong.answer)]))
+    return rows
+
+
 def _row(fact: RnaFact, pairs: list[tuple[str, str]]) -> dict:
     return {
         "rna_id": fact.rna_id,

@@ -15,14 +15,19 @@ UNTRAINED = (
     "encoder says: answers about an RNA are worth nothing. It is the starting point of training."
 )
 UNKNOWN_STATE = "How well it reads RNA was not recorded in this card: treat its answers as untested."
-# parts whose licence is known by their name; anything else is said to be unchecked
+# parts whose licence is known by their name, with what it asks of whoever uses them; anything else is unchecked
 LICENCES = {
-    "llama-3": "Meta Llama 3 Community License: name it, and mind its acceptable-use policy",
-    "smollm2": "Apache-2.0",
-    "rna-fm": "MIT, as the RNA-FM project publishes it",
+    "llama-3": "Meta Llama 3 Community License: the model's name begins with Llama 3, \"Built with Meta Llama 3\" is "
+    "shown, the licence goes along, the acceptable-use policy holds, and services over 700 million monthly users "
+    "need Meta's leave",
+    "smollm2": "Apache-2.0: keep the notice",
+    "rna-fm": "MIT, as the RNA-FM project publishes it: keep the notice",
     "multimolecule": "AGPL-3.0: whoever offers it over a network also offers the source",
     "packaged": "Apache-2.0 (the small encoder that ships with the package)",
 }
+BUILT_WITH_LLAMA = "**Built with Meta Llama 3.** "
+# the Hub's page of a language model that is fetched otherwise
+ON_THE_HUB = {"smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
 
 def fill(
@@ -33,6 +38,10 @@ def fill(
     state: str = UNKNOWN_STATE,
     training: str = "Not recorded in this card.",
     evaluation: str = "None is recorded in this card.",
+    cost: str = "What it cost, and its carbon, are not recorded.",
+    data_licences: str = "",
+    metadata: dict | None = None,
+    repo: str = "OWNER/NAME",
 ) -> str:
     """The card's text (Markdown with a YAML head).
 
@@ -40,21 +49,36 @@ def fill(
         llm, encoder: as they were named when the checkpoint was built; of a local path only the last part is told.
         parameters: of "encoder", "projector" and "llm".
         max_nucleotides: the encoder's limit, nt.
+        state, training, evaluation, cost, data_licences: see `rnagpt.card_facts`.
+        metadata: more of the YAML head, such as model-index.
+        repo: the Hub id that it is released under.
     """
+    import yaml
+
     names = {"llm": public_name(llm), "encoder": public_name(encoder)}
-    on_the_hub = [public_name(name) for name in (llm, encoder) if is_hub_id(name)]
+    on_the_hub = [ON_THE_HUB.get(name, public_name(name)) for name in (llm, encoder)
+                  if is_hub_id(name) or name in ON_THE_HUB]  # fmt: skip
+    licences = [licence_of(name) for name in names.values()]
+    free = all(licence.startswith("Apache-2.0") for licence in licences)
+    if licence_of(names["llm"]) == LICENCES["llama-3"]:
+        state = BUILT_WITH_LLAMA + state
     template = (resources.files("rnagpt") / "model_card.md").read_text(encoding="utf-8")
+    listed = "\n".join(f"- {name}: {licence}" for name, licence in zip(names.values(), licences, strict=True))
     return Template(template).substitute(
+        license="license: apache-2.0\n" if free else "license: other\nlicense_name: parts-keep-their-own\n",
         base_model="".join(["base_model:\n", *(f"- {name}\n" for name in on_the_hub)]) if on_the_hub else "",
+        metadata=yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True) if metadata else "",
         llm_name=names["llm"],
         encoder_name=names["encoder"],
-        projector_origin="random numbers" if state == UNTRAINED else "training",
+        projector_origin="random numbers" if state.endswith(UNTRAINED) else "training",
         **{f"{part}_parameters": f"{count:,}" for part, count in parameters.items()},
         max_nucleotides=f"{max_nucleotides:,}",
         state=state,
         training=training,
+        cost=cost,
         evaluation=evaluation,
-        licences="\n".join(f"- {name}: {licence_of(name)}" for name in names.values()),
+        licences="\n".join(filter(None, [listed, data_licences])),
+        repo=repo,
         version=__version__,
     )
 
@@ -84,7 +108,7 @@ def licence_of(name: str) -> str:
     """What is known of the licence of a part, by its name.
 
     >>> licence_of("meta-llama/Meta-Llama-3-8B-Instruct")
-    'Meta Llama 3 Community License: name it, and mind its acceptable-use policy'
+    "Meta Llama 3 Community License: the model's name begins with Llama 3..."
     """
     known = [licence for part, licence in LICENCES.items() if part in name.lower()]
     return known[0] if known else "not known here; see where it comes from"

@@ -16,7 +16,6 @@ import gzip
 import json
 import os
 import platform
-import random
 import resource
 import sys
 import time
@@ -98,41 +97,34 @@ def check_same_recipe(folder: Path, recipe) -> None:
 
 
 def evaluate(output: Path) -> None:
-    """Answers of every system to the held-out questions; the test split is looked at once per run, here."""
+    """Answers of every system to the held-out questions; the test split is looked at once per run, here.
+
+    UserError where a held-out RNA leaks into training.
+    """
     import torch
 
-    from dataset_builder.facts import load_facts, scored_subset
     from rnagpt import checkpoint
     from rnagpt.evaluation.answers import write_answers
     from rnagpt.evaluation.baselines import baseline_answers
-    from rnagpt.evaluation.controls import dinucleotide_shuffle, swap_partners
-    from rnagpt.evaluation.items import SHUFFLED, ItemWriter, evaluation_items
+    from rnagpt.evaluation.controls import CONTROLS, shown_rnas
+    from rnagpt.evaluation.items import ItemWriter
+    from rnagpt.evaluation.recipe import FACTS, DataPart, EvaluationRecipe
+    from rnagpt.evaluation.run import load_held_out
     from rnagpt.features import encode_rnas
 
-    held_out = scored_subset("test", TEST_RNAS_PER_TYPE, SEED)
-    items = evaluation_items(held_out, SEED, closed_per_rna=1)
-    sequences = {fact.rna_id: fact.sequence for fact in held_out}
-    partners = swap_partners(held_out, SEED)
-    rng = random.Random(SEED)
-    shown = {
-        "true": {name: (name, sequence) for name, sequence in sequences.items()},
-        "swapped": {name: (partners[name], sequences[partners[name]]) for name in sequences},
-        "shuffled": {name: (name + SHUFFLED, dinucleotide_shuffle(s, rng)) for name, s in sequences.items()},
-        "none": dict.fromkeys(sequences),
-    }
+    data = DataPart(FACTS, rnas=TEST_RNAS_PER_TYPE)
+    held_out = load_held_out(EvaluationRecipe(data, systems=[], seed=SEED), output)
+    rnas, train, items = held_out.rnas, held_out.train, held_out.items
+    shown = {control: shown_rnas(control, rnas, SEED) for control in ("true", *CONTROLS)}
     with ItemWriter(output / "evaluation" / "items.jsonl") as writer:
         for item in recorded_answers(items, output / "stage1"):
             writer.write(item)
         model, processor = checkpoint.load(output / "stage1")
         if not all(writer.done("linear_probe", item) for item in items):
-            train_facts = load_facts(split="train")
-            both = {fact.rna_id: fact.sequence for fact in [*train_facts, *held_out]}
-            features = encode_rnas(model, processor, both)
-            train_x, test_x = (
-                torch.stack([features[fact.rna_id].mean(0) for fact in facts]).numpy()
-                for facts in (train_facts, held_out)
-            )
-            for item in baseline_answers(train_facts, held_out, items, SEED, train_x, test_x):
+            features = encode_rnas(model, processor, {rna.rna_id: rna.sequence for rna in [*train, *rnas]})
+            train_x, test_x = (torch.stack([features[rna.rna_id].mean(0) for rna in some]).numpy()
+                               for some in (train, rnas))
+            for item in baseline_answers(train, rnas, items, SEED, train_x, test_x, held_out.neighbours):
                 writer.write(item)
         # Before stage 2 the LLM is untouched: without soft tokens it is the plain LLM, whose answers may be on record.
         write_answers(model, processor, items, "llm_text", shown["true"], writer, as_text=True)
@@ -140,9 +132,9 @@ def evaluate(output: Path) -> None:
         del model
         model, processor = checkpoint.load(output / "checkpoint")
         write_answers(model, processor, items, "stage2", shown["true"], writer)
-        write_answers(model, processor, items, "stage2_swapped", shown["swapped"], writer)
-        write_answers(model, processor, items, "stage2_shuffled", shown["shuffled"], writer)
-        write_answers(model, processor, items, "stage2_no_rna", shown["none"], writer)
+        for control in CONTROLS:
+            asked = [item for item in items if item.rna_id in shown[control]]
+            write_answers(model, processor, asked, f"stage2_{control}", shown[control], writer)
 
 
 def recorded_answers(items: list, stage1: Path) -> list:
@@ -153,9 +145,10 @@ def recorded_answers(items: list, stage1: Path) -> list:
     demo = assets() / "demo"
     if not (demo / "items.jsonl.gz").is_file():
         return []
-    asked = {item.key for item in items}
+    asked = {item.key: item for item in items}
     with gzip.open(demo / "items.jsonl.gz", "rt", encoding="utf-8") as file:
-        recorded = [item for item in map(from_line, file) if item.key in asked]
+        recorded = [dataclasses.replace(item, train_identity=asked[item.key].train_identity)
+                    for item in map(from_line, file) if item.key in asked]
     ours, theirs = (json.loads((folder / PARTS).read_text())["llm_fingerprint"] for folder in (stage1, demo))
     return [item for item in recorded if item.system != "llm_text" or ours == theirs]
 
@@ -182,7 +175,24 @@ def write_report(output: Path) -> None:
     note(output, "Machine", machine_facts())
     summary = summarise(output / "evaluation" / "items.jsonl")
     write_summary(output, summary)
+    write_card(output)  # before the report, which ends the run
     write_html(output, summary, read_learning_curves(output), read_run_facts(output))
+
+
+def write_card(output: Path) -> None:
+    """README.md of the checkpoint, with what this run's training and evaluation found."""
+    from rnagpt import checkpoint
+    from rnagpt.card_facts import read_facts
+
+    facts = read_facts(output / "checkpoint")
+    built = facts.stages[-1]["recipe"]["model"]
+    text = checkpoint.card(
+        *checkpoint.load(output / "checkpoint"), built["llm"], built["encoder"],
+        metadata=facts.metadata(output.resolve().name), **facts.sections(),
+    )  # fmt: skip
+    part = output / "checkpoint" / ".README.md.part"
+    part.write_text(text, encoding="utf-8")
+    part.replace(part.with_name("README.md"))
 
 
 def show(output: Path) -> int:

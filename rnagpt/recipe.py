@@ -84,7 +84,8 @@ class DataRecipe:
 class Recipe:
     """One stage of training.
 
-    stage: "alignment" trains the projector on RNA -> annotation; "instruction" trains projector and LoRA on questions.
+    stage: "alignment" trains the projector on RNA -> annotation; "instruction" trains projector and LoRA on questions;
+        "preference" goes on from an instruction stage by DPO, on right answers and answers that are right for another.
     start_from: folder of parts that the projector comes from (the earlier stage's output).
     projector_start: "random", or "ridge" (closed-form; alignment stage only).
     projector_lr_scale: the projector's learning rate as a multiple of `sft.learning_rate`.
@@ -94,10 +95,11 @@ class Recipe:
     token_budget: about how many LLM tokens make a batch, instead of a fixed number of RNAs, which differ in length by
         a factor of fifty; `sft.per_device_train_batch_size` is then 1.
     early_stopping: evaluations without a lower loss on the true RNA after which the run ends.
+    attention: of the LLM, "sdpa", or "flex" (FlexAttention; CUDA only), which needs no dense mask for long rows.
     share_prefix, pack, loss_per: see `processing_rnagpt.collator.SharedPrefixCollator`.
     save_dtype: dtype of what is written, "float32" or "float16".
     lora: arguments of `peft.LoraConfig` (r, lora_alpha, ...), instruction stage only.
-    sft: arguments of `trl.SFTConfig`.
+    sft: arguments of `trl.SFTConfig`; of `trl.DPOConfig` in the preference stage (beta, loss_type, ...).
     """
 
     stage: str
@@ -112,6 +114,7 @@ class Recipe:
     projector_lr_scale: float = 1.0
     share_prefix: bool = True
     pack: bool = False
+    attention: str = "sdpa"
     cache_features: bool = True
     features_folder: str | None = None
     features_gb: float = 100.0
@@ -123,9 +126,10 @@ class Recipe:
 
     def __post_init__(self):
         choices = {
-            "stage": ("alignment", "instruction"),
+            "stage": ("alignment", "instruction", "preference"),
             "projector_start": ("random", "ridge"),
             "loss_per": ("question", "token"),
+            "attention": ("sdpa", "flex"),
             "save_dtype": ("float32", "float16"),
         }
         for key, allowed in choices.items():
@@ -135,6 +139,13 @@ class Recipe:
             raise UserError(f"recipe key model.quantize must be 4bit or 8bit, got {self.model.quantize!r}")
         if self.stage == "alignment" and self.lora:
             raise UserError("recipe key lora is for the instruction stage: alignment trains the projector alone")
+        if self.stage == "preference":
+            wrong = [key for key in ("lora", "pack", "token_budget") if getattr(self, key)]
+            if wrong or not self.start_from:
+                raise UserError(
+                    f"recipe key {wrong[0]} is not for the preference stage" if wrong else
+                    "recipe key start_from is missing: a preference stage goes on from an instruction stage"
+                )
         if self.features_folder is not None and not self.cache_features:
             raise UserError("recipe key features_folder is for cache_features: true")
         if self.features_gb <= 0:
@@ -147,7 +158,7 @@ class Recipe:
             raise UserError("recipe key token_budget: a stream's rows are not known beforehand; leave it out")
         if self.early_stopping is not None and self.early_stopping < 1:
             raise UserError(f"recipe key early_stopping must be at least 1, got {self.early_stopping}")
-        if self.stage == "instruction" and self.projector_start == "ridge":
+        if self.stage != "alignment" and self.projector_start == "ridge":
             raise UserError("recipe key projector_start: ridge is for the alignment stage; use start_from instead")
         for key in ("visits", "pairs_per_visit"):
             if getattr(self.data, key) is not None and getattr(self.data, key) < 1:
@@ -183,15 +194,16 @@ def recipe_from(content: dict, where: str = "") -> Recipe:
     return _typed(Recipe, content, where)
 
 
-def check_sft(sft: dict) -> None:
-    """Refuse arguments that `trl.SFTConfig` does not have, or not of this type, or that are not for a recipe.
+def check_sft(sft: dict, stage: str = "instruction") -> None:
+    """Refuse arguments that the trainer of the stage does not have, or not of this type, or that are not for a recipe.
 
     Raises:
         UserError: names the key.
     """
-    from trl import SFTConfig
+    from trl import DPOConfig, SFTConfig
 
-    hints = typing.get_type_hints(SFTConfig)
+    config = DPOConfig if stage == "preference" else SFTConfig
+    hints = typing.get_type_hints(config)
     for key, value in sft.items():
         where = f"recipe key sft.{key}"
         if key in SET_BY_RNAGPT:
@@ -199,7 +211,7 @@ def check_sft(sft: dict) -> None:
         if key not in hints:
             near = difflib.get_close_matches(key, hints, n=1)
             hint = f": did you mean {near[0]}?" if near else ""
-            raise UserError(f"{where} is no argument of trl.SFTConfig{hint}")
+            raise UserError(f"{where} is no argument of trl.{config.__name__}{hint}")
         allowed = typing.get_args(hints[key]) or (hints[key],)
         kinds = tuple(typing.get_origin(kind) or kind for kind in allowed)
         kinds += (int,) if float in kinds else ()

@@ -14,7 +14,7 @@ from datasets import Dataset, IterableDataset
 from peft import LoraConfig
 from safetensors import safe_open
 from transformers import TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from modeling_rnagpt import RnaGptForCausalLM
 from processing_rnagpt.collator import IGNORED
@@ -26,7 +26,7 @@ from rnagpt.recipe import Recipe
 LORA_TARGETS = r".*language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
-def settings(recipe: Recipe, work: Path) -> tuple[SFTConfig, LoraConfig | None]:
+def settings(recipe: Recipe, work: Path) -> tuple[SFTConfig | DPOConfig, LoraConfig | None]:
     """The arguments of TRL's trainer and, where an instruction stage makes a new adapter, of LoRA.
 
     Nothing is loaded for it.
@@ -50,17 +50,15 @@ def settings(recipe: Recipe, work: Path) -> tuple[SFTConfig, LoraConfig | None]:
         best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_true_loss"}
         defaults |= {"eval_strategy": "steps", **best}
     try:
-        arguments = SFTConfig(
-            output_dir=str(work),
-            seed=recipe.seed,
-            **{**defaults, **recipe.sft},
-            max_length=None,
-            remove_unused_columns=False,
-            dataset_kwargs={"skip_prepare_dataset": True},
-            prediction_loss_only=True,
-        )
+        fixed = {"max_length": None, "remove_unused_columns": False, "prediction_loss_only": True}
+        if recipe.stage != "preference":
+            fixed["dataset_kwargs"] = {"skip_prepare_dataset": True}
+        config = DPOConfig if recipe.stage == "preference" else SFTConfig
+        arguments = config(output_dir=str(work), seed=recipe.seed, **{**defaults, **recipe.sft}, **fixed)
         lora = None
         goes_on = recipe.start_from and (Path(recipe.start_from) / ADAPTER).is_file()
+        if recipe.stage == "preference" and not goes_on:
+            raise UserError(f"{recipe.start_from} holds no adapter: a preference stage goes on from one")
         if goes_on and (recipe.stage == "alignment" or recipe.lora):
             raise UserError(
                 f"{recipe.start_from} holds an adapter: only an instruction stage goes on from it, without the recipe "
@@ -112,6 +110,8 @@ class RnaGptTrainer(SFTTrainer):
         """
         inputs = dict(inputs)
         rna_ids = inputs.pop("rna_ids", None)
+        if "mask_blocks" in inputs:
+            inputs["attention_mask"] = block_attention(inputs.pop("mask_blocks"))
         labels, weights = inputs.pop("labels")[:, 1:], inputs.pop("loss_weights")[:, 1:]  # (batch, seq - 1)
         answers = labels != IGNORED
         outputs = model(**inputs, logits_to_keep=F.pad(answers, (0, 1)), use_cache=False)
@@ -143,6 +143,27 @@ class RnaGptTrainer(SFTTrainer):
                         {**group, "params": own, "lr": self.args.learning_rate * self.projector_lr_scale}
                     )
         return optimizer
+
+
+def block_attention(mask_blocks: torch.Tensor):
+    """(batch, seq, 2) numbers of sequence and block -> FlexAttention's `BlockMask`, by the rule of `block_mask`."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    sequence, block = mask_blocks.unbind(-1)
+
+    def seen(b, head, query, key):
+        own = (block[b, query] == block[b, key]) | (block[b, key] == 0)
+        return (query >= key) & (sequence[b, query] == sequence[b, key]) & own
+
+    rows, length, _ = mask_blocks.shape
+    return create_block_mask(seen, rows, None, length, length, device=mask_blocks.device)
+
+
+class RnaGptPreferenceTrainer(DPOTrainer):
+    """DPOTrainer for batches of `PreferenceCollator`; the adapter that it starts from, frozen, is the reference."""
+
+    def _prepare_dataset(self, dataset, *args, **kwargs):
+        return dataset  # the collator renders and tokenises the rows
 
 
 def freeze_all_but_projector(model: RnaGptForCausalLM) -> None:

@@ -13,6 +13,7 @@ from itertools import groupby
 from datasets import Dataset, Features, IterableDataset, List, Value, interleave_datasets, load_dataset
 
 from dataset_builder.facts import EVALUATION_TYPES, load_facts, scored_subset
+from dataset_builder.preferences import Asked, unsupported_answers
 from rnagpt import fact_rows
 from rnagpt.errors import UserError
 from rnagpt.evaluation.controls import swap_partners
@@ -25,10 +26,11 @@ FEATURES = Features({
     "length": Value("int32"),
     "pairs": List({**_TURN, "turns": List(_TURN)}),
 })
-CONFIGS = {"alignment": "alignment", "instruction": "qa"}  # stage -> RNA-QA's configuration
+CONFIGS = {"alignment": "alignment", "instruction": "qa", "preference": "qa"}  # stage -> RNA-QA's configuration
 COLUMNS = {
     "alignment": {"rna_id", "sequence", "annotation"},
     "instruction": {"rna_id", "sequence", "question", "answer"},
+    "preference": {"rna_id", "sequence", "question", "answer"},
 }
 
 
@@ -68,6 +70,9 @@ def _from_facts(recipe: Recipe) -> Rows:
     if recipe.stage == "alignment":
         rows = [fact_rows.alignment_row(fact, visit) for fact, visit in visits]
         held_out = [fact_rows.alignment_row(fact, 0) for fact in validation]
+    elif recipe.stage == "preference":
+        rows = fact_rows.preference_rows(visits, seed)
+        held_out = fact_rows.preference_rows([(fact, 0) for fact in validation], seed)
     else:
         rows = [fact_rows.instruction_row(fact, visit, data.pairs_per_visit, seed) for fact, visit in visits]
         held_out = [fact_rows.instruction_row(fact, 0, 1) for fact in validation]
@@ -78,7 +83,9 @@ def _from_facts(recipe: Recipe) -> Rows:
     return Rows(
         train=_dataset(rows),
         held_out=_dataset(held_out),
-        swapped=_dataset(swap_rows(held_out, {fact.rna_id: fact.rna_type for fact in validation}, seed)),
+        swapped=_dataset([] if recipe.stage == "preference" else swap_rows(
+            held_out, {fact.rna_id: fact.rna_type for fact in validation}, seed
+        )),
         annotations=annotations,
         sequences={fact.rna_id: fact.sequence for fact in seen},
     )
@@ -86,10 +93,14 @@ def _from_facts(recipe: Recipe) -> Rows:
 
 def _from_sources(recipe: Recipe) -> Rows:
     data = recipe.data
+    if recipe.stage == "preference" and any(source.streaming or source.text for source in data.sources):
+        raise UserError("recipe key data.sources: a preference stage reads RNA-QA, neither text nor a stream")
     streamed = any(source.streaming for source in data.sources)
     train = []
     for source in data.sources:
         rows = (r for r in source_rows(source, source.split, recipe.stage, data.pairs_per_visit))
+        if recipe.stage == "preference":
+            rows = preference_rows(rows)
         if streamed:
             arguments = {"source": source, "split": source.split, "stage": recipe.stage, "pairs": data.pairs_per_visit}
             train.append(IterableDataset.from_generator(_streamed_rows, features=FEATURES, gen_kwargs=arguments))
@@ -106,13 +117,15 @@ def _from_sources(recipe: Recipe) -> Rows:
     held_out, types = [], {}
     for source in data.sources:
         if source.validation_split:
-            for row in source_rows(source, source.validation_split, recipe.stage, 1, types):
+            rows = source_rows(source, source.validation_split, recipe.stage, 1, types)
+            for row in preference_rows(rows) if recipe.stage == "preference" else rows:
                 if len(held_out) == data.validation_rnas:
                     break
                 if row["sequence"] and (not held_out or row["rna_id"] != held_out[-1]["rna_id"]):
                     held_out.append(row)
     types = {row["rna_id"]: types.get(row["rna_id"], "") for row in held_out}
-    swapped = swap_rows(held_out, types, recipe.seed) if len(set(types.values())) > 1 else []
+    several = len(set(types.values())) > 1 and recipe.stage != "preference"
+    swapped = swap_rows(held_out, types, recipe.seed) if several else []
     sequences, annotations = {}, {}
     if not streamed:
         for row in [*mixed, *held_out]:
@@ -157,6 +170,17 @@ def source_rows(
                 chunk = records[first : first + pairs]
                 asked = [{"question": record["question"], "answer": record["answer"]} for record in chunk]
                 yield row(rna_id, chunk[0]["sequence"], asked)
+
+
+def preference_rows(rows: Iterable[dict]) -> Iterator[dict]:
+    """Rows of two pairs from rows of questions: each question with its own answer, and with an unsupported one."""
+    records = [{**pair, "row": given} for given in rows for pair in given["pairs"]]
+    asked = [Asked(record["row"]["rna_id"], record["question"], record["answer"]) for record in records]
+    for record, rejected in zip(records, unsupported_answers(asked), strict=True):
+        if rejected is not None:
+            question, given = record["question"], record["row"]
+            both = [{"question": question, "answer": answer} for answer in (record["answer"], rejected)]
+            yield row(given["rna_id"], given["sequence"], both)
 
 
 def _streamed_rows(source: SourceRecipe, split: str, stage: str, pairs: int) -> Iterator[dict]:

@@ -197,10 +197,13 @@ def ask(statements) -> list[dict]:
         questions.append(row)
 
     for number, text in ((row["number"], row["text"]) for row in statements):
-        if found := re.match(r"(\S+) was significantly (\S+) in (\w+) tissue of (\d+) patients with ([\w ]+)\.", text):
+        change = r"was significantly (\S+) in (\w+) tissue of (\d+) patients with ([\w ]+)\."
+        if found := re.match(rf"(This RNA|\S+) {change}", text):
             name, change, tissue, patients, disease = found.groups()
             options = ["yes", "no"]
-            add(number, "closed", f"Is {name} {change} in {tissue} tissue of patients with {disease}?", "yes", options)
+            name = name.replace("This", "this")
+            asked = f"Is {name} {change} in {tissue} tissue of patients with {disease}?"
+            add(number, "closed", asked, "yes", options)
             add(
                 number, "open", f"In which tissue of patients with {disease} is this RNA {change}?", f"{tissue} tissue"
             )

@@ -164,6 +164,27 @@ def test_a_rebuilt_dataset_is_not_read_from_the_cache(tmp_path):
     assert found[0] != found[1]
 
 
+def test_without_one_good_question_the_annotations_load(tmp_path, capsys):
+    """All annotations stand, all literature sets are quarantined for questions, and nothing bad is published."""
+    from datasets import load_dataset
+
+    class NoQuestions(ScriptedLlm):
+        def answer(self, body):
+            if body["response_format"]["json_schema"]["name"] == "ask":
+                return json.dumps({"questions": [{"question": "Why?", "answer": "Yes", "kind": "open"}]})
+            return super().answer(body)
+
+    source = write_folder(tmp_path / "source", *literature(6))
+    with NoQuestions() as server:
+        assert main(command(source, tmp_path / "out", server, "--repairs", "0")) == 0
+    dataset = str(tmp_path / "out" / "dataset")
+    assert "there is no config qa" in capsys.readouterr().err
+    loaded = load_dataset(dataset, cache_dir=str(tmp_path / "cache"))
+    assert sum(part.num_rows for part in loaded.values()) == 6
+    found = report(tmp_path / "out")
+    assert sum(found["quarantined"].values()) == found["units"] == 5 and not found["kinds"]
+
+
 def test_other_settings_in_the_same_folder_are_refused(built, capsys):
     source, output, _ = built
     with ScriptedLlm() as server:
@@ -240,12 +261,37 @@ def test_an_endpoint_that_refuses_the_key_is_one_sentence(tmp_path, capsys):
         (["rnacentral"], "give --contact"),
         (["nowhere", "--method", "magic"], "methods are divide_and_conquer, ais"),
         (["nowhere", "--endpoint", "ftp://x"], "--endpoint must begin with http"),
+        (["nowhere", "--topics", "many"], "topics are rule, coherence or a number"),
+        (["nowhere", "--cap-papers", "0"], "papers per RNA must be at least 1, got 0"),
+        (["nowhere", "--budget-usd", "-1"], "the budget in USD must be at least 0"),
+        ([__file__], "is a file: give the folder"),
     ],
 )
-def test_mistakes_are_one_sentence(tmp_path, capsys, arguments, says):
+def test_mistakes_are_one_sentence(tmp_path, capsys, monkeypatch, arguments, says):
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
     assert main(["build-dataset", *arguments, "--output", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
     assert says in said and said.startswith("rnagpt: error: ") and said.count("\n") == 1
+
+
+def test_without_an_api_key_nothing_begins(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    assert main(["build-dataset", str(tmp_path), "--output", str(tmp_path / "out")]) == 2
+    assert "no API key in the environment variable OPENAI_API_KEY" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mistyped_source_and_a_plan_do_not_bind_the_folder(tmp_path, capsys):
+    source = write_folder(tmp_path / "source", *literature(6))
+    with open(source / "rnas.jsonl", "a") as file:
+        file.write('{"rna_id": "broken off')
+    with ScriptedLlm() as server:
+        assert main(command(tmp_path / "misspelled", tmp_path / "out", server, "--plan")) == 2
+        assert main(["build-dataset", str(source), "--output", str(tmp_path / "out"), "--plan"]) == 0
+        assert "rnas: dropped: line that is no JSON object (1)" in capsys.readouterr().err
+        assert main(command(source, tmp_path / "out", server, "--answer-tokens", "900")) == 0
+        assert server.paid and main(command(source, tmp_path / "out", server)) == 2  # not with answers made otherwise
+    assert "was begun with other settings (limits" in capsys.readouterr().err
 
 
 def test_from_the_services_to_the_dataset(tmp_path, monkeypatch):
@@ -386,7 +432,6 @@ def test_two_thousand_rnas_with_a_fault_in_ten(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_ray_with_a_killed_worker_gives_the_same(tmp_path):
-    pytest.importorskip("ray")
     source = write_folder(tmp_path / "source", *literature(60))
     ray = ["--units-per-rank", "6", "--workers", "2", "--concurrency", "2", "--executor", "ray"]
     with ScriptedLlm() as server:

@@ -188,3 +188,35 @@ def test_a_template_without_stop_token_is_refused(tiny_model):
     collator = SharedPrefixCollator(tiny_model[1], chat_template=template)
     with pytest.raises(ValueError, match="stop token"):
         collator(ROWS)
+
+
+def test_blocks_say_what_the_dense_mask_does(tiny_model):
+    """The rule in words, applied to every pair of positions."""
+    _, processor = tiny_model
+    rows = [*ROWS, {**ROWS[1], "rna_id": "c", "sequence": "ACG" * 9}]
+    dense, blocks = (SharedPrefixCollator(processor, pack=True, blocks=blocks)(rows) for blocks in (False, True))
+    assert "attention_mask" not in blocks and torch.equal(dense["input_ids"], blocks["input_ids"])
+    sequence, block = blocks["mask_blocks"].unbind(-1)
+    position = torch.arange(sequence.shape[1])
+    seen = (position[:, None] >= position) & (sequence[:, :, None] == sequence[:, None])
+    seen &= (block[:, :, None] == block[:, None]) | (block[:, None] == 0)
+    assert torch.equal(seen, dense["attention_mask"][:, 0] == 0)
+
+
+@torch.no_grad()
+def test_flex_attention_gives_the_dense_masks_logits(tiny_model):
+    """On a CPU it has a forward pass alone, and torch 2.13 cannot compile it there."""
+    from rnagpt.training import block_attention
+
+    model, processor = copy.deepcopy(tiny_model[0]), tiny_model[1]
+    rows = [*ROWS, {**ROWS[1], "rna_id": "c", "sequence": "ACG" * 9}]
+    dense, blocks = (SharedPrefixCollator(processor, pack=True, blocks=blocks)(rows) for blocks in (False, True))
+    answers = dense.pop("labels") != -100
+    for batch in (dense, blocks):
+        batch.pop("labels", None), batch.pop("loss_weights")
+    expected = model(**dense, use_cache=False).logits
+    model.model.language_model.set_attn_implementation("flex_attention")
+    mask = block_attention(blocks.pop("mask_blocks"))
+    with torch.compiler.set_stance("force_eager"):
+        got = model(**blocks, attention_mask=mask, use_cache=False).logits
+    assert (got - expected)[answers].abs().max() < 1e-5

@@ -278,6 +278,8 @@ def question(text="Which gene does this RNA repress?", answer="PDCD4", kind="ope
         (question("Is this RNA up-regulated in colon tumours?", "no", "closed", ["yes", "no"], (1,)), "a no that"),
         (question("Is this RNA known to bind p53 in liver?", "yes", "closed", ["yes", "no"], (1,)), "a yes that"),
         (question("Does this RNA repress PDCD4?", "no", "closed", ["yes", "no"]), "a no that"),
+        (question("What does this RNA repress in colon tumours?", "yes", "closed", ["yes", "no"]), "something else"),
+        (question("Does this RNA have it?", "yes", "closed", ["yes", "no"]), "without anything to ask about"),
         ({"question": 5}, "without text"),
         ("text", "without text"),
     ],
@@ -289,6 +291,57 @@ def test_each_check_of_a_question(row, reason):
     if good:
         assert "this RNA" in good[0]["question"] and good[0]["evidence_pmids"] == ["1"]
         assert good[0]["kind"] == "open" or good[0]["answer"] in good[0]["options"]
+
+
+def test_a_merge_that_fails_leaves_the_summaries_side_by_side():
+    good = json.dumps({"statements": [{"text": "MiR-21 represses PDCD4 by binding its 3'-UTR.", "pmids": ["1"]}]})
+    heart = {"text": "MiR-21 promotes cardiac fibrosis in mice by acting on SPRY1.", "pmids": ["2"]}
+    model, tally = Told(good, json.dumps({"statements": [heart]}), "I merged them!"), Tally()
+    topics = [((), ("1",)), ((), ("2",))]
+    limits = Limits(repairs=0)
+    made = asyncio.run(annotate("divide_and_conquer", NAMES, [PDCD4, HEART], topics, model, limits, tally))
+    assert [row["pmids"] for row in made["statements"]] == [["1"], ["2"]]
+    assert tally.counts["merge: summaries left side by side, no merged statement passed the checks"] == 1
+
+
+def test_what_a_study_set_out_to_find_is_no_ground_for_a_yes():
+    open_ones = [{"text": "The role of miR-21 in colon tumours remains poorly understood.", "pmids": ["1"]}]
+    row = question("Is this RNA up-regulated in colon tumours?", "yes", "closed", ["yes", "no"], (1,))
+    assert questions.judged(json.dumps({"questions": [row]}), STATEMENTS, NAMES, PAPERS)[0]
+    row["question"] = "Does this RNA have a role in colon tumours?"
+    good, reasons = questions.judged(json.dumps({"questions": [row]}), open_ones, NAMES, PAPERS)
+    assert not good and reasons == ["a yes that the annotation does not show"]
+
+
+def test_a_small_model_is_asked_statement_by_statement(tmp_path):
+    """The server sees one statement at a time, unnamed, after the examples; its answers go through the same checks."""
+
+    class OneByOne(ScriptedLlm):
+        def answer(self, body):
+            shown = json.loads(body["messages"][-1]["content"].removeprefix("Statement: "))
+            assert "this RNA" in shown or "This RNA" in shown and "miR-21" not in shown
+            item = body["response_format"]["json_schema"]["schema"]["properties"]["questions"]["items"]
+            (number,) = item["properties"]["statements"]["items"]["enum"]
+            (kind,) = item["properties"]["kind"]["enum"]
+            claim = shown.removeprefix("This RNA").strip(" .")
+            if kind == "closed":
+                row = {"question": f"Is it so that this RNA {claim}?", "answer": "Yes"}
+            else:
+                row = {"question": f"Which of {number}00 tumours have this RNA?", "answer": claim}
+            return json.dumps({"questions": [{**row, "kind": kind, "options": [], "statements": [number]}]})
+
+    texts = [*(row["text"] for row in STATEMENTS), "MiR-21 was seen with low BCL2 levels in HeLa cells."]
+    statements = [{"text": text, "pmids": ["2" if "SPRY1" in text else "1"]} for text in texts]
+    limits = Limits(small=True)
+    with OneByOne() as server:
+        tally = Tally()
+
+        async def work(model):
+            return await questions.ask(statements[:4], NAMES, PAPERS, model, limits, tally)
+
+        with pytest.raises(Quarantined, match="fewer than 5 questions"):  # its open ones have invented numbers
+            ask_server(server, work, tmp_path)
+        assert len(server.paid) == 8 and tally.counts == {"ask: a number the cited papers do not have": 4}
 
 
 def test_the_same_question_twice():
@@ -409,5 +462,5 @@ def test_an_endpoint_that_is_not_there_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr("dataset_builder.language_model.backoff", lambda *a: 0)
     backend = EndpointBackend("http://127.0.0.1:9/v1", "m")
     model = LanguageModel(backend, Ledger(tmp_path / "calls.sqlite"))
-    with pytest.raises(BuildError, match="did not answer in 8 tries, the last time for this reason: connection lost"):
+    with pytest.raises(BuildError, match="in 8 tries, the last time for this reason: connection lost"):
         asyncio.run(model.answer(request()))

@@ -5,12 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dataset_builder.fact_questions import questions
 from dataset_builder.facts import EVALUATION_TYPES, balanced_subset, load_facts
-from rnagpt.evaluation.items import evaluation_items
-
-pytest.importorskip("sklearn")
-
-from rnagpt.evaluation.baselines import (  # noqa: E402
+from rnagpt.evaluation.baselines import (
     answers_from_features,
     baseline_answers,
     kmer_counts,
@@ -19,7 +16,9 @@ from rnagpt.evaluation.baselines import (  # noqa: E402
     linear_probe,
     majority_answer,
     nearest_train,
+    question_only,
 )
+from rnagpt.evaluation.items import evaluation_items
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +46,25 @@ def test_every_baseline_answers_every_item_with_one_of_its_options(train, held_o
     rng = np.random.default_rng(0)
     answers = baseline_answers(train, held_out, items, 0, rng.normal(size=(len(train), 8)),
                                rng.normal(size=(len(held_out), 8)))
-    assert {answer.system for answer in answers} == {"majority", "nearest_train", "length_only", "kmer_length",
-                                                     "linear_probe"}
-    assert len(answers) == 5 * len(items)
+    assert {answer.system for answer in answers} == {"majority", "question_only", "nearest_train", "length_only",
+                                                     "kmer_length", "linear_probe"}
+    assert len(answers) == 6 * len(items)
     assert all(answer.parsed in answer.options and answer.correct == (answer.parsed == answer.gold)
                for answer in answers)
-    assert {answer.shown_rna_id for answer in answers if answer.system == "majority"} == {None}
+    assert {answer.shown_rna_id for answer in answers if answer.system in ("majority", "question_only")} == {None}
+
+
+def test_the_question_alone_gives_away_what_its_wording_does(train, held_out, items):
+    counted = {}
+    for fact in train:
+        for question in questions(fact, 0):
+            counted.setdefault((question.topic, question.question), []).append(question.gold)
+    labels = question_only(train, held_out, items)
+    seen = [(label, item, counted[item.topic, item.question]) for label, item in zip(labels, items, strict=True)
+            if (item.topic, item.question) in counted]
+    assert len(seen) > len(items) / 2
+    assert all(known.count(label) == max(map(known.count, item.options)) for label, item, known in seen)
+    assert share_right(labels, items, "rna_type") <= 0.2  # of eight types, whatever the wording
 
 
 def test_the_majority_answer_scores_exactly_chance_on_what_is_balanced(train, held_out, items):
@@ -82,7 +94,7 @@ def test_real_rnas_are_told_apart_by_length_and_by_kmers(train, held_out, items)
 
 def test_held_out_answers_play_no_part(train, held_out, items):
     blinded = [replace(item, gold=item.options[0], reference="", rna_type="") for item in items]
-    for predict in (majority_answer, nearest_train, length_only):
+    for predict in (majority_answer, question_only, nearest_train, length_only):
         assert predict(train, held_out, items) == predict(train, held_out, blinded)
 
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import sklearn.metrics as metrics
+from scipy import special
 
 from rnagpt.evaluation.closed_scores import (
     NONE,
@@ -15,7 +17,6 @@ from rnagpt.evaluation.closed_scores import (
 )
 from rnagpt.evaluation.items import option_in
 
-metrics = pytest.importorskip("sklearn.metrics")
 LABELS = ["miRNA", "snRNA", "tRNA"]
 
 
@@ -65,7 +66,6 @@ def test_risk_coverage_of_a_model_that_knows_what_it_knows():
 
 
 def test_option_confidence_equals_the_softmax():
-    special = pytest.importorskip("scipy.special")
     logprobs = np.random.default_rng(0).normal(size=8) * 30
     assert option_confidence(logprobs) == pytest.approx(special.softmax(logprobs))
 

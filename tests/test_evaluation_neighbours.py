@@ -11,9 +11,6 @@ from rnagpt.evaluation.neighbours import alignment_free, check_splits, identity,
 from rnagpt.evaluation.qa_floors import FLOORS, floor_answers
 from rnagpt.evaluation.qa_items import Pair, QaRna, qa_items
 
-pytest.importorskip("edlib")
-pytest.importorskip("sklearn")
-
 
 def random_rna(rng, length):
     return "".join(rng.choices("ACGU", k=length))

@@ -17,9 +17,6 @@ from rnagpt.evaluation.curves import curve_rows, read_learning_curves
 from rnagpt.evaluation.headline import headline
 from rnagpt.evaluation.items import Item, labelled, write_items
 
-pytest.importorskip("scipy")
-pytest.importorskip("matplotlib")
-
 TYPES = ("miRNA", "snRNA", "tRNA", "riboswitch")
 CURVES = [{"stage": stage, "step": step, "seconds": 2.0 * step, "loss": 3 / step, "eval_loss": 4 / step,
            "eval_rna_type_accuracy": 0.1 * step} for stage in ("stage1", "stage2") for step in range(1, 6)]
@@ -87,6 +84,17 @@ def test_an_oracle_that_knows_without_the_rna_is_found_out(tmp_path):
     summary = summary_of(planted_answers(reads_rna=False), tmp_path)
     assert row_of(summary, "stage2_swapped")["rna_type"]["value"] == 1
     assert "but not by reading the RNA" in headline(summary)["title"]
+
+
+@pytest.mark.parametrize("more", [True, False])
+def test_another_rna_of_its_type_tells_whether_more_than_the_type_is_read(tmp_path, more):
+    answers = planted_answers(reads_rna=True)
+    for item in [item for item in answers if item.system == "stage2"]:
+        label = item.options[item.options[0] == item.gold] if more and item.topic == "is_type" else item.gold
+        answers.append(labelled(item, "stage2_swapped_same", label, "another"))
+    said = " ".join(headline(summary_of(answers, tmp_path))["points"])
+    assert ("so it reads more of the RNA than its type" in said) == more
+    assert ("nothing says that it reads more" in said) != more
 
 
 def test_a_constant_answer_is_called_what_it_is(tmp_path):

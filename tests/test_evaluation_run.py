@@ -19,10 +19,7 @@ from rnagpt.evaluation.items import ItemWriter, read_items
 from rnagpt.evaluation.measures import MeasureWriter, read_measures
 from rnagpt.evaluation.qa_items import qa_items, read_qa, sampled
 from rnagpt.evaluation.recipe import load_evaluation
-
-pytest.importorskip("scipy")
-pytest.importorskip("sklearn")
-pytest.importorskip("edlib")
+from rnagpt.evaluation.run import evaluate
 
 TYPES = ("tRNA", "miRNA", "snoRNA")
 PARTNERS = ("Dicer", "Hfq", "Drosha", "fibrillarin", "Argonaute", "nucleolin", "exportin", "synthetase")
@@ -172,7 +169,8 @@ def test_the_papers_tables_stand_beside_its_own_values(rna_qa, tmp_path):
     found = [metric for result in index["results"] for metric in result["metrics"]]
     assert {"type": "rouge", "value": 1, "name": "rouge1 F1, paper mode, ais (Stage 2)"} in found
     assert any("another RNA" in metric["name"] for metric in found)
-    assert {path.name for path in (tmp_path / "pictures").iterdir()} >= {"accuracy.svg", "similarity.svg"}
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} >= {"accuracy.svg", "similarity.svg",
+                                                                          "type_by_system.svg"}
     cited = summary["citations"]["stage2"]  # the closed answers cite nothing
     assert cited["precision"]["value"] == 1 and cited["recall"]["value"] == pytest.approx(1 / 3)
     assert summary["citations"]["stage2_swapped"]["precision"]["value"] == 0
@@ -225,23 +223,34 @@ def test_likelihoods_are_those_of_the_model_run_alone(finished, tiny_model):
     """Batched and padded, they equal one unpadded forward pass each."""
     import torch
 
+    from rnagpt.evaluation.likelihood import option_wordings
+
     model, processor = tiny_model
     items = [item for item in read_items(finished[0] / "evaluation" / "items.jsonl")
              if item.system == "stage2_swapped"]
     measures = read_measures(finished[0] / "evaluation" / "likelihoods.jsonl")["stage2_swapped"]
     source = yaml.safe_load(finished[1].read_text())["data"]["source"]
     rnas = {rna.rna_id: rna.sequence for rna in read_qa(source, "test")}
-    for item in items[:4]:
+    wordings = option_wordings([item for item in read_items(finished[0] / "evaluation" / "items.jsonl")
+                                if item.system == "stage2"])
+    for item in items[:6]:
         prompt = processor([{"role": "user", "content": [{"type": "rna", "rna": rnas[item.shown_rna_id]},
                                                          {"type": "text", "text": item.question}]}])
-        answer = processor.tokenizer(item.reference, add_special_tokens=False, return_tensors="pt")["input_ids"]
-        ids = torch.cat([prompt["input_ids"], answer], dim=1)
-        with torch.no_grad():
-            logits = model(**prompt | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}).logits
-        shares = logits[0, -answer.shape[1] - 1 : -1].log_softmax(-1)
-        expected = float(shares.gather(1, answer[0][:, None]).mean())
-        assert measures[item.key]["reference_logprob"] == pytest.approx(expected, abs=1e-4)
-        assert len(measures[item.key].get("option_logprobs", ())) == len(item.options)
+
+        def alone(text, prompt=prompt):
+            """Log-probabilities of a text's tokens after the prompt."""
+            answer = processor.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+            ids = torch.cat([prompt["input_ids"], answer], dim=1)
+            with torch.no_grad():
+                logits = model(**prompt | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}).logits
+            shares = logits[0, -answer.shape[1] - 1 : -1].log_softmax(-1)
+            return shares.gather(1, answer[0][:, None])
+
+        found = measures[item.key]
+        assert found["reference_logprob"] == pytest.approx(float(alone(item.reference).mean()), abs=1e-4)
+        expected = [float(alone(wordings[item.topic].get(label, label)).sum()) for label in item.options]
+        assert found.get("option_logprobs", []) == pytest.approx(expected, abs=1e-3)
+    assert any(len(item.options) == 3 for item in items[:6]) and any(len(item.options) == 2 for item in items[:6])
 
 
 def test_a_finished_run_answers_nothing_again(finished, monkeypatch):
@@ -273,9 +282,13 @@ def test_the_estimate_answers_nothing(finished, tmp_path, capsys):
     assert main(["evaluate", str(tmp_path / "new"), "--recipe", str(finished[1]), "--estimate"]) == 0
     said = capsys.readouterr().err
     assert "6 RNAs, 18 questions" in said and "on this machine" in said
-    assert re.search(r"stage2 +\d+ answers +about \d+ s", said)
+    assert re.search(r"stage2 +\d+ answers +about \d+ s, their likelihoods \d+ s", said)
     assert not (tmp_path / "new" / "report.html").exists()
     assert not read_items(tmp_path / "new" / "evaluation" / "items.jsonl")
+    none = recipe_file(tmp_path, yaml.safe_load(finished[1].read_text())["data"]["source"], [], floors=False,
+                       data=yaml.safe_load(finished[1].read_text())["data"])
+    evaluate(load_evaluation(none), tmp_path / "new")  # the same folder, now in earnest, is no other run's
+    assert (tmp_path / "new" / "evaluation.json").is_file()
 
 
 def test_another_evaluation_in_the_same_folder_is_refused(finished, capsys):
@@ -366,7 +379,6 @@ def endpoint():
 
 
 def test_an_endpoint_reads_the_letters(endpoint, rna_qa, tmp_path):
-    pytest.importorskip("openai")
     url, asked, _ = endpoint
     rnas = read_qa(rna_qa, "test")[:3]
     items = qa_items(rnas)
@@ -412,8 +424,10 @@ def test_answers_from_a_file(rna_qa, tmp_path):
 
 
 def test_the_judge_is_blind_mixed_and_measured(endpoint, rna_qa, tmp_path):
-    pytest.importorskip("openai")
+    from rnagpt.evaluation.items import write_items
     from rnagpt.evaluation.judge import agreement_with_labels, judge, judged
+    from rnagpt.evaluation.summary import summarise
+    from rnagpt.evaluation.tables import all_tables
 
     url, asked, server = endpoint
 
@@ -442,6 +456,10 @@ def test_the_judge_is_blind_mixed_and_measured(endpoint, rna_qa, tmp_path):
     assert len(asked) == before
     scores = judged(right + wrong, verdicts, 0.95, 0)["systems"]
     assert scores["b"]["value"] == 0 < scores["a"]["low"]
+    write_items(tmp_path / "items.jsonl", right + wrong)
+    title, table = all_tables(summarise(tmp_path / "items.jsonl"))["judge"]
+    assert f"in {100 * found['agreement']:.0f}% of {len(labelled)} answers" in title
+    assert [row[0] for row in table] == ["system", "a", "b"] and table[2][1].startswith("0.000 [")
     with pytest.raises(UserError, match="may change under its name"):
         judge(items, "gpt-4o-mini", url, tmp_path / "other.jsonl")
 
@@ -450,14 +468,15 @@ def test_the_judge_is_blind_mixed_and_measured(endpoint, rna_qa, tmp_path):
 
 
 def test_the_metric_module_loads_and_adds_batches(tmp_path, monkeypatch):
-    evaluate = pytest.importorskip("evaluate")
     from pathlib import Path
+
+    import evaluate as hugging_face
 
     from rnagpt.evaluation.text_scores import corpus_scores
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     folder = Path(__file__).parent.parent / "metrics" / "rna_answers"
-    metric = evaluate.load(str(folder), cache_dir=str(tmp_path))
+    metric = hugging_face.load(str(folder), cache_dir=str(tmp_path))
     references, answers, rnas = ["a tRNA", "from yeast", "x"], ["a tRNA", "from mouse", "y z"], ["1", "1", "2"]
     metric.add_batch(predictions=answers[:2], references=references[:2], rna_ids=rnas[:2])
     metric.add_batch(predictions=answers[2:], references=references[2:], rna_ids=rnas[2:])

@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+import scipy.stats as scipy_stats
+import sklearn.metrics as sklearn_metrics
+from statsmodels.stats import multitest
 
 from rnagpt.evaluation.statistics import (
     accuracy,
@@ -14,8 +17,6 @@ from rnagpt.evaluation.statistics import (
     sum_by_cluster,
     wilson_interval,
 )
-
-scipy_stats = pytest.importorskip("scipy.stats")
 
 
 @pytest.mark.parametrize("successes, trials", [(0, 7), (1, 7), (26, 52), (199, 200), (200, 200)])
@@ -89,13 +90,12 @@ def test_nothing_to_measure_is_an_error():
 
 
 def test_balanced_accuracy_and_confusion_equal_scikit_learn():
-    metrics = pytest.importorskip("sklearn.metrics")
     rng = np.random.default_rng(1)
     labels = ["miRNA", "snRNA", "tRNA"]
     gold, parsed = rng.choice(labels, 90, p=[0.6, 0.3, 0.1]).tolist(), rng.choice(labels, 90).tolist()
-    assert balanced_accuracy(gold, parsed) == pytest.approx(metrics.balanced_accuracy_score(gold, parsed))
+    assert balanced_accuracy(gold, parsed) == pytest.approx(sklearn_metrics.balanced_accuracy_score(gold, parsed))
     counts = confusion_matrix(gold, parsed, labels)
-    assert (counts[:, :3] == metrics.confusion_matrix(gold, parsed, labels=labels)).all()
+    assert (counts[:, :3] == sklearn_metrics.confusion_matrix(gold, parsed, labels=labels)).all()
     assert (counts[:, 3] == 0).all()
 
 
@@ -209,6 +209,5 @@ def test_scores_that_do_not_vary_have_no_interval_to_speak_of():
 
 
 def test_holm_equals_statsmodels():
-    multitest = pytest.importorskip("statsmodels.stats.multitest")
     p_values = np.random.default_rng(7).random(40) ** 3
     assert holm(p_values) == pytest.approx(multitest.multipletests(p_values, method="holm")[1])

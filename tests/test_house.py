@@ -68,7 +68,7 @@ def wheel(tmp_path_factory) -> Path:
     source = tmp_path_factory.mktemp("source")
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "model_card.md", "train_sft.py"):
         shutil.copy(ROOT / name, source)
-    for name in (*PACKAGES, "recipes"):
+    for name in (*PACKAGES, "recipes", "metrics"):
         shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     command = [sys.executable, "-m", "pip", "wheel", "-qq", "--no-deps", "--no-build-isolation", "-w", "made", "."]
     subprocess.run(command, check=True, cwd=source)

@@ -39,8 +39,9 @@ def test_every_system_answers_every_held_out_question(finished):
     for item in items:
         by_system.setdefault(item.system, {})[item.key] = item
     asked = by_system["stage2"].keys()
-    expected = {"majority", "nearest_train", "length_only", "kmer_length", "linear_probe", "llm_text", "stage1",
-                "stage2", "stage2_swapped", "stage2_shuffled", "stage2_no_rna"}
+    expected = {"majority", "question_only", "nearest_train", "nearest_identity", "length_only", "kmer_length",
+                "linear_probe", "llm_text", "stage1", "stage2", "stage2_swapped", "stage2_swapped_same",
+                "stage2_shuffled", "stage2_no_rna"}
     assert expected <= by_system.keys()
     for system in expected:
         assert by_system[system].keys() == asked, system
@@ -48,6 +49,10 @@ def test_every_system_answers_every_held_out_question(finished):
     assert {item.rna_id for item in items} <= test_ids
     swapped = by_system["stage2_swapped"].values()
     assert all(item.shown_rna_id in test_ids and item.shown_rna_id != item.rna_id for item in swapped)
+    types = {item.rna_id: item.rna_type for item in items}
+    for item in by_system["stage2_swapped_same"].values():
+        assert item.shown_rna_id != item.rna_id and types[item.shown_rna_id] == item.rna_type
+    assert all(0 < item.train_identity < 0.8 for item in items)
     assert all(item.shown_rna_id is None for item in by_system["stage2_no_rna"].values())
 
 
@@ -55,7 +60,8 @@ def test_it_leaves_a_report_curves_and_a_whole_checkpoint(finished):
     from rnagpt import checkpoint
 
     run, _ = finished
-    assert "Stage 2" in (run / "report.html").read_text()
+    report = (run / "report.html").read_text()
+    assert all(label in report for label in ("Stage 2, another of its type", "Nearest by identity"))
     curves = (run / "learning_curves.csv").read_text().splitlines()
     assert curves[0].startswith("stage,step,seconds,loss") and len(curves) > 8
     facts = json.loads((run / "run.json").read_text())

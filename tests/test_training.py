@@ -1,6 +1,7 @@
 """Both stages on a tiny model: what trains, what stays frozen bit for bit, and that a killed run ends the same."""
 
 import csv
+import dataclasses
 import json
 import os
 import random
@@ -80,7 +81,7 @@ def test_stage_1_changes_the_projector_and_nothing_else(tiny_parts, tmp_path, mo
     model, _ = checkpoint.load(output)
     assert torch.equal(model.model.projector.weight, states["after"]["model.projector.weight"])
     assert sorted(path.name for path in output.iterdir()) == [
-        "curve.jsonl", "parts.json", "projector.safetensors", "training.json",
+        "curve.csv", "curve.jsonl", "curve.svg", "parts.json", "projector.safetensors", "training.json",
     ]
     assert not (tmp_path / "stage1.work").exists()
     curve = [json.loads(line) for line in (output / "curve.jsonl").read_text().splitlines()]
@@ -212,6 +213,7 @@ def test_ridge_start_puts_slot_features_onto_mean_annotation_embeddings(tiny_mod
         ({"data": {"sources": [{"path": "x", "weight": 0}]}}, "every weight must be above 0"),
         ({"data": {"sources": [{"path": "x", "streaming": True}]}}, "streaming needs sft.max_steps"),
         ({"early_stopping": 0}, "early_stopping must be at least 1"),
+        ({"attention": "flash"}, "attention must be one of sdpa, flex"),
         ({"token_budget": 512}, "per_device_train_batch_size must be 1"),
         ({"features_folder": "x", "cache_features": False}, "features_folder is for cache_features: true"),
         ({"lora": {"r": 8}}, "lora is for the instruction stage"),
@@ -226,8 +228,23 @@ def test_a_wrong_recipe_is_refused_with_the_keys_name(tiny_parts, tmp_path, chan
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*_stage?.yaml")), ids=lambda path: path.name)
-def test_every_shipped_recipe_is_valid(path):
-    assert load_recipe(path).stage == ("alignment" if "stage1" in path.name else "instruction")
+def test_every_shipped_recipe_is_valid(path, tmp_path):
+    from rnagpt import training
+    from rnagpt.recipe import check_sft
+
+    content = load_recipe(path)
+    preference = path.name == "fast_stage3.yaml"
+    assert content.stage == ("alignment" if "stage1" in path.name else "preference" if preference else "instruction")
+    check_sft(content.sft, content.stage)
+    start_from = adapter(tmp_path) if preference else None
+    on_cpu = dataclasses.replace(content, start_from=start_from, sft={**content.sft, "use_cpu": True})
+    training.settings(on_cpu, tmp_path)
+
+
+def adapter(folder: Path) -> str:
+    """A folder with the name of an adapter in it: what a preference stage asks for before anything loads."""
+    (folder / "adapter_model.safetensors").touch()
+    return str(folder)
 
 
 def test_visits_show_every_rna_of_a_type_before_any_again():

@@ -1,5 +1,6 @@
 """The same gradients, however the work is laid out (packed, shared, accumulated, two processes); the paper's rates."""
 
+import copy
 import json
 import math
 import os
@@ -135,6 +136,64 @@ def test_two_processes_take_the_step_of_one(tiny_parts, uneven, tmp_path):  # no
     start = gradient(train(content, tmp_path / "start.yaml"))
     both = gradient(tmp_path / "both")
     assert (both - alone).abs().max() <= 1e-5 * (alone - start).abs().max()
+
+
+@pytest.mark.parametrize("stage", ["alignment", "instruction"])
+def test_parts_of_a_sharded_model_are_those_of_the_whole(tiny_model, tmp_path, stage):
+    """FSDP2 over gloo, in one process: what is written comes from the gathered weights."""
+    import torch.distributed as dist
+    from peft import LoraConfig, get_peft_model
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+    from torch.distributed.fsdp import fully_shard
+
+    from rnagpt import checkpoint, training
+    from rnagpt.language_model import fingerprint
+
+    model = copy.deepcopy(tiny_model[0])
+    training.freeze_all_but_projector(model)
+    if stage == "instruction":
+        model = get_peft_model(
+            model, LoraConfig(r=2, target_modules=training.LORA_TARGETS, modules_to_save=["projector"])
+        )
+    base = model.get_base_model() if stage == "instruction" else model
+    llm_fingerprint = fingerprint(base.model.language_model)
+    checkpoint.save_parts(model, tmp_path / "whole", {"llm": "x"})
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    try:
+        mesh = dist.device_mesh.init_device_mesh("cpu", (1,))
+        for module in [m for m in model.modules() if type(m).__name__ in base.model._no_split_modules]:
+            fully_shard(module, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        assert all(hasattr(parameter, "full_tensor") for parameter in model.parameters())
+        state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+        checkpoint.save_parts(model, tmp_path / "sharded", {"llm": "x"}, "float32", state, llm_fingerprint)
+    finally:
+        dist.destroy_process_group()
+    names = sorted(path.name for path in (tmp_path / "whole").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "sharded").iterdir())
+    for name in names:
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "sharded" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("name", ["fsdp", "deepspeed"])
+def test_accelerates_settings_for_clusters_are_read(name):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    settings = load_config_from_file(str(ROOT / "recipes" / f"cluster_{name}.yaml"))
+    assert settings.num_processes == 16 and settings.num_machines == 2 and settings.mixed_precision == "bf16"
+    assert settings.distributed_type == name.upper()
+
+
+def test_a_sharded_checkpoint_of_the_trainer_is_gone_on_from_when_it_is_whole(tmp_path):
+    from rnagpt.training import last_complete_checkpoint
+
+    for step, complete in ((2, True), (4, False)):
+        folder = tmp_path / f"checkpoint-{step}"
+        (folder / "optimizer_0").mkdir(parents=True)
+        (folder / "trainer_state.json").write_text("{}")
+        if complete:
+            (folder / "optimizer_0" / ".metadata").touch()
+    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_rnas(tiny_parts, uneven, tmp_path):  # noqa: F811

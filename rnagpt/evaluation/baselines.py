@@ -1,10 +1,11 @@
 """Systems that need no language model: what RNA-GPT must beat before its accuracy means anything.
 
-    answers = baseline_answers(training_facts, held_out_facts, items, seed=0)     # four systems, labelled items
+    answers = baseline_answers(training_facts, held_out_facts, items, seed=0)     # five systems, labelled items
 
 | system | rna_type | is_type | every other closed topic |
 |---|---|---|---|
 | majority | commonest type | commonest of yes, no | commonest training answer among the options |
+| question_only | commonest training answer to the very same question, wording and type X included; else as above |
 | nearest_train | the neighbour's | is the neighbour of that type | the neighbour's, else the majority's |
 | length_only, kmer_length, linear_probe | one classifier | from the predicted type | one classifier a topic |
 
@@ -29,15 +30,15 @@ def baseline_answers(train_facts: Sequence, facts: Sequence, items: Sequence[Ite
 
     train_x: (n_train_facts, width) and test_x: (n_facts, width), float: one mean-pooled row per fact, in their order.
     """
-    systems = {"majority": majority_answer, "nearest_train": nearest_train, "length_only": length_only,
-               "kmer_length": kmer_length}
+    systems = {"majority": majority_answer, "question_only": question_only, "nearest_train": nearest_train,
+               "length_only": length_only, "kmer_length": kmer_length}
     answers = {system: predict(train_facts, facts, items, seed) for system, predict in systems.items()}
     if train_x is not None and test_x is not None:
         answers["linear_probe"] = answers_from_features(train_facts, train_x, facts, test_x, items, seed)
     if neighbours is not None:
         copied = {fact.rna_id: train_facts[near.place] for fact, near in zip(facts, neighbours, strict=True)}
         answers["nearest_identity"] = copied_answers(train_facts, copied, items, seed)
-    shows_rna = {system: system != "majority" for system in answers}
+    shows_rna = {system: system not in ("majority", "question_only") for system in answers}
     return [labelled(item, system, label, item.rna_id if shows_rna[system] else None)
             for system, labels in answers.items() for item, label in zip(items, labels, strict=True)]
 
@@ -46,6 +47,25 @@ def majority_answer(train_facts: Sequence, facts: Sequence, items: Sequence[Item
     """The commonest training answer to each topic among the item's options; ties go to the first in the alphabet."""
     counts = _training_answers(train_facts, seed)
     return [_commonest(item, counts) for item in items]
+
+
+def question_only(train_facts: Sequence, facts: Sequence, items: Sequence[Item], seed: int = 0) -> Labels:
+    """The commonest training answer to the same question, word for word; the majority answer where it was never asked.
+
+    What the wording alone gives away: "Is this a tRNA?" names a type, and types are not equally common.
+    """
+    from dataset_builder.fact_questions import questions
+
+    counts = _training_answers(train_facts, seed)
+    asked: dict[tuple[str, str], Counter] = defaultdict(Counter)
+    for fact in train_facts:
+        for question in questions(fact, seed):
+            asked[question.topic, question.question][question.gold] += 1
+    labels = []
+    for item in items:
+        known = asked.get((item.topic, item.question))
+        labels.append(_commonest(item, {item.topic: known} if known else counts))
+    return labels
 
 
 def nearest_train(train_facts: Sequence, facts: Sequence, items: Sequence[Item], seed: int = 0) -> Labels:

@@ -117,9 +117,22 @@ def _points(summary: dict, row: dict) -> list[str]:
         points.append("With " + " and with ".join(
             f"{names[spec['system'].removeprefix(summary['main'] + '_')]} it is right in "
             f"{_share(spec['rna_type']['value'])}" for spec in missing) + ".")
+    points += _same_type(summary, row)
     points += _against_simpler(summary)
     points += _closed_topics(summary, row)
     return points
+
+
+def _same_type(summary: dict, row: dict) -> list[str]:
+    """Whether it reads more of an RNA than its type: from the closed questions, with another RNA of the same type."""
+    key = f"{summary['main']}_swapped_same"
+    other, comparison = _row(summary, key), _comparison(summary, key, "closed")
+    if not other or not other["closed"] or not row["closed"] or comparison is None:
+        return []
+    verdict = ("so it reads more of the RNA than its type" if _differs(comparison) > 0 else
+               "no difference that can be shown, so nothing says that it reads more of the RNA than its type")
+    return [f"With another RNA of the same type it answers {_share(other['closed']['value'])} of the closed questions "
+            f"right instead of {_share(row['closed']['value'])}: {verdict}."]
 
 
 def _against_simpler(summary: dict) -> list[str]:

@@ -7,6 +7,7 @@ A generated answer is right or wrong; its likelihood moves before that does, so 
 that accuracy cannot. A model that ignores the RNA gives the same likelihood whatever RNA it is shown.
 """
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,9 +17,11 @@ from rnagpt.evaluation.items import Item
 
 
 def with_likelihoods(model, processor, answered: Sequence[Item], shown: Shown, as_text: bool = False,
-                     batch_size: int = 16, wordings: dict[str, dict[str, str]] | None = None) -> list[Item]:
-    """The items with `reference_logprob` (mean per token, nats) and, where they have a label, `option_logprobs` (of
-    the whole answer, nats); the RNA is the one `shown`. wordings: of `option_wordings`; of these items where absent.
+                     batch_size: int = 8, wordings: dict[str, dict[str, str]] | None = None,
+                     options: bool = True) -> list[Item]:
+    """The items with `reference_logprob` (mean per token, nats) and, where they have a label and `options` are wanted,
+    `option_logprobs` (of the whole answer, nats); the RNA is the one `shown`. wordings: of `option_wordings`; of these
+    items where absent.
     """
     wordings = option_wordings(answered) if wordings is None else wordings
     asked, place = [], []  # (conversation, answer) and where its value belongs
@@ -26,7 +29,7 @@ def with_likelihoods(model, processor, answered: Sequence[Item], shown: Shown, a
         prompt = conversation(item, shown[item.rna_id], as_text)
         asked.append((prompt, item.reference))
         place.append((index, None))
-        for number, label in enumerate(item.options if item.gold else ()):
+        for number, label in enumerate(item.options if item.gold and options else ()):
             asked.append((prompt, wordings.get(item.topic, {}).get(label, label)))
             place.append((index, number))
     values = answer_logprobs(model, processor, asked, batch_size)
@@ -55,36 +58,70 @@ def option_wordings(items: Sequence[Item]) -> dict[str, dict[str, str]]:
 
 
 def answer_logprobs(model, processor, asked: Sequence[tuple[list[dict], str]],
-                    batch_size: int = 16) -> list[tuple[float, int]]:
+                    batch_size: int = 8) -> list[tuple[float, int]]:
     """Sum of the log-probabilities of an answer's tokens, and their number, for each (conversation, answer).
 
-    The end of the turn is left out, so that an option of one word stands for every answer that begins with it.
+    A conversation is read once for all of its answers: they follow it in one row, each seeing the conversation and
+    itself alone, its positions counted from the conversation's end. The end of the turn is left out, so that an
+    option of one word stands for every answer that begins with it.
     """
+    tokenizer, prompts = processor.tokenizer, {}
+    for conversation_, answer in asked:
+        answers = prompts.setdefault(json.dumps(conversation_), {})
+        if answer not in answers:
+            answers[answer] = tokenizer(answer, add_special_tokens=False)["input_ids"] or [tokenizer.eos_token_id]
+    order = sorted(prompts, key=lambda text: (len(text), sum(map(len, prompts[text].values()))))
+    values: dict[tuple[str, str], tuple[float, int]] = {}
+    for first in range(0, len(order), batch_size):
+        texts = order[first:first + batch_size]
+        totals = _one_batch(model, processor, [json.loads(text) for text in texts],
+                            [list(prompts[text].values()) for text in texts])
+        for text, of_row in zip(texts, totals, strict=True):
+            for (answer, tokens), total in zip(prompts[text].items(), of_row, strict=True):
+                values[text, answer] = total, len(tokens)
+    return [values[json.dumps(conversation_), answer] for conversation_, answer in asked]
+
+
+def _one_batch(model, processor, conversations: list[list[dict]], answers: list[list[list[int]]]) -> list[list[float]]:
+    """Per conversation and answer (token ids) the sum of the answer's log-probabilities."""
     import torch
 
-    tokenizer = processor.tokenizer
-    order = sorted(range(len(asked)), key=lambda i: len(str(asked[i])))
-    values: dict[int, tuple[float, int]] = {}
-    for first in range(0, len(order), batch_size):
-        chosen = order[first:first + batch_size]
-        batch = processor([asked[i][0] for i in chosen]).to(model.device)
-        answers = [tokenizer(asked[i][1], add_special_tokens=False)["input_ids"] or [tokenizer.eos_token_id]
-                   for i in chosen]
-        longest, prompt = max(map(len, answers)), batch["input_ids"].shape[1]
-        ids = torch.full((len(chosen), longest), tokenizer.pad_token_id, device=model.device)
-        mask = torch.zeros_like(ids)
-        for row, tokens in enumerate(answers):
-            ids[row, : len(tokens)] = torch.tensor(tokens, device=model.device)
-            mask[row, : len(tokens)] = 1
-        attention = torch.cat([batch["attention_mask"], mask], dim=1)
-        kept = torch.zeros_like(attention, dtype=torch.bool)
-        kept[:, prompt - 1 : -1] = True  # the positions whose next token belongs to the answer
-        with torch.inference_mode():
-            logits = model(**batch | {"input_ids": torch.cat([batch["input_ids"], ids], dim=1),
-                                      "attention_mask": attention,
-                                      "position_ids": (attention.cumsum(1) - 1).clamp(min=0)},
-                           logits_to_keep=kept).logits
-        picked = logits.view(len(chosen), longest, -1).float().log_softmax(-1).gather(2, ids[..., None])[..., 0]
-        totals = (picked * mask).sum(1)
-        values |= {i: (float(total), len(tokens)) for i, total, tokens in zip(chosen, totals, answers, strict=True)}
-    return [values[i] for i in range(len(asked))]
+    from processing_rnagpt.collator import block_mask
+
+    batch = processor(conversations)
+    width = batch["input_ids"].shape[1]
+    longest = max(sum(map(len, of_row)) for of_row in answers)
+    shape = len(conversations), width + longest
+    ids = torch.full(shape, processor.tokenizer.pad_token_id)
+    ids[:, :width] = batch["input_ids"]
+    block = torch.full(shape, -1)  # -1: padding; 0: the conversation; k: its k-th answer
+    block[:, :width] = batch["attention_mask"] - 1
+    positions = torch.zeros(shape, dtype=torch.long)
+    positions[:, :width] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    asks, answered = [], []  # (row, column that predicts, token), and (row, answer) that it belongs to
+    for row, of_row in enumerate(answers):
+        end = width  # prompts are padded on the left
+        for number, tokens in enumerate(of_row):
+            ids[row, end : end + len(tokens)] = torch.tensor(tokens)
+            block[row, end : end + len(tokens)] = number + 1
+            positions[row, end : end + len(tokens)] = positions[row, width - 1] + 1 + torch.arange(len(tokens))
+            asks += [(row, width - 1 if i == 0 else end + i - 1, token) for i, token in enumerate(tokens)]
+            answered += [(row, number)] * len(tokens)
+            end += len(tokens)
+    # block -1 sees itself alone: what is read of it never matters, but a softmax over nothing is no number
+    seen = torch.stack([block_mask(of_row) for of_row in block])
+    mask = torch.zeros(seen.shape, dtype=model.dtype).masked_fill(~seen, torch.finfo(model.dtype).min)[:, None]
+    rows, columns, tokens = torch.tensor(asks).T
+    kept = torch.zeros(shape, dtype=torch.bool)
+    kept[rows, columns] = True
+    place = kept.flatten().cumsum(0).view(shape) - 1
+    whole = batch | {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+    with torch.inference_mode():
+        logits = model(**{name: tensor.to(model.device) for name, tensor in whole.items()},
+                       logits_to_keep=kept.to(model.device)).logits
+    logits, which = logits.float(), place[rows, columns].to(model.device)
+    logprobs = (logits[which, tokens.to(model.device)] - logits.logsumexp(-1)[which]).tolist()
+    totals = [[0.0] * len(of_row) for of_row in answers]
+    for (row, number), logprob in zip(answered, logprobs, strict=True):
+        totals[row][number] += logprob
+    return totals

@@ -8,6 +8,7 @@ The page needs no script and no network: its style and its figures stand in it. 
 """
 
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
 from itertools import groupby
@@ -93,8 +94,17 @@ def _grounding(summary: dict) -> list[dict]:
 
 def _text_tables(summary: dict) -> list[dict]:
     """The paper's tables beside its own values where the annotation set is one of its two, then every other mode."""
-    return [{"title": title.replace("`", ""), "rows": table} for name, (title, table) in all_tables(summary).items()
-            if name.startswith(("paper", "aligned", "sentence"))] if summary.get("text") else []
+    return [{"title": title.replace("`", ""), "rows": [list(map(_heading, table[0])), *table[1:]]}
+            for name, (title, table) in all_tables(summary).items()
+            if name.startswith(("paper", "aligned", "sentence", "judge"))] if summary.get("text") else []
+
+
+def _heading(name: str) -> str:
+    """
+    >>> _heading("rougeL"), _heading("system"), _heading("S_BERT")
+    ('ROUGE-L', 'System', 'S_BERT')
+    """
+    return "System" if name == "system" else re.sub("^rouge", "ROUGE-", name)
 
 
 def _encoders(summary: dict) -> str:

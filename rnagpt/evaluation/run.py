@@ -23,7 +23,8 @@ from rnagpt.evaluation.neighbours import Neighbour, check_splits, nearest_by_ide
 from rnagpt.evaluation.recipe import FACTS, EvaluationRecipe, SystemPart
 
 RNAS_PER_TYPE = 26
-PROBE = 8  # answers that are timed for an estimate
+OPTIONS_UNDER = ("true", "swapped")  # whose calibration is shown; elsewhere the true answer's likelihood is enough
+PROBE = 16  # answers that are timed for an estimate
 TOKENS_PER_LETTER = {"text": 0.3, "rna": 0.7}  # of an endpoint's prompt: English, and nucleotides
 
 
@@ -74,7 +75,8 @@ def same_evaluation(recipe: EvaluationRecipe, run_dir: Path) -> None:
     """Refuse a folder whose answers belong to other questions; further systems and encoders may join."""
     path = run_dir / "evaluation.json"
     if not path.is_file():
-        if (run_dir / "evaluation" / "items.jsonl").is_file():
+        items = run_dir / "evaluation" / "items.jsonl"
+        if items.is_file() and items.stat().st_size:  # an estimate leaves it empty
             raise UserError(f"{run_dir} holds the answers of another run (it has no evaluation.json): give another "
                             "folder")
         return
@@ -166,20 +168,26 @@ def answer_system(part: SystemPart, held_out: HeldOut, writer: ItemWriter, folde
             return
         for control, key in keys.items():
             todo = [item for item in asked[control] if not measures.done(key, item.key, names)]
-            _write_likelihoods(source, todo, held_out.items, key, shown[control], measures)
+            _write_likelihoods(source, todo, held_out.items, key, shown[control], measures, control in OPTIONS_UNDER)
 
 
 def _write_likelihoods(source: CheckpointAnswers, todo: Sequence[Item], items: Sequence[Item], system: str, shown,
-                       measures: MeasureWriter, chunk: int = 64) -> None:
+                       measures: MeasureWriter, options: bool, chunk: int = 64) -> None:
     from tqdm import tqdm
 
     from rnagpt.evaluation.likelihood import option_wordings, with_likelihoods
 
+    def prompt(item: Item) -> tuple[int, str]:
+        seen = shown[item.rna_id]
+        asked = source.asks(item, seen[1] if seen else None)
+        return len(asked), asked
+
     wordings = option_wordings(items)
+    todo = sorted(todo, key=prompt)  # like lengths together, and equal prompts, which are read once
     with tqdm(total=len(todo), desc=f"{system:<16}", unit="likelihood", disable=not todo) as progress:
         for first in range(0, len(todo), chunk):
             for item in with_likelihoods(source.model, source.processor, todo[first:first + chunk], shown,
-                                         source.as_text, wordings=wordings):
+                                         source.as_text, wordings=wordings, options=options):
                 values = {"reference_logprob": item.reference_logprob}
                 if item.option_logprobs:
                     values["option_logprobs"] = list(item.option_logprobs)
@@ -223,9 +231,10 @@ def print_estimate(recipe: EvaluationRecipe, held_out: HeldOut, writer: ItemWrit
         line = f"  {part.name:<16} {answers:>9,} answers"
         line += f"  about {usd:,.2f} USD" if usd else ""
         if time_answers and answers and part.kind in ("rna", "llm_text"):
-            took = seconds_per_answer(part, held_out) * answers
-            seconds += took
-            line += f"  about {in_words(took)}"
+            per_answer, per_likelihood = seconds_per_answer(part, held_out)
+            seconds += (per_answer + per_likelihood) * answers
+            line += f"  about {in_words(per_answer * answers)}"
+            line += f", their likelihoods {in_words(per_likelihood * answers)}" if per_likelihood else ""
         print(line, file=sys.stderr)
     references = sum(len(item.reference) for item in held_out.items)
     versions = 1 + sum(1 + len(part.controls) for part in recipe.systems)  # references, and answers about as long
@@ -237,7 +246,7 @@ def print_estimate(recipe: EvaluationRecipe, held_out: HeldOut, writer: ItemWrit
     if total:
         print(f"  in all about {total:,.2f} USD (limit {recipe.usd_limit:,.2f})", file=sys.stderr)
     if seconds:
-        print(f"  in all about {in_words(seconds)} for the answers on this machine", file=sys.stderr)
+        print(f"  in all about {in_words(seconds)} on this machine; text encoders not counted", file=sys.stderr)
     return total
 
 
@@ -258,17 +267,26 @@ def endpoint_usd(part: SystemPart, items: Sequence[Item], lengths: dict[str, int
     return (read * part.usd_per_million_in + wrote * part.usd_per_million_out) / 1e6
 
 
-def seconds_per_answer(part: SystemPart, held_out: HeldOut) -> float:
-    """Measured on a few questions spread over the lengths, after one to warm up."""
+def seconds_per_answer(part: SystemPart, held_out: HeldOut) -> tuple[float, float]:
+    """Seconds for one answer and for the likelihoods of one item (0 where none are asked for), measured on a batch of
+    questions spread over the lengths, after one to warm up."""
     shown = shown_rnas("true", held_out.rnas)
     items = sorted(held_out.items, key=lambda item: (item.true_length, item.key))
-    items = items[:: max(1, len(items) // PROBE)][:PROBE]
+    items = items[:: max(1, len(items) // min(PROBE, part.batch_size))][:PROBE]
     source = open_source(part)
     prompts = [source.asks(item, shown[item.rna_id][1]) for item in items]
     source.answer(prompts[:1])
     started = time.monotonic()
     source.answer(prompts)
-    return (time.monotonic() - started) / len(prompts)
+    per_answer = (time.monotonic() - started) / len(prompts)
+    if not part.likelihood:
+        return per_answer, 0.0
+    from rnagpt.evaluation.likelihood import option_wordings, with_likelihoods
+
+    wordings = option_wordings(held_out.items)
+    started = time.monotonic()
+    with_likelihoods(source.model, source.processor, items, shown, source.as_text, wordings=wordings)
+    return per_answer, (time.monotonic() - started) / len(items)
 
 
 def in_words(seconds: float) -> str:
@@ -287,6 +305,8 @@ def in_words(seconds: float) -> str:
 
 def write_text_scores(items: Sequence[Item], recipe: EvaluationRecipe, folder: Path) -> None:
     """scores.jsonl: ROUGE and the similarities of every answer that is a text, and of every RNA's set of answers."""
+    from tqdm import tqdm
+
     from rnagpt.evaluation.encoders import load_encoder
     from rnagpt.evaluation.text_scores import pair_scores, set_scores
 
@@ -297,17 +317,24 @@ def write_text_scores(items: Sequence[Item], recipe: EvaluationRecipe, folder: P
     pair_names = ["rougeL"] + [f"aligned:{e.spec.label}" for e in encoders]
     pair_names += [f"sentence:{e.spec.label}" for e in encoders if recipe.sentence_mode and e.spec.kind != "tokens"]
     set_names = [f"paper:{e.spec.label}" for e in encoders if e.spec.kind != "tokens"]
+    by_system = {system: answers for system, answers in by_system.items()
+                 if any(item.answer != item.parsed for item in answers)}  # the others are labels, not texts
     with MeasureWriter(folder / "scores.jsonl") as writer:
+        # all systems together and by reference: a text that comes up again, as most do, is encoded once
+        todo: dict[tuple[str, str], list[Item]] = {}
+        for item in sorted((item for answers in by_system.values() for item in answers), key=lambda i: i.reference):
+            if not writer.done(item.system, item.key, pair_names):
+                todo.setdefault((item.reference, item.answer or ""), []).append(item)
+        pairs = list(todo)
+        with tqdm(total=len(pairs), desc="similarities", unit="pair", disable=not pairs) as progress:
+            for first in range(0, len(pairs), 256):
+                part = pairs[first:first + 256]
+                rows = pair_scores(*zip(*part, strict=True), encoders, recipe.sentence_mode)
+                for pair, row in zip(part, rows, strict=True):
+                    for item in todo[pair]:
+                        writer.write(item.system, item.key, {name: list(scores) for name, scores in row.items()})
+                progress.update(len(part))
         for system, answers in by_system.items():
-            if all(item.answer == item.parsed for item in answers):
-                continue  # labels, not texts
-            todo = [item for item in answers if not writer.done(system, item.key, pair_names)]
-            for first in range(0, len(todo), 256):
-                part = todo[first:first + 256]
-                rows = pair_scores([item.reference for item in part], [item.answer or "" for item in part], encoders,
-                                   recipe.sentence_mode)
-                for item, row in zip(part, rows, strict=True):
-                    writer.write(system, item.key, {name: list(scores) for name, scores in row.items()})
             keys = [rna_key(item.rna_id, item.method) for item in answers]
             left = [i for i, key in enumerate(keys) if set_names and not writer.done(system, key, set_names)]
             scores = set_scores([keys[i] for i in left], [answers[i].reference for i in left],

@@ -93,10 +93,14 @@ def against_identity(summary: dict, narrow: bool = False) -> str:
             axes.set_title("Share of right labels" if entry["measure"] == "label" else metric_label(entry["measure"]),
                            pad=10)
             axes.set_xlabel("identity with the nearest training RNA")
-            axes.legend(loc="best", fontsize=10)
             _plain(axes)
+        # beside the panels (below them on a phone), where no line runs
+        lines = {line.get_label(): line for axes in grid for line in axes.get_lines() if line.get_label()[0] != "_"}
+        figure.legend(lines.values(), lines.keys(), loc="lower left" if narrow else "center right", fontsize=10,
+                      handlelength=3)
 
-    return _svg(draw, NARROW if narrow else WIDE, 310 * (len(tables) if narrow else 1), _MARGINS | {"bottom": 62},
+    margins = _MARGINS | ({"bottom": 170} if narrow else {"bottom": 62, "right": 186})
+    return _svg(draw, NARROW if narrow else WIDE, 310 * len(tables) + 110 if narrow else 310, margins,
                 0.5 if narrow else 0.2)
 
 
@@ -161,11 +165,41 @@ def type_by_system(summary: dict) -> dict | None:
             "measure": "share of right labels" if entry["measure"] == "label" else metric_label(entry["measure"])}
 
 
+def type_heat(summary: dict) -> str:
+    """The same as a picture, a system's colour the deeper the higher its score; "" without several types."""
+    heat = type_by_system(summary)
+    if heat is None:
+        return ""
+    from dataset_builder.fact_questions import SHORT_NAMES
+
+    def draw(figure) -> None:
+        axes = figure.subplots()
+        for y, row in enumerate(heat["rows"]):
+            for x, cell in enumerate(row["cells"]):
+                axes.barh(y, 0.94, left=x - 0.47, height=0.9, color=_COLOURS[row["group"]], linewidth=0,
+                          alpha=0.05 + 0.7 * cell["percent"] / 100)
+                axes.text(x, y, cell["text"], ha="center", va="center", fontsize=11)
+        axes.set_yticks(range(len(heat["rows"])), [row["label"] for row in heat["rows"]])
+        names = [SHORT_NAMES.get(name, name.replace("_", " ")) for name in heat["columns"]]
+        axes.set_xticks(range(len(names)), names, rotation=40, ha="left")
+        axes.xaxis.tick_top()
+        axes.set_xlim(-0.55, len(names) - 0.45)
+        axes.set_ylim(len(heat["rows"]) - 0.4, -0.6)
+        axes.set_xlabel(f"{heat['measure']}, in percent")
+        for side in ("left", "bottom"):
+            axes.spines[side].set_visible(False)
+        axes.tick_params(length=0)
+
+    margins = {"left": 218, "right": 60, "top": 84, "bottom": 34}
+    return _svg(draw, WIDE, 27 * len(heat["rows"]) + 118, margins, 0.2)
+
+
 def write_pictures(run_dir: str | Path, summary: dict) -> list[Path]:
     """Write run_dir/pictures/*.svg, each in the page's light colours, for a paper or a slide."""
     measures = [measure for measure in ("rna_type", "closed") if any(row[measure] for row in summary["systems"])]
     drawn = {"accuracy": accuracy_bars(summary, measures) if measures else "", "similarity": similarity_bars(summary),
-             "train_identity": against_identity(summary), "reliability": reliability(summary)}
+             "type_by_system": type_heat(summary), "train_identity": against_identity(summary),
+             "reliability": reliability(summary)}
     style = (resources.files("rnagpt.evaluation") / "report.css.jinja").read_text(encoding="utf-8")
     colours = dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6})", style[: style.index("@media")]))
     folder = Path(run_dir) / "pictures"

@@ -32,13 +32,6 @@ SYSTEMS = [
     System("stage2", "Stage 2", "model", "after instruction tuning: RNA, then the question", "stage 2"),
     System("stage1", "Stage 1", "model", "after alignment only: projector trained, LLM unchanged", "stage 1"),
     System("demo", "Shipped demo", "model", "the checkpoint that comes with the package", "the shipped demo"),
-    System("stage2_swapped", "Stage 2, another RNA", "control", "an RNA of another type in the true one's place",
-           "stage 2 with another RNA"),
-    System("stage2_shuffled", "Stage 2, shuffled RNA", "control", "the true RNA, shuffled; dinucleotide counts kept",
-           "stage 2 with the RNA shuffled"),
-    System("stage2_no_rna", "Stage 2, no RNA", "control", "the question alone", "stage 2 without RNA"),
-    System("demo_swapped", "Shipped demo, another RNA", "control", "an RNA of another type in the true one's place",
-           "the shipped demo with another RNA"),
     System("linear_probe", "Linear probe", "reference", "logistic regression on the same encoder's features",
            "a linear probe on the encoder"),
     System("kmer_length", "1-3-mers + length", "reference", "logistic regression on nucleotide counts and length",
@@ -50,21 +43,21 @@ SYSTEMS = [
     System("llm_text", "LLM, sequence as text", "reference", "the same LLM, untuned, reading the letters",
            "the untuned LLM reading the letters"),
     System("length_only", "Length only", "floor", "a small decision tree on the length", "length alone"),
-    System("question_only", "Question only", "floor", "the training answer to the most similar question",
-           "the most similar training question"),
+    System("question_only", "Question only", "floor", "training answers to such a question",
+           "the question's wording alone"),
     System("majority", "Majority answer", "floor", "the commonest training answer of each topic",
            "the majority answer"),
 ]
 # what follows a model's key under a control -> what follows its label, what it is, and the label inside a sentence
 CONTROL_NAMES = {
+    "swapped": (", another RNA", "an RNA of another type in the true one's place", "with another RNA"),
     "swapped_same": (", another of its type", "another RNA of the same type in the true one's place",
                      "with another RNA of the same type"),
-    "swapped": (", another RNA", "an RNA of another type in the true one's place", "with another RNA"),
     "shuffled": (", shuffled RNA", "the true RNA, shuffled; dinucleotide counts kept", "with the RNA shuffled"),
     "no_rna": (", no RNA", "the question alone", "without RNA"),
 }
-_BY_KEY = {system.key: (rank, system) for rank, system in enumerate(SYSTEMS)}
-_LAST_CONTROL = max(rank for rank, system in _BY_KEY.values() if system.group == "control")
+_BY_KEY = {system.key: system for system in SYSTEMS}
+_RANK = {system.key: rank for rank, system in enumerate(SYSTEMS)}
 
 
 def controlled(key: str) -> tuple[str, str] | None:
@@ -86,7 +79,7 @@ def system(key: str) -> System:
     ('Length only', 'other', 'Stage 1, no RNA')
     """
     if key in _BY_KEY:
-        return _BY_KEY[key][1]
+        return _BY_KEY[key]
     if parts := controlled(key):
         model, (label, about, phrase) = system(parts[0]), CONTROL_NAMES[parts[1]]
         return System(key, model.label + label, "control", about, f"{model.phrase} {phrase}")
@@ -94,11 +87,16 @@ def system(key: str) -> System:
 
 
 def in_order(keys: set[str]) -> list[System]:
-    """The systems with these keys in the order of SYSTEMS: an unlisted control after the listed ones, other unknown
-    keys last and by name."""
-    def rank(spec: System) -> tuple[int, str]:
-        if spec.key in _BY_KEY:
-            return _BY_KEY[spec.key][0], ""
-        return (_LAST_CONTROL if spec.group == "control" else len(SYSTEMS)), spec.key
+    """The systems with these keys: by group, then in the order of SYSTEMS, controls in that of CONTROL_NAMES,
+    other keys by name.
+
+    >>> [spec.key for spec in in_order({"majority", "demo_no_rna", "demo_swapped", "stage1_no_rna", "demo"})]
+    ['demo', 'stage1_no_rna', 'demo_swapped', 'demo_no_rna', 'majority']
+    """
+    groups, controls = list(GROUPS), list(CONTROL_NAMES)
+
+    def rank(spec: System) -> tuple[int, int, str, int]:
+        model, control = controlled(spec.key) or (spec.key, controls[0])
+        return groups.index(spec.group), _RANK.get(model, len(SYSTEMS)), model, controls.index(control)
 
     return sorted(map(system, keys), key=rank)

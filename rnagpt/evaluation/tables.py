@@ -34,7 +34,7 @@ ROUGE_VALUES = {
                            "stage2": (.4791, .2690, .4405)},
 }
 TABLE_NUMBERS = {"ais": (1, 2), "divide_and_conquer": (3, 4)}
-SET_NAMES = {"ais": "AIS", "divide_and_conquer": "D&C", "": "all pairs"}
+SET_NAMES = {"ais": "AIS", "divide_and_conquer": "D&C"}
 COLUMNS = {"llm_text": "LLM, RNA as text", "stage1": "Modality fusion (stage 1)", "stage2": "RNA-GPT (stage 2)"}
 HEADINGS = ("precision", "recall", "f1")
 
@@ -65,14 +65,15 @@ def all_tables(summary: dict) -> dict[str, tuple[str, Table]]:
     for entry in summary.get("text", []):
         method = entry["method"]
         suffix = f"_{method}" if method else ""
-        where = (f"RNA-QA ({SET_NAMES.get(method, method)}), {entry['n_rna']:,} RNAs, "
-                 f"{entry['n_questions']:,} questions")
+        where = f"{entry['n_rna']:,} RNAs, {entry['n_questions']:,} questions"
+        where = f"RNA-QA ({SET_NAMES.get(method, method)}), {where}" if method else where
         one, two = [f"Table {number}: " for number in TABLE_NUMBERS[method]] if method in TABLE_NUMBERS else ("", "")
         beside = "; the paper's own values in brackets" if method in SIMILARITY else ""
-        tables[f"paper_similarity{suffix}"] = (f"{one}{where}. Similarity in `paper` mode{beside}.",
-                                               paper_similarity(entry))
-        tables[f"paper_rouge{suffix}"] = (f"{two}{where}. ROUGE F1, averaged within an RNA first{beside}.",
-                                          paper_rouge(entry))
+        if method in SIMILARITY or any(_row_of(entry, key) for key in COLUMNS):
+            tables[f"paper_similarity{suffix}"] = (f"{one}{where}. Similarity in `paper` mode{beside}.",
+                                                   paper_similarity(entry))
+            tables[f"paper_rouge{suffix}"] = (f"{two}{where}. ROUGE F1, averaged within an RNA first{beside}.",
+                                              paper_rouge(entry))
         for mode in ("paper", "aligned", "sentence"):
             table = text_table(entry, mode)
             if len(table[0]) > 1:
@@ -80,14 +81,26 @@ def all_tables(summary: dict) -> dict[str, tuple[str, Table]]:
     for entry in summary.get("strata", []):
         measure = "right labels" if entry["measure"] == "label" else entry["measure"]
         name = "labels" if entry["measure"] == "label" else "text"
-        tables[f"by_{entry['dimension']}_{name}"] = (f"By {DIMENSIONS[entry['dimension']].lower()}: {measure}.",
+        tables[f"by_{entry['dimension']}_{name}"] = (f"{DIMENSIONS[entry['dimension']]}: {measure}.",
                                                      strata_table(entry))
     if summary.get("grounding"):
         tables["grounding"] = ("What a model loses without the true RNA (true minus control)",
                                grounding_table(summary))
     if summary.get("calibration"):
         tables["calibration"] = ("Calibration of the most likely option", calibration_table(summary))
+    if summary.get("judge"):
+        against = summary["judge"]["agreement"]
+        said = (f"; it agrees with the exact label in {100 * against['agreement']:.0f}% of {against['n']:,} answers "
+                f"that have one (kappa {against['kappa']:.2f})" if against else "; no exact labels to check it by")
+        tables["judge"] = (f"LLM as judge: 1 correct, 0.5 partly, 0 wrong{said}.", judge_table(summary))
     return tables
+
+
+def judge_table(summary: dict) -> Table:
+    """One row per system: the judge's mean verdict."""
+    rows = summary["judge"]["systems"].items()
+    return [["system", "mean verdict [interval]", "n"],
+            *([system_of(key).label, _interval(row), str(row["n_items"])] for key, row in rows)]
 
 
 def accuracy_table(summary: dict) -> Table:

@@ -1,0 +1,263 @@
+"""RNA-QA -> a folder that may be published, once nothing in it leaks, drifts or is somebody else's text.
+
+    stage(Path("runs/rna-qa/dataset"), folder, "owner/rna-qa", licence="cc-by-4.0")
+
+Reads what `rnagpt build-dataset` published and, beside it, work/library.sqlite, which has the abstracts: the texts are
+looked through for passages copied from them.
+"""
+
+import json
+import re
+import shutil
+from collections import Counter, defaultdict
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from dataset_builder.qa_splits import EXHAUSTIVE, SPLITS, found_across
+from dataset_builder.records import RnaRecord, published_schemas
+from rnagpt import __version__
+from rnagpt.errors import UserError
+from rnagpt.release import contents
+from rnagpt.release.croissant import croissant
+
+COPIED = 60  # words in a row: a third of an abstract
+DEFAULT_CONFIG = "alignment"
+OPEN_LICENCE = re.compile(r"cc[ -]?0|cc[ -]?by(?![ -]?(?:nc|nd))|public domain", re.IGNORECASE)
+
+
+def stage(source: Path, folder: Path, repo: str, licence: str, collected: str | None = None) -> None:
+    """Check the dataset and write what goes up.
+
+    Raises:
+        UserError: no published dataset; other columns or types than `published_schemas`; splits that share an RNA, a
+            near sequence or a paper; abstracts, or long passages of them, without a licence; a stray file.
+    """
+    if not (source / "README.md").is_file() or not any((source / name).is_dir() for name in published_schemas()):
+        raise UserError(
+            f"{source} is no published RNA-QA: expected README.md, alignment/ and qa/, as `rnagpt build-dataset` "
+            "writes into OUTPUT/dataset"
+        )
+    contents.check_contents(source, contents.DATASET_FILES)
+    files = check_schemas(source)
+    check_leaks(read_rnas(files))
+    looked = check_copies(files, source.parent / "work" / "library.sqlite")
+    folder.mkdir()
+    for path in contents.check_contents(source, contents.DATASET_FILES):
+        to = folder / path.relative_to(source)
+        to.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, to)
+    statistics = json.loads((source / "statistics.json").read_text()) if (source / "statistics.json").is_file() else {}
+    write_card(folder, statistics, repo, licence, collected, looked)
+    described = croissant(files, repo, licence)
+    (folder / "croissant.json").write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n")
+    print(f"checked: columns, splits (by RNA, sequence and paper){', copied passages' if looked else ''}")
+
+
+def check_schemas(source: Path) -> dict[str, dict[str, list[Path]]]:
+    """{config: {split: files}}, once every file has the public columns, in order and of the public types."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    files: dict[str, dict[str, list[Path]]] = {}
+    for config, schema in published_schemas().items():
+        files[config] = defaultdict(list)
+        for path in sorted((source / config).glob("*.parquet")):
+            split = path.name.split("-")[0]
+            if split not in SPLITS:
+                raise UserError(f"{config}/{path.name} is of no split: names begin with {', '.join(SPLITS)}")
+            try:
+                found = pq.read_schema(path)
+            except (OSError, pa.ArrowInvalid) as error:
+                raise UserError(f"{config}/{path.name} is no Parquet file, or is damaged: {error}") from None
+            check_columns(f"{config}/{path.name}", found, schema)
+            files[config][split].append(path)
+        if not files[config].get("train"):
+            raise UserError(f"{source} has no {config}/train-*.parquet: build the dataset again")
+    return files
+
+
+def check_columns(name: str, found, schema) -> None:
+    """UserError that names the columns which are missing, new or of another type."""
+    texts = [column for column in found.names if re.search("abstract|full_?text", column)]
+    if texts:
+        raise UserError(
+            f"{name} holds raw abstracts (column {texts[0]}): they are their publishers', and no licence to pass them "
+            "on is recorded; publish PubMed ids instead"
+        )
+    if found.remove_metadata().equals(schema):
+        return
+    missing, new = ([c for c in one if c not in other] for one, other in
+                    ((schema.names, found.names), (found.names, schema.names)))  # fmt: skip
+    changed = [c for c in schema.names if c in found.names and found.field(c).type != schema.field(c).type]
+    listed = [f"{what}: {', '.join(names)}" for what, names in
+              (("missing", missing), ("new", new), ("of another type", changed)) if names]  # fmt: skip
+    raise UserError(
+        f"{name} has drifted from the public columns ({'; '.join(listed) or 'in another order'}): build it again, or "
+        "change dataset_builder/records.py and announce it in CHANGELOG.md"
+    )
+
+
+def read_rnas(files: dict) -> dict[str, dict]:
+    """Split -> what its RNAs are known by: {"id": {...}, "sequence": {...}, "paper": {...}}, of both configs."""
+    import pyarrow.parquet as pq
+
+    known: dict[str, dict] = {split: {"id": set(), "sequence": set(), "paper": set()} for split in SPLITS}
+    for config, splits in files.items():
+        papers = "pmids" if config == "alignment" else "evidence_pmids"
+        for split, paths in splits.items():
+            for path in paths:
+                for batch in pq.ParquetFile(path).iter_batches(columns=["rna_id", "sequence", "md5", papers]):
+                    for row in batch.to_pylist():
+                        rna = RnaRecord(row["rna_id"], row["sequence"], md5=row["md5"] or row["rna_id"])
+                        known[split]["id"].add(rna.urs)
+                        known[split]["sequence"].add(row["sequence"])
+                        known[split]["paper"].update(row[papers] or [])
+    return known
+
+
+def check_leaks(known: dict[str, dict]) -> None:
+    """UserError with counts where two splits share an RNA, a sequence, a near sequence or a paper."""
+    found = []
+    words = {"id": "RNA ids", "sequence": "sequences", "paper": "papers"}
+    for one, other in combinations(SPLITS, 2):
+        for what, said in words.items():
+            if shared := known[one][what] & known[other][what]:
+                found.append(f"{len(shared):,} {said} in both {one} and {other} (such as {min(shared)[:40]})")
+    if not found:
+        for one, other in combinations(SPLITS, 2):
+            if near := near_sequences(known[one]["sequence"], known[other]["sequence"]):
+                found.append(f"{near:,} sequences of {other} with an 80% neighbour in {one}")
+    if found:
+        raise UserError(
+            f"the splits leak: {'; '.join(found)}; split again (`rnagpt build-dataset`), because a score on these "
+            "would be memory"
+        )
+
+
+def near_sequences(one: set[str], other: set[str]) -> int:
+    """How many sequences of `other` have a neighbour in `one`: all pairs where they are few, else by MMseqs2."""
+    if len(one) * len(other) > EXHAUSTIVE**2:
+        return len(found_across(dict(enumerate(sorted(other))), dict(enumerate(sorted(one)))))
+    from dataset_builder.fact_splits import are_neighbours
+
+    return sum(any(are_neighbours(known, sequence) for known in one) for sequence in other)
+
+
+def check_copies(files: dict, library: Path) -> bool:
+    """Whether the texts were looked through for passages of the abstracts they rest on (the library is there).
+
+    Raises:
+        UserError: a text repeats over COPIED words in a row of an abstract without an open licence.
+    """
+    import pyarrow.parquet as pq
+
+    if not library.is_file():
+        return False
+    import sqlite3
+
+    from dataset_builder.library import Library
+
+    copied: Counter = Counter()
+    paths = [path for of_split in files["alignment"].values() for path in of_split]
+    try:
+        opened = Library(library, read_only=True)
+        for path in paths:
+            for batch in pq.ParquetFile(path).iter_batches(1000, columns=["annotation", "pmids"]):
+                rows = batch.to_pylist()
+                papers = opened.papers_by_pmid({pmid for row in rows for pmid in row["pmids"]})
+                closed = {paper.pmid: paper.abstract for paper in papers if not OPEN_LICENCE.search(paper.licence)}
+                for row in rows:
+                    text = " ".join(words_of(row["annotation"]))
+                    copied.update(pmid for pmid in row["pmids"] if repeats(text, closed.get(pmid, "")))
+        opened.close()
+    except sqlite3.Error as error:
+        raise UserError(f"{library} cannot be read ({error}): copied passages could not be looked for") from None
+    if copied:
+        raise UserError(
+            f"annotations repeat {COPIED} words or more of {len(copied):,} abstracts without an open licence (such as "
+            f"PubMed {min(copied)}): raw abstracts are their publishers'; leave those papers out and build again"
+        )
+    return True
+
+
+def words_of(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
+
+
+def repeats(text: str, abstract: str, count: int = COPIED) -> bool:
+    """Whether `count` words in a row of an abstract stand in a text (of words joined by spaces).
+
+    >>> repeats("so we find that mir 21 is high here", "We find that miR-21 is high.", count=5)
+    True
+    """
+    words = words_of(abstract)
+    # a passage of so many words covers one of the starts below whole
+    step = max(1, count // 2)
+    return any(
+        " ".join(words[i : i + step]) in text and longest_at(text, words, i, step) >= count
+        for i in range(0, max(0, len(words) - step + 1), step)
+    )
+
+
+def longest_at(text: str, words: list[str], start: int, size: int) -> int:
+    """Length in words of the longest run around words[start:start+size] that stands in the text."""
+    first, last = start, start + size
+    while first > 0 and " ".join(words[first - 1 : last]) in text:
+        first -= 1
+    while last < len(words) and " ".join(words[first : last + 1]) in text:
+        last += 1
+    return last - first
+
+
+def write_card(folder: Path, statistics: dict, repo: str, licence: str, collected: str | None, looked: bool) -> None:
+    """The builder's card with the default configuration, licence and what a reader must know before using it."""
+    from huggingface_hub import DatasetCard
+
+    path = folder / "README.md"
+    card = DatasetCard(path.read_text(encoding="utf-8"))
+    data: Any = card.data  # its fields are those of the YAML head
+    data.license = licence
+    data.tags = list(dict.fromkeys([*(data.tags or []), "rna-qa", "croissant"]))
+    data.annotations_creators = ["machine-generated"]
+    for config in data.configs or []:
+        config.pop("default", None)
+        if config["config_name"] == DEFAULT_CONFIG:
+            config["default"] = True
+    types = statistics.get("RNA types", {})
+    total = sum(types.values()) or 1
+    most = "; ".join(f"{name} {100 * n / total:.0f}%" for name, n in list(types.items())[:4]) or "not counted"
+    yes = statistics.get("yes and no", {})
+    card.text = card.text.rstrip() + f"""
+
+## Use
+
+```python
+from datasets import load_dataset
+
+annotations = load_dataset("{repo}", split="train")              # the default configuration, alignment
+questions = load_dataset("{repo}", "qa", split="test", streaming=True)
+```
+
+## Provenance
+
+- Collected: {collected or "the date is not recorded"}. Written by RNA-GPT {__version__}.
+- Sequences, names and types: RNAcentral and its member databases. Literature: titles and abstracts found by LitScan
+  and Europe PMC, named by PubMed id; they are not part of the dataset{
+  ", and no annotation repeats a long passage of one without an open licence (looked through)" if looked else ""}.
+- Every statement lists its papers, so that it can be checked against them.
+
+## Licences
+
+The dataset's own texts: {licence}. Sequences and names: CC0 (RNAcentral). The papers stay their publishers'. What a
+language model wrote may fall under its provider's terms of use: see the model named above.
+
+## Known biases
+
+- RNAs with much literature are there more often, and with longer annotations: what is unknown has no rows.
+- RNA types are as unequal as the literature: {most}.
+- Yes-or-no questions: {yes.get("Yes", 0)} yes, {yes.get("No", 0)} no. A model that reads no RNA may score above
+  chance; report scores beside those with another RNA.
+- Abstracts alone were read, in English; results that were not published are missing.
+"""
+    path.write_text(str(card), encoding="utf-8")

@@ -1,0 +1,254 @@
+"""A checkpoint of any form -> a folder that may be published: weights, processor, code, card; reloaded and compared.
+
+    stage_model(source, folder, form="whole", repo="owner/name")
+
+The form that goes up: `whole` holds all weights (an adapter is merged), `projector` the projector alone, `adapter` the
+adapter with its projector; the last two name the repositories that the rest is fetched from.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from transformers.dynamic_module_utils import custom_object_save
+
+from modeling_rnagpt import RnaGptConfig, RnaGptForCausalLM
+from processing_rnagpt import RnaGptProcessor
+from rnagpt import checkpoint, model_card
+from rnagpt.card_facts import RunFacts
+from rnagpt.errors import UserError
+from rnagpt.folders import ADAPTER, PARTS, WEIGHTS, checkpoint_form
+from rnagpt.release.reload import PACKAGES
+
+QUESTION = "What type of RNA is this?"
+RNA = "GCGGAUUUAGCUCAGUUGGGAGAGCGCCAGACUGAAGAUCUGGAGGUCCUGUGUUCGAUCCACAGAAUUCGCACCA"  # yeast tRNA-Phe
+ANSWER_TOKENS = 24
+# share of the largest logit that a reload may differ by: other kernels, and in 16 bits other rounding
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint and what is known of where its parts come from."""
+
+    path: Path
+    form: str  # parts, whole, projector or adapter
+    llm: str
+    encoder: str
+    base: str = ""  # of an adapter
+
+
+def source_of(path: Path, facts: RunFacts, llm: str | None, encoder: str | None) -> Source:
+    """Which form a checkpoint is of, and the names of its LLM and encoder: as given, else as its files tell.
+
+    Raises:
+        UserError: it is no checkpoint, or nothing tells where its weights come from.
+    """
+    form = checkpoint_form(path)
+    if form == "hub":
+        raise UserError(f"{path} is no folder: release takes a checkpoint on this machine")
+    named: dict = {}
+    base = ""
+    if form == "parts":
+        named = json.loads((path / PARTS).read_text())["build"]
+    elif form == "whole":
+        config = json.loads((path / "config.json").read_text())
+        if config.get("weights_from"):
+            form, named = "projector", config["weights_from"]
+        else:
+            inside = {"llm": config.get("text_config", {}), "encoder": config.get("rna_config", {})}
+            named = {part: values.get("_name_or_path") for part, values in inside.items()}
+    else:
+        base = json.loads((path / "adapter_config.json").read_text())["base_model_name_or_path"]
+    if facts.stages:
+        recipe = facts.stages[-1]["recipe"]["model"]
+        named = {part: named.get(part) or recipe[part] for part in ("llm", "encoder")}
+    elif form == "adapter":
+        named = {"llm": base, "encoder": base}
+    found = {"llm": llm or named.get("llm"), "encoder": encoder or named.get("encoder")}
+    missing = [f"--{part} NAME" for part, name in found.items() if not name]
+    if missing:
+        raise UserError(
+            f"{path} does not tell which {' and '.join(found)} it was built from, and the card must: give "
+            f"{' and '.join(missing)} (a Hub id or the name of the weights), or --run RUN_DIR"
+        )
+    return Source(path, form, str(found["llm"]), str(found["encoder"]), base)
+
+
+def check_licence(source: Source, repo: str, licence: Path | None, form: str) -> None:
+    """UserError where Llama 3's licence would be broken: the name, and the copy of the licence that goes along."""
+    if model_card.licence_of(source.llm) != model_card.LICENCES["llama-3"]:
+        return
+    if not repo.split("/")[1].lower().startswith(("llama-3", "llama3")):
+        raise UserError(
+            f"Meta's licence of {source.llm} asks that the name of a model made with it begins with 'Llama 3': "
+            f"give --repo {repo.split('/')[0]}/Llama-3-{repo.split('/')[1]}"
+        )
+    if form == "whole" and licence is None:
+        raise UserError(
+            f"Meta's licence of {source.llm} goes along with its weights: give --licence FILE, the LICENSE of its "
+            "repository"
+        )
+
+
+def write_form(source: Source, folder: Path, form: str, base: str | None):
+    """Write the checkpoint into `folder` in the form asked for. -> (model, processor) as loaded from the source.
+
+    Raises:
+        UserError: the form does not suit the checkpoint, or what it leaves out is not on the Hub.
+    """
+    if source.form in ("projector", "adapter") and form != source.form:
+        raise UserError(f"{source.path} is of the form {source.form}, and goes up as that: leave --form out")
+    if form == "adapter":
+        return write_adapter(source, folder, base or source.base)
+    if source.form == "parts":
+        if form == "projector" and (source.path / ADAPTER).is_file():
+            raise UserError(
+                f"{source.path} holds an adapter beside its projector: give --form adapter --base OWNER/NAME to keep "
+                "it, or --form whole to merge it"
+            )
+        model, processor = checkpoint.load(source.path)
+    else:
+        model = RnaGptForCausalLM.from_pretrained(source.path, dtype="auto").eval()
+        processor = RnaGptProcessor.from_pretrained(source.path)
+    if form == "projector":
+        origins = dict(model.config.weights_from or {"llm": source.llm, "encoder": source.encoder})
+        for part in ("llm", "encoder"):
+            name, _, revision = origins[part].partition("@")
+            if not model_card.is_hub_id(name):
+                raise UserError(
+                    f"a projector-only release names its LLM and encoder on the Hub, and {name!r} is no Hub id: give "
+                    f"--{part} OWNER/NAME (OWNER/NAME@REVISION pins it), or --form whole"
+                )
+            origins |= {part: name} | ({f"{part}_revision": revision} if revision else {})
+        checkpoint.save_projector(model, processor, folder, origins, dtype="float32")
+    elif source.form == "parts":
+        checkpoint.save(model, processor, folder)
+    else:
+        copy_whole(source.path, folder, model, processor)
+    return model, processor
+
+
+def write_adapter(source: Source, folder: Path, base: str):
+    """The adapter as it is; the RNA-GPT that it was trained on is a repository."""
+    from peft import PeftModel
+
+    if not base or not model_card.is_hub_id(base):
+        raise UserError(
+            "an adapter-only release names the RNA-GPT that it was trained on: give --base OWNER/NAME, released before"
+        )
+    if source.form == "adapter":
+        model = RnaGptForCausalLM.from_pretrained(source.path, dtype="auto").eval()
+        processor = RnaGptProcessor.from_pretrained(source.path)
+        folder.mkdir()
+        for name in (ADAPTER, "adapter_config.json"):
+            link(source.path / name, folder / name)
+        processor.save_pretrained(folder)
+        return model, processor
+    if source.form != "parts" or not (source.path / ADAPTER).is_file():
+        raise UserError(f"{source.path} holds no adapter of its own: leave --form out, or name the stage's folder")
+    parts = json.loads((source.path / PARTS).read_text())
+    model, processor = checkpoint.build(**{**parts["build"], "quantize": None})
+    adapted = PeftModel.from_pretrained(model, str(source.path)).eval()
+    checkpoint.save_adapter(adapted, processor, folder, base)
+    return adapted, processor
+
+
+def copy_whole(source: Path, folder: Path, model: RnaGptForCausalLM, processor: RnaGptProcessor) -> None:
+    """The weights as they are, by link where the disk allows; code and processor as this version writes them."""
+    folder.mkdir()
+    for path in [source / name for name in (*WEIGHTS, "generation_config.json")] + [*source.glob("model-*-of-*")]:
+        if path.is_file() and not (folder / path.name).exists():
+            link(path, folder / path.name)
+    config = RnaGptConfig.from_pretrained(source)
+    for part in (config.text_config, config.rna_config):
+        if not model_card.is_hub_id(part.name_or_path):
+            part.name_or_path = ""
+    custom_object_save(model, folder, config=config)
+    config.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def link(path: Path, to: Path) -> None:
+    """A hard link to the file itself; a copy where the disk does not allow one."""
+    try:
+        os.link(path.resolve(), to)
+    except OSError:
+        shutil.copyfile(path, to)
+
+
+def write_card(folder: Path, model, processor, source: Source, facts: RunFacts, repo: str, form: str) -> None:
+    """README.md, with all that the run's files tell."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    text = checkpoint.card(
+        inner, processor, source.llm, source.encoder, repo=repo, metadata=facts.metadata(repo.split("/")[-1]),
+        **facts.sections(),
+    )  # fmt: skip
+    if form != "whole":
+        what = {
+            "projector": "holds the projector alone; `from_pretrained` fetches language model and encoder from the "
+            "repositories that `config.json` names (`weights_from`), whose licences must be accepted there.",
+            "adapter": "holds a LoRA adapter and its projector; `from_pretrained` fetches the RNA-GPT that "
+            "`adapter_config.json` names (`base_model_name_or_path`).",
+        }[form]
+        heading = "\n## What it can and cannot do"
+        text = text.replace(heading, f"\nThis repository {what}\n{heading}")
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def answer_of(model, processor) -> tuple[torch.Tensor, str]:
+    """Logits (1, length, vocabulary) in fp32 and the greedy answer to the question that the reload is asked too."""
+    batch = processor(question())
+    with torch.no_grad():
+        logits = model(**batch).logits.float()
+        ids = model.generate(**batch, max_new_tokens=ANSWER_TOKENS, do_sample=False)
+    return logits, processor.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)[0]
+
+
+def question() -> list[dict]:
+    return [{"role": "user", "content": [{"type": "rna", "rna": RNA}, {"type": "text", "text": QUESTION}]}]
+
+
+def reload_and_compare(folder: Path, logits: torch.Tensor, answer: str, dtype: torch.dtype) -> str:
+    """Load the folder in a clean interpreter that knows nothing of this package. -> one line on what came out.
+
+    Raises:
+        UserError: it does not load there, or answers otherwise than the checkpoint.
+    """
+    beside = folder.with_name(folder.name + ".reload")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    try:
+        asked, out = beside / "question.json", beside / "out.safetensors"
+        asked.write_text(json.dumps({"messages": question(), "tokens": ANSWER_TOKENS}))
+        script = Path(__file__).with_name("reload.py")
+        # -I: neither the folder it is started in, nor PYTHONPATH, nor the user's own packages
+        command = [sys.executable, "-I", *(str(path.absolute()) for path in (script, folder, asked, out))]
+        environment = {**os.environ, "HF_MODULES_CACHE": str((beside / "modules").absolute())}
+        done = subprocess.run(command, cwd=beside, env=environment, capture_output=True, text=True)
+        if done.returncode != 0:
+            told = [line for line in done.stderr.strip().splitlines() if line.strip()][-1:] or ["no message"]
+            raise UserError(
+                f"the release does not load where only transformers is installed (without {PACKAGES[0]}): {told[0]}"
+            )
+        with safe_open(out, "pt") as file:
+            got, said = file.get_tensor("logits"), file.metadata()["answer"]
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    if got.shape != logits.shape:
+        raise UserError(f"the reloaded release reads the question as {got.shape[1]} tokens, not {logits.shape[1]}")
+    difference = float((got - logits).abs().max() / logits.abs().max())
+    if not difference <= TOLERANCE[dtype]:
+        raise UserError(
+            f"the reloaded release computes other logits than the checkpoint (by {difference:.1e} of the largest; "
+            f"allowed {TOLERANCE[dtype]:.0e}): its LLM or encoder is not the one it was trained with"
+        )
+    if said != answer:
+        raise UserError(f"the reloaded release answers {said!r}, the checkpoint {answer!r}")
+    return f"reloaded without RNA-GPT installed: logits differ by {difference:.1e} of the largest, same answer: {said}"

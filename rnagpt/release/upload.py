@@ -1,0 +1,166 @@
+"""One commit to a repository of the Hub, then a tag: a release is there whole or not at all.
+
+    target = look("model", "owner/name")                     # what is there; refuses what must not be written over
+    add_changelog(folder, target, "first release")
+    publish(folder, target)
+
+Files that an interrupted upload has sent are not sent again: the Hub knows them by their content.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from rnagpt import __version__
+from rnagpt.errors import UserError
+
+# every card of ours carries one of these tags: by it a repository of ours is told from a stranger's
+OURS = {"model": "rna-gpt", "dataset": "rna-qa", "space": "rna-gpt"}
+REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a release goes: `head` is the commit it is made on (None: the repository does not exist yet)."""
+
+    kind: str
+    repo_id: str
+    tag: str
+    private: bool
+    head: str | None = None
+    changelog: str = ""
+    tags: tuple[str, ...] = ()
+
+    @property
+    def page(self) -> str:
+        from huggingface_hub import constants
+
+        places = {"model": "", "dataset": "datasets/", "space": "spaces/"}
+        return f"{constants.ENDPOINT}/{places[self.kind]}{self.repo_id}"
+
+
+def check_repo_id(repo_id: str) -> None:
+    """UserError for what can be no repository's name."""
+    if not REPO_ID.fullmatch(repo_id) or "--" in repo_id or ".." in repo_id or len(repo_id) > 96:
+        raise UserError(f"--repo takes OWNER/NAME, letters, digits, '-', '_' and '.', got {repo_id!r}")
+
+
+def look(kind: str, repo_id: str, tag: str | None = None, private: bool = True) -> Target:
+    """What the Hub has under a name, and whether this user may write there.
+
+    tag: of the release; by default the next of v1, v2, ...
+
+    Raises:
+        UserError: no or a wrong token, another owner's name, a repository that is not of ours, a tag that exists.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+    check_repo_id(repo_id)
+    api = HfApi()
+    with refusals(repo_id):
+        who = api.whoami()
+        owners = {who["name"], *(org["name"] for org in who.get("orgs", []))}
+        owner = repo_id.split("/")[0]
+        if owner not in owners:
+            raise UserError(
+                f"the token is {who['name']}'s, who cannot write under {owner!r}: give --repo {who['name']}/NAME, or "
+                "log in as a member (`hf auth login`)"
+            )
+        try:
+            info: Any = api.repo_info(repo_id, repo_type=kind)
+        except RepositoryNotFoundError:
+            return Target(kind, repo_id, tag or "v1", private)
+        tags = tuple(ref.name for ref in api.list_repo_refs(repo_id, repo_type=kind).tags)
+        files = [sibling.rfilename for sibling in info.siblings or [] if sibling.rfilename != ".gitattributes"]
+        card_tags = set((info.card_data or {}).get("tags") or [])
+        if files and OURS[kind] not in card_tags:
+            raise UserError(
+                f"the name is taken: {repo_id} exists and its card does not carry the tag {OURS[kind]!r}, so it is no "
+                "release of this command, and is left alone; give another --repo, or delete it on the Hub first"
+            )
+        if tag is not None and tag in tags:
+            raise UserError(f"{repo_id} has the tag {tag} already (of {', '.join(sorted(tags))}): give another --tag")
+        changelog = ""
+        if "CHANGELOG.md" in files:
+            try:
+                path = api.hf_hub_download(repo_id, "CHANGELOG.md", repo_type=kind, revision=info.sha)
+                changelog = Path(path).read_text(encoding="utf-8")
+            except HfHubHTTPError:
+                raise UserError(f"{repo_id} has a CHANGELOG.md that cannot be read: run again") from None
+    return Target(kind, repo_id, tag or next_tag(tags), bool(info.private), info.sha, changelog, tags)
+
+
+def next_tag(tags: tuple[str, ...]) -> str:
+    """v1, or one more than the highest.
+
+    >>> next_tag(()), next_tag(("v1", "v9", "v10", "paper"))
+    ('v1', 'v11')
+    """
+    numbers = [int(tag[1:]) for tag in tags if re.fullmatch(r"v\d+", tag)]
+    return f"v{max(numbers, default=0) + 1}"
+
+
+def add_changelog(folder: Path, target: Target, says: str) -> None:
+    """Write CHANGELOG.md: this release above what the repository's own says."""
+    title = "# Changelog\n"
+    entry = f"\n## {target.tag}, {date.today().isoformat()}\n\n- {' '.join(says.split())}\n- RNA-GPT {__version__}\n"
+    older = target.changelog.removeprefix(title)
+    (folder / "CHANGELOG.md").write_text(title + entry + older, encoding="utf-8")
+
+
+def publish(folder: Path, target: Target, says: str) -> str:
+    """Create the repository where it is missing, put the folder there in one commit, tag it. -> the commit's id.
+
+    What an earlier release had and this one has not is deleted in the same commit.
+
+    Raises:
+        UserError: somebody else has written to the repository since `look`, or the Hub refuses.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    where: dict[str, Any] = {"repo_id": target.repo_id, "repo_type": target.kind}
+    with refusals(target.repo_id):
+        if target.head is None:
+            sdk = "gradio" if target.kind == "space" else None
+            api.create_repo(**where, private=target.private, exist_ok=True, space_sdk=sdk)
+        done = api.upload_folder(
+            **where,
+            folder_path=folder,
+            commit_message=f"Release {target.tag}: {says}"[:200],
+            parent_commit=target.head,
+            delete_patterns=["*"] if target.head is not None else None,
+        )
+        api.create_tag(**where, tag=target.tag, revision=done.oid, tag_message=says)
+    return done.oid
+
+
+class refusals:
+    """Context: what the Hub refuses, as one sentence that says what to do."""
+
+    def __init__(self, repo_id: str):
+        self.repo_id = repo_id
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind, error, trace) -> None:
+        from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+        if isinstance(error, LocalTokenNotFoundError):
+            raise UserError("the Hub needs a token that may write: run `hf auth login`, or set HF_TOKEN") from None
+        if not isinstance(error, HfHubHTTPError):
+            return
+        status = int(getattr(error.response, "status_code", 0))
+        sentences = {
+            401: "the Hub does not know this token: run `hf auth login`, or set HF_TOKEN to a token that may write",
+            403: f"the Hub does not let this token write to {self.repo_id}: use a token with the role 'write'",
+            409: f"{self.repo_id} or its tag was made by somebody else meanwhile: run the command again",
+            412: f"somebody else has written to {self.repo_id} meanwhile: look at it, then run the command again",
+        }
+        told = error.server_message or str(error).splitlines()[0]
+        otherwise = f"the Hub refused ({status}: {told}): run the same command again; what was sent is kept"
+        raise UserError(sentences.get(status, otherwise)) from None
