@@ -172,7 +172,7 @@ def answer_system(part: SystemPart, held_out: HeldOut, writer: ItemWriter, folde
 
 
 def _write_likelihoods(source: CheckpointAnswers, todo: Sequence[Item], items: Sequence[Item], system: str, shown,
-                       measures: MeasureWriter, options: bool, chunk: int = 64) -> None:
+                       measures: MeasureWriter, options: bool, chunk: int = 16) -> None:
     from tqdm import tqdm
 
     from rnagpt.evaluation.likelihood import option_wordings, with_likelihoods
