@@ -320,7 +320,8 @@ def evaluation_text(summary: dict) -> str:
         lines += ["| system | names the RNA's type | other closed questions |", "|---|---|---|"]
         for row in summary["systems"]:
             cells = [share(row[measure]) if row[measure] else "-" for measure in ("rna_type", "closed")]
-            lines.append(f"| {row['label']} ({row['about']}) | {cells[0]} | {cells[1]} |")
+            label = f"**{row['label']}, this model**" if row["system"] == summary.get("main") else row["label"]
+            lines.append(f"| {label} ({row['about']}) | {cells[0]} | {cells[1]} |")
         chance = [f"{100 * value:.1f}%" if value is not None else "-" for value in
                   (summary["chance"]["rna_type"], summary["chance"]["closed"])]  # fmt: skip
         lines.append(f"| chance | {chance[0]} | {chance[1]} |")

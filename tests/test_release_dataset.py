@@ -6,6 +6,8 @@
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +15,7 @@ import pytest
 import yaml
 from huggingface_hub import HfApi
 from test_auto_classes import clean
+from test_house import ROOT
 from test_release_model import hub  # noqa: F401  (a fixture)
 
 from dataset_builder.library import Library
@@ -196,12 +199,19 @@ def test_what_is_no_dataset_or_holds_a_stray(tmp_path, capsys):
 def test_the_metric_as_a_space(hub, tmp_path):  # noqa: F811
     import evaluate
 
-    assert main(["release", "metric", "--repo", "owner/rna-answers", "--out", str(tmp_path / "space")]) == 0
+    assert main(["release", "metric", "--repo", "owner/rna_answers", "--public"]) == 0
+    assert main(["release", "metric", "--repo", "owner/rna-answers", "--dry-run"]) == 2
     api = HfApi(endpoint=hub.url, token=hub.token)
     assert {"rna_answers.py", "requirements.txt", "app.py", "README.md"} <= set(
-        api.list_repo_files("owner/rna-answers", repo_type="space")
+        api.list_repo_files("owner/rna_answers", repo_type="space")
     )
-    pulled = api.snapshot_download("owner/rna-answers", repo_type="space", local_dir=tmp_path / "pulled")
+    pulled = api.snapshot_download("owner/rna_answers", repo_type="space", local_dir=tmp_path / "pulled")
     metric = evaluate.load(f"{pulled}/rna_answers.py", cache_dir=str(tmp_path / "cache"))
+    # by repo id: a Space's module is called as the Space is, in snake case
+    code = "import evaluate; m = evaluate.load('owner/rna_answers'); print(m.compute(predictions=['a tRNA'], "
+    code += "references=['a tRNA'], rna_ids=['x'], mode='paper')['rouge1_f1'])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=hub.environment(tmp_path / "home"),
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.stdout.strip() == "1.0", done.stderr[-800:]
     scores = metric.compute(predictions=["a tRNA"], references=["a tRNA"], rna_ids=["x"], mode="aligned")
     assert scores["rouge1_f1"] == 1.0

@@ -271,6 +271,21 @@ def test_a_killed_upload_goes_on(hub, api, staged):
     assert set(api.list_repo_files("owner/name")) == {path.name for path in staged.iterdir()}
 
 
+def test_a_release_whose_tag_failed_is_finished_by_the_same_command(hub, api, staged):
+    target = upload.look("model", "owner/name")
+    hub.fail("POST /api/models/owner/name/tag/", status=403)
+    upload.add_changelog(staged, target, "First.")
+    with pytest.raises(UserError, match="does not let this token write"):
+        upload.publish(staged, target, "First.")
+    target = upload.look("model", "owner/name")
+    assert target.tag == "v1"
+    upload.add_changelog(staged, target, "First.")
+    assert (staged / "CHANGELOG.md").read_text().count("## v1") == 1
+    commit = upload.publish(staged, target, "First.")
+    (tag,) = api.list_repo_refs("owner/name").tags
+    assert (tag.name, tag.target_commit) == ("v1", commit)
+
+
 # --- the card
 
 

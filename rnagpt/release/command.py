@@ -4,7 +4,7 @@
     rnagpt release model runs/quickstart/checkpoint --repo OWNER/NAME
     rnagpt release model runs/mine/stage2 --form adapter --base OWNER/BASE --repo OWNER/NAME
     rnagpt release dataset runs/rna-qa/dataset --repo OWNER/rna-qa
-    rnagpt release metric --repo OWNER/rna-answers
+    rnagpt release metric --repo OWNER/rna_answers
 
 reads   a checkpoint of any form and the run's folder around it; a folder that `rnagpt build-dataset` published
 writes  one commit on the Hub with a card, a changelog and a tag (the next of v1, v2, ...); with --out a folder that

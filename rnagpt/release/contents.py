@@ -22,8 +22,7 @@ DATASET_FILES = (
     "alignment/*.parquet", "qa/*.parquet", "figures/*.png",
 )  # fmt: skip
 SPACE_FILES = (
-    "README.md", "CHANGELOG.md", "LICENSE", ".gitattributes", "app.py", "requirements.txt", "rna_answers.py",
-    "rnagpt-*.whl",
+    "README.md", "CHANGELOG.md", "LICENSE", ".gitattributes", "requirements.txt", "*.py",
 )  # fmt: skip
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".dill")
 # what a credential looks like; the names are for the message
@@ -75,11 +74,13 @@ def objection(path: Path, folder: Path, allowed: tuple[str, ...]) -> str | None:
             return "a pickle, which can run code when it is loaded"
         before, block = b"", head
         while block:
+            text = before[-200:] + block
             for named, pattern in SECRETS.items():
-                if path.suffix in (*TEXT, ".parquet", ".whl") and re.search(pattern, before[-200:] + block):
+                if re.search(pattern, text):
                     return f"it holds {named}"
-            found = re.search(MACHINE, before[-200:] + block) if path.suffix in TEXT else None
-            if found:
+            if path.suffix not in TEXT:
+                break  # of weights and tables the head: their metadata is there
+            if found := re.search(MACHINE, text):
                 return f"it names a folder of this machine ({found.group().decode(errors='replace')})"
             before, block = block, file.read(BLOCK)
     return None

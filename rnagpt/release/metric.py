@@ -1,6 +1,6 @@
-"""metrics/rna_answers -> a Space on the Hub, so that `evaluate.load("OWNER/rna-answers")` finds it.
+"""metrics/rna_answers -> a Space on the Hub, so that `evaluate.load("OWNER/rna_answers")` finds it.
 
-    stage(folder, "owner/rna-answers")
+    stage(folder, "owner/rna_answers")
 """
 
 from importlib import resources
@@ -49,7 +49,7 @@ the same questions asked with another RNA: sentences about RNAs resemble each ot
 APP = """import evaluate
 from evaluate.utils import launch_gradio_widget
 
-launch_gradio_widget(evaluate.load("rna_answers.py"))
+launch_gradio_widget(evaluate.load("{name}.py"))
 """
 
 
@@ -57,13 +57,19 @@ def stage(folder: Path, repo: str) -> None:
     """The module, its requirements, a card and the page that shows it.
 
     Raises:
-        UserError: the module is not there: this installation is no checkout and was built without it.
+        UserError: the name is none that `evaluate` can load, or the module is not part of this installation.
     """
+    name = repo.split("/")[1]
+    if not name.isidentifier():
+        raise UserError(
+            f"evaluate loads NAME.py of a Space as a Python module, and {name!r} can be none: give --repo "
+            f"{repo.split('/')[0]}/rna_answers"
+        )
     module = Path(str(resources.files("rnagpt"))) / "metrics" / "rna_answers"
     if not (module / "rna_answers.py").is_file():
         raise UserError("the evaluation module is not part of this installation: install RNA-GPT again")
     folder.mkdir()
-    (folder / "rna_answers.py").write_text((module / "rna_answers.py").read_text())
+    (folder / f"{name}.py").write_text((module / "rna_answers.py").read_text())
     (folder / "requirements.txt").write_text(f"rnagpt[eval]=={__version__}\nevaluate\n")
-    (folder / "app.py").write_text(APP)
+    (folder / "app.py").write_text(APP.replace("{name}", name))
     (folder / "README.md").write_text(CARD.replace("{version}", __version__).replace("{repo}", repo))

@@ -107,7 +107,9 @@ def add_changelog(folder: Path, target: Target, says: str) -> None:
     """Write CHANGELOG.md: this release above what the repository's own says."""
     title = "# Changelog\n"
     entry = f"\n## {target.tag}, {date.today().isoformat()}\n\n- {' '.join(says.split())}\n- RNA-GPT {__version__}\n"
-    older = target.changelog.removeprefix(title)
+    # a release whose tag could not be set is made again under the same tag
+    same = rf"\n## {re.escape(target.tag)}, .*?(?=\n## |\Z)"
+    older = re.sub(same, "", target.changelog.removeprefix(title), flags=re.DOTALL)
     (folder / "CHANGELOG.md").write_text(title + entry + older, encoding="utf-8")
 
 
