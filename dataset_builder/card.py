@@ -45,8 +45,7 @@ def write_card(folder: Path, statistics: dict, digests: dict, settings: BuildSet
             }
         )
         files = [{"split": split, "path": found["pattern"]} for split, found in splits.items()]
-        first = name == ("qa" if digests["qa"] else "alignment")
-        configs[name] = {"data_files": files, **({"default": True} if first else {})}
+        configs[name] = {"data_files": files, **({"default": True} if name == "alignment" else {})}
     data = DatasetCardData(
         pretty_name="RNA-QA",
         language=["en"],

@@ -66,7 +66,7 @@ def test_load_dataset_from_the_folder_and_streaming(built, tmp_path):
         )
         streamed = load_dataset(str(output / "dataset"), config, split="test", streaming=True)
         assert list(streamed) == loaded["test"].to_list()
-    assert load_dataset(str(output / "dataset"), split="test", cache_dir=str(tmp_path)).to_list()[0]["question"]
+    assert load_dataset(str(output / "dataset"), split="test", cache_dir=str(tmp_path)).to_list()[0]["annotation"]
 
 
 def test_the_builder_class_does_the_same_in_process(built, tmp_path):
