@@ -41,7 +41,7 @@ class RnaQa(datasets.ArrowBasedBuilder):
 
     BUILDER_CONFIG_CLASS = RnaQaConfig
     BUILDER_CONFIGS = [RnaQaConfig(name="alignment"), RnaQaConfig(name="qa")]
-    DEFAULT_CONFIG_NAME = "qa"
+    DEFAULT_CONFIG_NAME = "alignment"
 
     def __init__(self, *arguments, folder: str, config_name: str = DEFAULT_CONFIG_NAME, **options):
         # the digest is a part of the cache's key: a folder that was built again is not read from the cache
