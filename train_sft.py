@@ -9,7 +9,8 @@ Reads the recipe, the LLM, the encoder and the data it names (the packaged table
 of parts (see rnagpt/checkpoint.py): projector or adapter, parts.json, training.json, and the learning curve as
 curve.jsonl, curve.csv and curve.svg (loss, and validation loss with the true and with another RNA); with
 `report_to: tensorboard` in the recipe's sft also `<output>.tensorboard/`. Interrupted at any moment, the same command
-goes on from the last complete checkpoint in `<output>.work/`.
+goes on from the last complete checkpoint in `<output>.work/`. A third, optional stage (`stage: preference`) goes on
+from the second by DPO.
 """
 
 import argparse
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start-from", type=Path, help="folder of parts to start from (default: the recipe's)")
     parser.add_argument("--plan", action="store_true",
                         help="print parameters, tokens, steps, memory and hours; nothing is trained")
-    parser.add_argument("--gpu", default="a100-80gb", help="of --plan (default: a100-80gb)")
+    parser.add_argument("--gpu", default="a100-80gb", help="of --plan, a GPU's name and memory (default: a100-80gb)")
     parser.add_argument("--devices", type=int, default=1, metavar="N", help="GPUs of --plan (default: 1)")
 
 
@@ -50,7 +51,15 @@ def run(args: argparse.Namespace) -> int:
 def print_plan(recipe: Recipe, gpu: str, devices: int) -> int:
     """Say what the run would take."""
     check_sft(recipe.sft, recipe.stage)
+    from peft import LoraConfig
+
     from rnagpt import plan
+
+    try:
+        LoraConfig(**recipe.lora)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"recipe key lora: {' '.join(str(error).split())}") from None
+    gpu = gpu.lower()
 
     plan.hours(0, gpu, 1)  # a GPU that is not in the table is refused at once
     print("\n".join(plan.lines(plan.make_plan(recipe, devices), gpu, devices)))
@@ -65,7 +74,7 @@ def train(recipe: Recipe) -> Path:
     check_sft(recipe.sft, recipe.stage)
 
     import torch
-    from transformers import EarlyStoppingCallback, set_seed
+    from transformers import set_seed
 
     from processing_rnagpt.collator import PreferenceCollator, SharedPrefixCollator
     from rnagpt import checkpoint, training
@@ -80,6 +89,9 @@ def train(recipe: Recipe) -> Path:
     started = time.monotonic()
     work = output.with_name(output.name + ".work")
     settings, lora = training.settings(recipe, work)
+    if not training.begin(recipe, output, work):
+        print(f"{output} is finished already: remove it to train it again")
+        return output
 
     # load and build
     set_seed(recipe.seed)
@@ -88,6 +100,8 @@ def train(recipe: Recipe) -> Path:
     if flex:
         model.model.language_model.set_attn_implementation("flex_attention")
     llm_fingerprint = fingerprint(model.model.language_model)
+    if recipe.start_from:
+        training.check_start(recipe, llm_fingerprint)
     features = None
     if recipe.cache_features and rows.sequences:
         if recipe.features_folder is None:
@@ -114,7 +128,6 @@ def train(recipe: Recipe) -> Path:
             raise UserError("recipe key sft.report_to: tensorboard is not installed: pip install tensorboard")
         # beside the output, because the folder of the work goes when it is done
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(output.with_name(output.name + ".tensorboard")))
-    work.mkdir(parents=True, exist_ok=True)
     if recipe.stage == "alignment":
         training.freeze_all_but_projector(model)
     collator = SharedPrefixCollator(
@@ -126,7 +139,7 @@ def train(recipe: Recipe) -> Path:
         collator = BatchedRows(collator, rows.train)
     callbacks = [training.CurveWriter(work / "curve.jsonl", recipe.stage)]
     if recipe.early_stopping:
-        callbacks.append(EarlyStoppingCallback(recipe.early_stopping))
+        callbacks.append(training.EarlyStopping(recipe.early_stopping))
     parts = {
         "args": settings,
         "train_dataset": train_rows,
@@ -172,8 +185,9 @@ def write_curve(curve: Path, output: Path) -> None:
         print("no curve.svg: drawing needs matplotlib (pip install 'rnagpt[eval]')", file=sys.stderr)
         return
     from rnagpt.evaluation.charts import learning_curves
+    from rnagpt.evaluation.score_charts import standalone
 
-    (output / "curve.svg").write_text(learning_curves(rows))
+    (output / "curve.svg").write_text(standalone(learning_curves(rows)))
 
 
 if __name__ == "__main__":

@@ -297,6 +297,7 @@ class replacing:
         self.folder, self.part = folder, folder.with_name(folder.name + ".part")
 
     def __enter__(self) -> Path:
+        refuse_foreign(self.folder)
         shutil.rmtree(self.part, ignore_errors=True)
         self.part.parent.mkdir(parents=True, exist_ok=True)
         return self.part
@@ -311,6 +312,15 @@ class replacing:
                 path.chmod(usual)
         shutil.rmtree(self.folder, ignore_errors=True)
         self.part.rename(self.folder)
+
+
+def refuse_foreign(folder: Path) -> None:
+    """UserError for a folder with files in it that RNA-GPT did not write: it is replaced as a whole."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: name a folder that does not exist yet")
+    ours = (PARTS, "config.json", "adapter_config.json")
+    if folder.is_dir() and any(folder.iterdir()) and not any((folder / name).is_file() for name in ours):
+        raise UserError(f"{folder} holds other files, which would be lost: name a folder that does not exist yet")
 
 
 def current_umask() -> int:

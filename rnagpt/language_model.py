@@ -112,11 +112,9 @@ def reach_hub(repo_id: str) -> None:
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
-    if "/" not in repo_id and not any(repo_id.startswith(mark) for mark in "./~"):
-        # hardly a repository has a name without an owner: a typo is likelier
-        print(f"there is no folder {repo_id} here; asking the Hub for that name", file=sys.stderr, flush=True)
     try:
         if not isinstance(try_to_load_from_cache(repo_id, "config.json"), str):
+            print(f"there is no folder {repo_id} here; asking the Hub for that name", file=sys.stderr, flush=True)
             HfApi().model_info(repo_id, timeout=15)
     except GatedRepoError:
         raise UserError(

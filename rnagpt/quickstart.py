@@ -83,12 +83,9 @@ def work(output: Path, recipe_files: list[Path]) -> None:
 
 def check_same_recipe(folder: Path, recipe) -> None:
     """Refuse to go on from the work of another recipe."""
-    from rnagpt.recipe import recipe_from
+    from rnagpt.recipe import changed_keys
 
-    # by way of a recipe, so that a key which is newer than the work takes its default
-    done = dataclasses.asdict(recipe_from(json.loads((folder / "training.json").read_text())["recipe"]))
-    wanted = dataclasses.asdict(recipe)
-    changed = [key for key in wanted if done[key] != wanted[key] and key not in ("output", "start_from")]
+    changed = changed_keys(recipe, json.loads((folder / "training.json").read_text())["recipe"])
     if changed:
         raise UserError(
             f"{folder} was trained by another recipe (different: {', '.join(changed)}): "

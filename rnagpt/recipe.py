@@ -135,6 +135,11 @@ class Recipe:
         for key, allowed in choices.items():
             if getattr(self, key) not in allowed:
                 raise UserError(f"recipe key {key} must be one of {', '.join(allowed)}, got {getattr(self, key)!r}")
+        if self.model.rna_pool_size < 1:
+            raise UserError(f"recipe key model.rna_pool_size must be at least 1, got {self.model.rna_pool_size}")
+        rank = self.lora.get("r", 8)
+        if type(rank) is not int or rank < 1:
+            raise UserError(f"recipe key lora.r must be a whole number, at least 1, got {rank!r}")
         if self.model.quantize not in (None, "4bit", "8bit"):
             raise UserError(f"recipe key model.quantize must be 4bit or 8bit, got {self.model.quantize!r}")
         if self.stage == "alignment" and self.lora:
@@ -153,7 +158,7 @@ class Recipe:
         if self.token_budget is not None and self.token_budget < 1:
             raise UserError(f"recipe key token_budget must be at least 1, got {self.token_budget}")
         if self.token_budget is not None and self.sft.get("per_device_train_batch_size", 1) != 1:
-            raise UserError("recipe key token_budget makes the batches: sft.per_device_train_batch_size must be 1")
+            raise UserError("recipe key token_budget makes the batches: leave sft.per_device_train_batch_size out")
         if self.token_budget is not None and any(source.streaming for source in self.data.sources):
             raise UserError("recipe key token_budget: a stream's rows are not known beforehand; leave it out")
         if self.early_stopping is not None and self.early_stopping < 1:
@@ -194,6 +199,13 @@ def recipe_from(content: dict, where: str = "") -> Recipe:
     return _typed(Recipe, content, where)
 
 
+def changed_keys(recipe: Recipe, recorded: dict) -> list[str]:
+    """Keys in which a recipe differs from one on record; where it writes, and from where it starts, do not count."""
+    # by way of a recipe, so that a key which is newer than the record takes its default
+    done, wanted = dataclasses.asdict(recipe_from(recorded)), dataclasses.asdict(recipe)
+    return [key for key in wanted if done[key] != wanted[key] and key not in ("output", "start_from")]
+
+
 def check_sft(sft: dict, stage: str = "instruction") -> None:
     """Refuse arguments that the trainer of the stage does not have, or not of this type, or that are not for a recipe.
 
@@ -228,7 +240,9 @@ def _typed(cls, content, where: str):
     known = {f.name: f for f in dataclasses.fields(cls)}
     for key in content:
         if key not in known:
-            raise UserError(f"{where}unknown key {key!r}; known keys are {', '.join(known)}")
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f": did you mean {near[0]}?" if near else f"; known keys are {', '.join(known)}"
+            raise UserError(f"{where}unknown key {key!r}{hint}")
     for name, f in known.items():
         if name not in content and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
             raise UserError(f"{where}key {name!r} is missing")

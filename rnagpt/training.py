@@ -1,9 +1,11 @@
 """What training adds to TRL's SFTTrainer: a loss on answer positions only, the projector's own learning rate, a
 closed-form start of the projector, and a resume that passes over half-written checkpoints."""
 
+import dataclasses
 import json
 import random
 import shutil
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,14 +15,15 @@ import torch.nn.functional as F
 from datasets import Dataset, IterableDataset
 from peft import LoraConfig
 from safetensors import safe_open
-from transformers import TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from modeling_rnagpt import RnaGptForCausalLM
 from processing_rnagpt.collator import IGNORED
+from rnagpt.checkpoint import refuse_foreign
 from rnagpt.errors import UserError
-from rnagpt.folders import ADAPTER
-from rnagpt.recipe import Recipe
+from rnagpt.folders import ADAPTER, PARTS
+from rnagpt.recipe import Recipe, changed_keys
 
 # Every linear layer of the LLM's blocks, and none of the encoder's ("all-linear" would reach those too).
 LORA_TARGETS = r".*language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
@@ -76,7 +79,7 @@ def settings(recipe: Recipe, work: Path) -> tuple[SFTConfig | DPOConfig, LoraCon
 
 def size_of(rows: Dataset | IterableDataset) -> str:
     """How many rows there are, in words."""
-    return f"{len(rows):,} visits of RNAs" if isinstance(rows, Dataset) else "a stream of RNAs"
+    return f"{len(rows):,} rows" if isinstance(rows, Dataset) else "a stream of RNAs"
 
 
 class RnaGptTrainer(SFTTrainer):
@@ -236,6 +239,57 @@ def ridge_start(
     projector.weight.copy_(weight.T.to(projector.weight.dtype))
     projector.bias.copy_((-(x_mean @ weight)).to(projector.bias.dtype))
     return explained
+
+
+def begin(recipe: Recipe, output: Path, work: Path) -> bool:
+    """Whether there is something left to train; the recipe is kept in `work`.
+
+    Raises:
+        UserError: the output, or the work for it, is another recipe's, or holds what RNA-GPT did not write.
+    """
+    for place, name in ((output, "training.json"), (work, "recipe.json")):
+        if (place / name).is_file():
+            recorded = json.loads((place / name).read_text())
+            changed = changed_keys(recipe, recorded.get("recipe", recorded))
+            if changed:
+                raise UserError(
+                    f"{place} belongs to another recipe (different: {', '.join(changed)}): remove it, or give another "
+                    "output"
+                )
+            if place == output:
+                return False
+    refuse_foreign(output)
+    work.mkdir(parents=True, exist_ok=True)
+    (work / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=1) + "\n")
+    return True
+
+
+def check_start(recipe: Recipe, llm_fingerprint: str | None) -> None:
+    """UserError where the parts that a stage starts from were trained with another pooling or another LLM."""
+    parts = json.loads((Path(recipe.start_from) / PARTS).read_text())
+    pool_size = parts["build"]["rna_pool_size"]
+    if pool_size != recipe.model.rna_pool_size:
+        raise UserError(
+            f"{recipe.start_from} was trained with rna_pool_size {pool_size}, and this recipe has "
+            f"{recipe.model.rna_pool_size}: make them the same"
+        )
+    if None not in (llm_fingerprint, parts["llm_fingerprint"]) and llm_fingerprint != parts["llm_fingerprint"]:
+        raise UserError(
+            f"{recipe.start_from} was trained with another LLM ({parts['build']['llm']}) than {recipe.model.llm}: its "
+            "projector speaks to that one alone"
+        )
+    template = parts["build"]["template"]
+    if template != recipe.model.template:
+        print(f"note: {recipe.start_from} was trained with the chat template {template}, not {recipe.model.template}",
+              file=sys.stderr)
+
+
+class EarlyStopping(EarlyStoppingCallback):
+    """Looks at the loss on the true RNA alone; the trainer also calls it after the evaluation on swapped ones."""
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        if "eval_true_loss" in metrics:
+            super().on_evaluate(args, state, control, metrics, **kwargs)
 
 
 def last_complete_checkpoint(work: Path) -> str | None:

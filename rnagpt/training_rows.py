@@ -6,9 +6,11 @@ One row is one visit of an RNA with the pairs that are asked about it then; `tur
 questions instead of one. A row of text alone has an empty sequence.
 """
 
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 
 from datasets import Dataset, Features, IterableDataset, List, Value, interleave_datasets, load_dataset
 
@@ -146,11 +148,20 @@ def source_rows(
         types: filled with rna_id -> rna_type where the source says so.
     """
     name = f"{source.path} ({source.config or CONFIGS[stage]}, {split})"
+    folder = Path(source.path).expanduser()
+    if not folder.exists():
+        print(f"there is no folder {source.path} here; asking the Hub for a data set of that name", file=sys.stderr)
     try:
         config = source.config if source.text else source.config or CONFIGS[stage]
-        loaded = load_dataset(source.path, config, split=split, streaming=source.streaming)
+        # by its whole path, because a folder named text or json would be taken for a format
+        path = str(folder.resolve()) if folder.is_dir() else source.path
+        loaded = load_dataset(path, config, split=split, streaming=source.streaming)
+    except StopIteration:
+        raise UserError(f"{name} has no rows") from None
     except (FileNotFoundError, ValueError) as error:
-        raise UserError(f"no data set at {name}: {' '.join(str(error).split())}") from None
+        said = " ".join(str(error).split())
+        hint = " (a folder of files without configurations: config: default)" if "BuilderConfig" in said else ""
+        raise UserError(f"no data set at {name}: {said}{hint}") from None
     columns = set(loaded.column_names or ())
     missing = {"messages"} - columns if source.text else COLUMNS[stage] - columns
     if missing:

@@ -10,13 +10,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import torch
 import yaml
 
 from rnagpt.errors import UserError
-from rnagpt.recipe import load_recipe
+from rnagpt.recipe import load_recipe, recipe_from
 
 ROOT = Path(__file__).parents[1]
 
@@ -131,7 +132,9 @@ def check_curves(output: Path) -> None:
     with open(output / "curve.csv", newline="") as file:
         told = [row for row in csv.DictReader(file) if row["loss"]]
     assert [(int(row["step"]), float(row["loss"])) for row in told] == losses
-    assert "<svg" in (output / "curve.svg").read_text()
+    picture = ElementTree.parse(output / "curve.svg")  # a file of its own: whatever it uses, it brings
+    assert picture.getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    assert "var(" not in (output / "curve.svg").read_text()
     events = EventAccumulator(str(output) + ".tensorboard").Reload()
     assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [
         (step, pytest.approx(loss)) for step, loss in losses
@@ -204,7 +207,7 @@ def test_ridge_start_puts_slot_features_onto_mean_annotation_embeddings(tiny_mod
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"stages": "both"}, "unknown key 'stages'"),
+        ({"stages": "both"}, "unknown key 'stages': did you mean stage"),
         ({"stage": "pretraining"}, "stage must be one of alignment, instruction"),
         ({"data": {"visits": "many"}}, "key 'data': key 'visits' must be int or nothing, got 'many'"),
         ({"data": {"visits": 0}}, "data.visits must be at least 1"),
@@ -214,8 +217,11 @@ def test_ridge_start_puts_slot_features_onto_mean_annotation_embeddings(tiny_mod
         ({"data": {"sources": [{"path": "x", "streaming": True}]}}, "streaming needs sft.max_steps"),
         ({"early_stopping": 0}, "early_stopping must be at least 1"),
         ({"attention": "flash"}, "attention must be one of sdpa, flex"),
-        ({"token_budget": 512}, "per_device_train_batch_size must be 1"),
+        ({"token_budget": 512}, "leave sft.per_device_train_batch_size out"),
         ({"features_folder": "x", "cache_features": False}, "features_folder is for cache_features: true"),
+        ({"stage": "instruction", "lora": {"r": "eight"}}, "lora.r must be a whole number, at least 1, got 'eight'"),
+        ({"pakc": True}, "unknown key 'pakc': did you mean pack"),
+        ({"model": {"llm": "x", "encoder": "y", "rna_pool_size": -1}}, "rna_pool_size must be at least 1, got -1"),
         ({"lora": {"r": 8}}, "lora is for the instruction stage"),
         ({"model": {"llm": "x", "encoder": "y", "pool": 2}}, "key 'model': unknown key 'pool'"),
     ],
@@ -245,6 +251,63 @@ def adapter(folder: Path) -> str:
     """A folder with the name of an adapter in it: what a preference stage asks for before anything loads."""
     (folder / "adapter_model.safetensors").touch()
     return str(folder)
+
+
+def test_what_is_finished_or_anothers_is_not_touched(tiny_parts, tmp_path, capsys):
+    content = recipe(tiny_parts, tmp_path / "out")
+    done = train(content, tmp_path / "recipe.yaml")
+    weights = (done / "projector.safetensors").stat()
+    train(content, tmp_path / "recipe.yaml")
+    assert "is finished already: remove it to train it again" in capsys.readouterr().out
+    assert (done / "projector.safetensors").stat() == weights
+    with pytest.raises(UserError, match=r"out belongs to another recipe \(different: seed\)"):
+        train({**content, "seed": 7}, tmp_path / "recipe.yaml")
+    # work that another recipe began
+    work = tmp_path / "begun.work"
+    work.mkdir()
+    (work / "recipe.json").write_text(json.dumps(dataclasses.asdict(load_recipe(tmp_path / "recipe.yaml"))))
+    with pytest.raises(UserError, match=r"begun.work belongs to another recipe \(different: data, seed\)"):
+        train({**content, "output": str(tmp_path / "begun"), "data": {"visits": 8}}, tmp_path / "recipe.yaml")
+    # a folder of somebody's own
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("ACGU")
+    with pytest.raises(UserError, match="mine holds other files, which would be lost"):
+        train({**content, "output": str(tmp_path / "mine")}, tmp_path / "recipe.yaml")
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "ACGU"
+
+
+def test_a_stage_starts_from_parts_of_its_own_kind(tiny_parts, tmp_path, capsys):
+    from rnagpt.training import check_start
+
+    (tmp_path / "one").mkdir()
+    built = {"llm": "x", "encoder": "y", "rna_pool_size": 8, "template": "llm"}
+    (tmp_path / "one" / "parts.json").write_text(json.dumps({"build": built, "llm_fingerprint": "abc"}))
+    content = recipe(tiny_parts, tmp_path / "two", "instruction", start_from=str(tmp_path / "one"))
+    check_start(recipe_from(content), "abc")
+    assert "trained with the chat template llm, not chatml" in capsys.readouterr().err
+    check_start(recipe_from(content), None)  # quantised: it cannot be told
+    with pytest.raises(UserError, match=r"one was trained with another LLM \(x\) than"):
+        check_start(recipe_from(content), "def")
+    content["model"]["rna_pool_size"] = 4
+    with pytest.raises(UserError, match="trained with rna_pool_size 8, and this recipe has 4"):
+        check_start(recipe_from(content), "abc")
+
+
+def test_early_stopping_looks_at_the_true_rna_alone():
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    from rnagpt.training import EarlyStopping
+
+    callback, control = EarlyStopping(2), TrainerControl()
+    args = TrainingArguments("unused", load_best_model_at_end=False, metric_for_best_model="eval_true_loss",
+                             greater_is_better=False, use_cpu=True)
+    state = TrainerState(best_metric=1.0)
+    for _ in range(5):
+        callback.on_evaluate(args, state, control, {"eval_swapped_loss": 9.0})
+    assert not control.should_training_stop
+    for _ in range(2):
+        callback.on_evaluate(args, state, control, {"eval_true_loss": 2.0})
+    assert control.should_training_stop
 
 
 def test_visits_show_every_rna_of_a_type_before_any_again():

@@ -150,3 +150,30 @@ def test_arguments_that_do_not_go_together_are_refused_before_anything_loads(tmp
     content["sft"] |= {"load_best_model_at_end": True, "eval_strategy": "no"}
     with pytest.raises(UserError, match="sft or lora arguments do not go together"):
         train(content, tmp_path / "recipe.yaml")
+
+
+def test_a_folder_named_like_a_format_is_a_folder(tiny_parts, tmp_path, monkeypatch):  # noqa: F811
+    from rnagpt.recipe import SourceRecipe
+    from rnagpt.training_rows import source_rows
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text").mkdir()
+    turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi."}]
+    (tmp_path / "text" / "train.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+    (row,) = source_rows(SourceRecipe("text", config="default", text=True), "train", "instruction", 1)
+    assert row["pairs"][0]["turns"][0]["answer"] == "Hi."
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [("default", r"plain \(default, train\) has no rows|no data set at plain"), (None, "config: default")],
+)
+def test_a_folder_of_plain_files_is_told_what_it_needs(tmp_path, monkeypatch, config, message):
+    from rnagpt.recipe import SourceRecipe
+    from rnagpt.training_rows import source_rows
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "train.jsonl").write_text("" if config else '{"rna_id": "a"}\n')
+    with pytest.raises(UserError, match=message):
+        list(source_rows(SourceRecipe("plain", config=config), "train", "instruction", 1))

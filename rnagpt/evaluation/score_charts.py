@@ -200,20 +200,25 @@ def write_pictures(run_dir: str | Path, summary: dict) -> list[Path]:
     drawn = {"accuracy": accuracy_bars(summary, measures) if measures else "", "similarity": similarity_bars(summary),
              "type_by_system": type_heat(summary), "train_identity": against_identity(summary),
              "reliability": reliability(summary)}
-    style = (resources.files("rnagpt.evaluation") / "report.css.jinja").read_text(encoding="utf-8")
-    colours = dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6})", style[: style.index("@media")]))
     folder = Path(run_dir) / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, svg in drawn.items():
         if not svg:
             continue
-        svg = re.sub(r"var\(--([a-z]+)\)", lambda match: colours.get(match[1], "sans-serif"), svg)
-        svg = svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" '
-                          'xmlns:xlink="http://www.w3.org/1999/xlink" ', 1)
+        svg = standalone(svg)
         path = folder / f"{name}.svg"
         part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         part.write_text(svg, encoding="utf-8")
         part.replace(path)
         written.append(path)
     return written
+
+
+def standalone(svg: str) -> str:
+    """A picture of the page as a file of its own: the page's light colours in place of their names."""
+    style = (resources.files("rnagpt.evaluation") / "report.css.jinja").read_text(encoding="utf-8")
+    colours = dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6})", style[: style.index("@media")]))
+    svg = re.sub(r"var\(--([a-z]+)\)", lambda match: colours.get(match[1], "sans-serif"), svg)
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return svg.replace("<svg ", f"<svg {names} ", 1)
