@@ -3,7 +3,6 @@
     features = encode_features(encoder, rna_tokenizer, {"a": "GCGGAUUU..."}, [0, 2], 1, cache=FeatureCache(folder))
 """
 
-import functools
 import hashlib
 import os
 import secrets
@@ -38,6 +37,7 @@ def encode_features(
     overlap: float = 0.25,
     cache: "FeatureCache | None" = None,
     dtype: torch.dtype = torch.float32,
+    weights: str | None = None,
 ) -> dict[str, torch.Tensor]:
     """rna_id -> pooled encoder output (slots, encoder hidden) on the CPU, before the projector.
 
@@ -48,6 +48,7 @@ def encode_features(
         long_rna, overlap: as in `RnaGptProcessor` (`long_rna`, `rna_window_overlap`).
         cache: where outputs are looked up first, and put.
         dtype: of the features returned and stored.
+        weights: `weights_hash` of the encoder, for a caller that has it: it reads every weight.
 
     Raises:
         ValueError: an RNA cannot be read; the message names which one and where.
@@ -58,7 +59,7 @@ def encode_features(
     features: dict[str, torch.Tensor] = {}
     keys: dict[str, str] = {}
     if cache is not None:
-        weights = weights_hash(encoder)
+        weights = weights or weights_hash(encoder)
         keys = {rna_id: feature_key(weights, dtype, pool_size, rna) for rna_id, rna in encoded.items()}
         for rna_id, key in keys.items():
             known = cache.get(key)
@@ -83,6 +84,7 @@ def encode_rnas(
     processor: ProcessorMixin,
     sequences: Mapping[str, str],
     cache: "FeatureCache | None" = None,
+    weights: str | None = None,
 ) -> dict[str, torch.Tensor]:
     """`encode_features` as an RNA-GPT model and its processor read RNAs: encoder, pooling, policy for long ones."""
     return encode_features(
@@ -94,6 +96,7 @@ def encode_rnas(
         long_rna=processor.long_rna,
         overlap=processor.rna_window_overlap,
         cache=cache,
+        weights=weights,
     )
 
 
@@ -114,21 +117,20 @@ class StoredFeatures(Mapping):
         self.reader = RnaReader(
             processor.rna_tokenizer, model.config.rna_drop_token_ids, processor.long_rna, processor.rna_window_overlap
         )
-        self.address = functools.partial(
-            feature_key, weights_hash(model.model.rna_encoder), torch.float32, model.config.rna_pool_size
-        )
+        self.weights = weights_hash(model.model.rna_encoder)
         names = list(sequences)
         state = PartialState()
         for first in tqdm(range(0, len(names), PART), "encoding", disable=not state.is_local_main_process):
             with state.split_between_processes(names[first : first + PART]) as part:
-                encode_rnas(model, processor, {name: sequences[name] for name in part}, cache)
+                encode_rnas(model, processor, {name: sequences[name] for name in part}, cache, self.weights)
         state.wait_for_everyone()
 
     def __getitem__(self, rna_id: str) -> torch.Tensor:
         (encoded,) = self.reader.read([self.sequences[rna_id]])
-        known = self.cache.get(self.address(encoded))
+        known = self.cache.get(feature_key(self.weights, torch.float32, self.model.config.rna_pool_size, encoded))
         if known is None:
-            known = encode_rnas(self.model, self.processor, {rna_id: self.sequences[rna_id]}, self.cache)[rna_id]
+            wanted = {rna_id: self.sequences[rna_id]}
+            known = encode_rnas(self.model, self.processor, wanted, self.cache, self.weights)[rna_id]
         return known
 
     def __iter__(self):

@@ -182,16 +182,27 @@ def load_recipe(path: str | Path) -> Recipe:
     Raises:
         UserError: the file is missing, is no YAML, or has an unknown, missing or wrongly typed key, which is named.
     """
+    return recipe_from(read_yaml(path, "recipes/quickstart_stage1.yaml"), f"{path}: ")
+
+
+def read_yaml(path: str | Path, example: str):
+    """Content of a recipe's file, not checked yet.
+
+    Args:
+        example: a recipe that ships, named where this one is missing.
+
+    Raises:
+        UserError: the file is missing, or is no YAML.
+    """
     import yaml
 
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"no recipe at {path}: expected a YAML file such as recipes/quickstart_stage1.yaml")
+        raise UserError(f"no recipe at {path}: expected a YAML file such as {example}")
     try:
-        content = yaml.safe_load(path.read_text())
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
-    return recipe_from(content, f"{path}: ")
 
 
 def recipe_from(content: dict, where: str = "") -> Recipe:

@@ -174,3 +174,13 @@ def test_stored_features_are_not_computed_again(tiny_model, tmp_path):
     model.model.rna_encoder.forward = None  # it cannot run
     again = StoredFeatures(model, processor, RNAS, FeatureCache(tmp_path))
     assert len(again["long"]) == 320
+
+
+def test_the_encoders_weights_are_read_once_however_many_rnas_there_are(tiny_model, tmp_path, monkeypatch):
+    from rnagpt import features
+
+    read = []
+    monkeypatch.setattr(features, "PART", 2)
+    monkeypatch.setattr(features, "weights_hash", lambda encoder: read.append(encoder) or weights_hash(encoder))
+    stored = StoredFeatures(*tiny_model, RNAS, FeatureCache(tmp_path, max_bytes=6000))
+    assert [len(stored[name]) for name in RNAS] == [18, 21, 3, 320, 18] and len(read) == 1

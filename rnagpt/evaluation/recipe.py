@@ -10,7 +10,7 @@ from pathlib import Path
 from rnagpt.errors import UserError
 from rnagpt.evaluation.controls import CONTROLS
 from rnagpt.evaluation.encoders import PRESETS, TextEncoder
-from rnagpt.recipe import _typed
+from rnagpt.recipe import _typed, read_yaml
 
 FACTS = "facts"
 KINDS = ("rna", "llm_text", "endpoint", "file")
@@ -90,15 +90,7 @@ def load_evaluation(path: str | Path) -> EvaluationRecipe:
     Raises:
         UserError: the file is missing, is no YAML, or has an unknown, missing or wrongly typed key, which is named.
     """
-    import yaml
-
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no recipe at {path}: expected a YAML file such as recipes/evaluate_facts.yaml")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(path, "recipes/evaluate_facts.yaml")
     recipe = _typed(EvaluationRecipe, content, f"{path}: ")
     systems = [_system(entry, f"{path}: system {number}: ") for number, entry in enumerate(recipe.systems, start=1)]
     names = [system.name for system in systems]
