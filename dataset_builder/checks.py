@@ -119,10 +119,9 @@ def unsupported(text: str, source: str, names: Iterable[str] = (), threshold: fl
     ]
     if missing:
         found.append(f"a name the cited papers do not have: {', '.join(missing[:3])}")
-    for pattern in DIRECTIONS.values():
-        word = re.search(rf"[\w-]*(?:{pattern})\w*", text, re.I)
-        if word and not re.search(pattern, source, re.I):
-            found.append(f"a direction the cited papers do not have: {word[0]}")
+    for direction in sorted(directions(text) - directions(source)):
+        word = re.search(rf"[\w-]*(?:{DIRECTIONS[direction]})\w*", text, re.I)
+        found.append(f"a direction the cited papers do not have: {word[0]}")
     share = support(text, source, names)
     if share < threshold:
         found.append(f"only {100 * share:.0f}% of its words are in the cited papers, {100 * threshold:.0f}% are asked")
@@ -186,6 +185,16 @@ def is_name(word: str) -> bool:
     letters = sum(c.isalpha() for c in word)
     capitals = sum(c.isupper() for c in word[1:])
     return letters > 0 and (any(c.isdigit() for c in word) or capitals > 0 or bool(re.search("[α-ω]", word)))
+
+
+@lru_cache(1024)
+def directions(text: str) -> frozenset[str]:
+    """The directions of change that a text speaks of.
+
+    >>> sorted(directions("Overexpression of miR-21 reduces PTEN."))
+    ['down', 'up']
+    """
+    return frozenset(name for name, pattern in DIRECTIONS.items() if re.search(pattern, text, re.I))
 
 
 @lru_cache(1024)
