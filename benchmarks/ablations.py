@@ -10,6 +10,7 @@ stopped at any moment, the same command goes on. The test split is not looked at
     no_stage1        stage 2 from a random projector
     random_encoder   the packaged encoder's architecture with random weights
     per_nucleotide   one soft token per nucleotide, as in the paper
+    mlp_projector    a hidden layer in the projector, as wide as the LLM
 
 summaries: an RNA's abstracts in LDA topics against the same number of plain chunks, and against random groups. Without
 an LLM: the share of key terms (names of genes, proteins, RNAs and cells in at least two abstracts of the RNA, its own
@@ -30,7 +31,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-CELLS = ("base", "no_stage1", "random_encoder", "per_nucleotide")
+CELLS = ("base", "no_stage1", "random_encoder", "per_nucleotide", "mlp_projector")
 STAGE1_SHARE = 0.12  # of the visits of stage 2, as in the quick start
 RNAS_PER_TYPE = 13
 SEED = 0
@@ -47,7 +48,7 @@ def recipes_of(cell: str, output: Path, visits: int) -> list:
 
     stages = [load_recipe(path) for path in find_recipes("quickstart")]
     changed = {"random_encoder": {"encoder": str(output / "random_weights")},
-               "per_nucleotide": {"rna_pool_size": 1}}.get(cell, {})
+               "per_nucleotide": {"rna_pool_size": 1}, "mlp_projector": {"projector_hidden_size": 576}}.get(cell, {})
     recipes, before = [], None
     for number, recipe in enumerate(stages, start=1):
         if number == 1 and cell == "no_stage1":

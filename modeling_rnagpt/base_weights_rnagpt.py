@@ -55,8 +55,8 @@ class BaseWeights:
                 model.base_model.rna_encoder.requires_grad_(False)
             return loaded
         state = load_file(cached_file(path, PROJECTOR_FILE, **own))
-        state = {name.removeprefix("model.").removeprefix("projector."): tensor for name, tensor in state.items()}
-        if set(state) != {"weight", "bias"}:
+        state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
+        if not all(name.startswith("projector.") for name in state):
             raise OSError(f"{path} names where its LLM comes from, so {PROJECTOR_FILE} should hold a projector alone")
         llm = AutoModelForCausalLM.from_pretrained(
             sources["llm"],
@@ -65,7 +65,7 @@ class BaseWeights:
         )
         model = cls.from_encoder_and_llm(load_base_encoder(sources, hub), llm, **own_fields(stored))
         body, device = model.base_model, model.get_input_embeddings().weight.device
-        body.projector.load_state_dict(state)
+        body.projector.load_state_dict({name.removeprefix("projector."): tensor for name, tensor in state.items()})
         body.projector.to(device)
         body.rna_encoder.to(device)
         adapter = dict(kwargs.get("adapter_kwargs") or {})

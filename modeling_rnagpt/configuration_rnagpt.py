@@ -39,6 +39,8 @@ class RnaGptConfig(PreTrainedConfig):
             soft token. By default 128256, the first id after Llama-3's vocabulary.
         rna_drop_token_ids: encoder tokens that become no soft token (BOS and EOS); an empty list keeps them.
         rna_pool_size: encoder positions averaged into one soft token; 1, as in the paper, keeps one per nucleotide.
+        projector_hidden_size: width of a hidden layer in the projector, with GELU behind it; by default there is none,
+            and the projector is linear, as in the paper.
         freeze_rna_encoder: whether the encoder's parameters are built, and loaded, without gradients, as in the paper.
         weights_from: where LLM and encoder come from when the checkpoint leaves them out: {"llm": a Hub id or folder,
             "encoder": another, "llm_revision", "encoder_revision": commits}. See base_weights_rnagpt.py.
@@ -55,6 +57,7 @@ class RnaGptConfig(PreTrainedConfig):
     rna_token_id: int = 128256
     rna_drop_token_ids: list[int] | tuple[int, ...] = (0, 2)
     rna_pool_size: int = 1
+    projector_hidden_size: int | None = None
     freeze_rna_encoder: bool = True
     weights_from: dict | None = None
     tie_word_embeddings: bool = False
@@ -63,6 +66,8 @@ class RnaGptConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         if self.rna_pool_size < 1:
             raise ValueError(f"rna_pool_size must be at least 1, got {self.rna_pool_size}")
+        if self.projector_hidden_size is not None and self.projector_hidden_size < 1:
+            raise ValueError(f"projector_hidden_size must be at least 1, got {self.projector_hidden_size}")
         self.rna_drop_token_ids = list(self.rna_drop_token_ids)
         # The LLM says whether its head is tied to its embeddings; the outer model has to agree to save it once.
         self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))

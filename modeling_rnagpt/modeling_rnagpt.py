@@ -68,7 +68,7 @@ class RnaGptModel(RnaGptPreTrainedModel):
         super().__init__(config)
         self.rna_encoder = build_body(config.rna_config, **encoder_arguments(config.rna_config))
         self.rna_encoder.requires_grad_(not config.freeze_rna_encoder)
-        self.projector = nn.Linear(config.rna_config.hidden_size, config.text_config.hidden_size)
+        self.projector = build_projector(config)
         self.language_model = build_body(config.text_config)
         self.post_init()
         # What encoder and LLM name as one piece, without the classes that other models of their family have (Esm's
@@ -143,7 +143,11 @@ class RnaGptModel(RnaGptPreTrainedModel):
     def get_rna_features(self, rna_input_ids, rna_attention_mask, rna_index=None) -> torch.Tensor:
         """Soft tokens (slots of all RNAs, LLM hidden size) of `rna_input_ids` (batch, n_rna, length)."""
         features, _ = self.encode_rna(rna_input_ids, rna_attention_mask, rna_index)
-        return self.projector(features.to(self.projector.weight.dtype))
+        return self._project(features)
+
+    def _project(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (slots, encoder hidden size) of any dtype -> soft tokens (slots, LLM hidden size)."""
+        return self.projector(features.to(next(self.projector.parameters()).dtype))
 
     def _soft_tokens(
         self, rna_input_ids, rna_attention_mask, rna_index, rna_features, rna_feature_mask
@@ -151,7 +155,7 @@ class RnaGptModel(RnaGptPreTrainedModel):
         if rna_features is not None:
             if rna_feature_mask is None:
                 raise ValueError("rna_features needs rna_feature_mask (batch, n_rna, slots) to tell slots from pads")
-            return self.projector(rna_features[rna_feature_mask.bool()].to(self.projector.weight.dtype))
+            return self._project(rna_features[rna_feature_mask.bool()])
         if rna_input_ids is None:
             return None
         if rna_attention_mask is None:
@@ -275,9 +279,11 @@ class RnaGptForCausalLM(RnaGptPreTrainedModel, GenerationMixin):
         )
         with torch.device("meta"):
             model = cls(config)
-        projector = nn.Linear(encoder.config.hidden_size, llm.config.hidden_size)
-        nn.init.normal_(projector.weight, std=config.text_config.initializer_range)
-        nn.init.zeros_(projector.bias)
+        projector = build_projector(config)
+        for layer in projector.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=config.text_config.initializer_range)
+                nn.init.zeros_(layer.bias)
         if encoder_arguments(encoder.config) and getattr(encoder, "pooler", None) is not None:
             encoder.pooler = None  # nobody reads it, and the saved model is built again without it
         model.model.rna_encoder = encoder.eval().requires_grad_(not config.freeze_rna_encoder)
@@ -445,6 +451,15 @@ def length_buckets(lengths: list[int], batch_tokens: int, spread: float = 0.9) -
         else:
             buckets.append([i])
     return buckets
+
+
+def build_projector(config: RnaGptConfig) -> nn.Module:
+    """Encoder features (slots, encoder hidden size) -> soft tokens (slots, LLM hidden size): one linear layer as in
+    the paper, or two around a GELU (LLaVA-1.5, arXiv:2310.03744)."""
+    given, made, hidden = config.rna_config.hidden_size, config.text_config.hidden_size, config.projector_hidden_size
+    if hidden is None:
+        return nn.Linear(given, made)
+    return nn.Sequential(nn.Linear(given, hidden), nn.GELU(), nn.Linear(hidden, made))
 
 
 def build_body(config, **arguments) -> PreTrainedModel:

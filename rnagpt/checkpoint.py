@@ -40,6 +40,7 @@ def build(
     dtype: str | None = None,
     seed: int | None = None,
     quantize: str | None = None,
+    projector_hidden_size: int | None = None,
 ):
     """Untrained RNA-GPT: a loaded LLM and a loaded encoder joined by a fresh projector.
 
@@ -51,6 +52,7 @@ def build(
         dtype: the LLM's, see `load_llm`.
         seed: of the projector's random numbers, whatever was drawn while loading.
         quantize: "4bit" or "8bit" for the LLM's layers, see `load_llm`; encoder and projector stay as they are.
+        projector_hidden_size: of a hidden layer in the projector; by default it is linear.
     """
     if template not in TEMPLATES:
         raise UserError(f"there is no chat template {template!r}: choose one of {', '.join(TEMPLATES)}")
@@ -74,6 +76,7 @@ def build(
         rna_token_id=processor.rna_token_id,
         rna_drop_token_ids=processor.rna_drop_token_ids,
         rna_pool_size=rna_pool_size,
+        projector_hidden_size=projector_hidden_size,
     )
     if quantize is not None:
         take_over_quantization(model, language_model)

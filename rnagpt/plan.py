@@ -11,7 +11,7 @@ what torch counts in a step.
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from random import Random
 
@@ -102,7 +102,7 @@ def skeleton(recipe: Recipe) -> tuple[RnaGptForCausalLM, RnaGptProcessor]:
     encoder = OFFICIAL_ENCODER if encoder.endswith(".pth") else encoder
     with torch.device("meta"):
         llm, encoder = (RANDOM + name.removeprefix(RANDOM) for name in (llm, encoder))
-        return checkpoint.build(llm, encoder, recipe.model.rna_pool_size, recipe.model.template)
+        return checkpoint.build(**asdict(replace(recipe.model, llm=llm, encoder=encoder, quantize=None)))
 
 
 def trainable_parameters(model: RnaGptForCausalLM, recipe: Recipe) -> int:

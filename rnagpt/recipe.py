@@ -36,6 +36,7 @@ class ModelRecipe:
     rna_pool_size: int = 1
     template: str = "llm"
     quantize: str | None = None
+    projector_hidden_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,9 @@ class Recipe:
                 raise UserError(f"recipe key {key} must be one of {', '.join(allowed)}, got {getattr(self, key)!r}")
         if self.model.rna_pool_size < 1:
             raise UserError(f"recipe key model.rna_pool_size must be at least 1, got {self.model.rna_pool_size}")
+        hidden = self.model.projector_hidden_size
+        if hidden is not None and (type(hidden) is not int or hidden < 1):
+            raise UserError(f"recipe key model.projector_hidden_size must be at least 1 and whole, got {hidden!r}")
         rank = self.lora.get("r", 8)
         if type(rank) is not int or rank < 1:
             raise UserError(f"recipe key lora.r must be a whole number, at least 1, got {rank!r}")

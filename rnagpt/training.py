@@ -208,7 +208,8 @@ def ridge_start(
 
     A soft token then points, in the LLM's own embedding space, at the words that the annotation uses more than other
     RNAs' annotations do. Fitted slot by slot (each RNA weighs the same), so that what varies along one RNA, which says
-    nothing of the whole, is suppressed.
+    nothing of the whole, is suppressed. A projector with a hidden layer has its last
+    layer fitted, to what the layers before make of the features; those stay as they are.
 
     Args:
         features: rna_id -> (slots, encoder hidden).
@@ -222,7 +223,11 @@ def ridge_start(
     table = model.get_input_embeddings().weight.float().cpu()
     names = list(features)
     slots = torch.tensor([len(features[name]) for name in names])
-    x = torch.cat([features[name] for name in names]).double()  # (slots of all RNAs, encoder hidden)
+    x = torch.cat([features[name] for name in names])  # (slots of all RNAs, encoder hidden)
+    *before, last = list(model.model.projector.children()) or [model.model.projector]
+    for layer in before:
+        x = layer(x)
+    x = x.double()
     y = torch.stack([table[torch.tensor(annotation_ids[name])].mean(0) for name in names]).double()
     y = (y - y.mean(0)).repeat_interleave(slots, dim=0)
     share = (1.0 / slots.double()).repeat_interleave(slots)[:, None] / len(names)  # sums to 1
@@ -235,9 +240,8 @@ def ridge_start(
     explained = float(1 - (share * (y - predicted).square()).sum() / (share * y.square()).sum())
     scale = gain * table.norm(dim=-1).mean().double() / (share * predicted.norm(dim=-1, keepdim=True)).sum()
     weight = (weight / x_std[:, None]) * scale
-    projector = model.model.projector
-    projector.weight.copy_(weight.T.to(projector.weight.dtype))
-    projector.bias.copy_((-(x_mean @ weight)).to(projector.bias.dtype))
+    last.weight.copy_(weight.T.to(last.weight.dtype))
+    last.bias.copy_((-(x_mean @ weight)).to(last.bias.dtype))
     return explained
 
 
@@ -265,14 +269,15 @@ def begin(recipe: Recipe, output: Path, work: Path) -> bool:
 
 
 def check_start(recipe: Recipe, llm_fingerprint: str | None) -> None:
-    """UserError where the parts that a stage starts from were trained with another pooling or another LLM."""
+    """UserError where the parts that a stage starts from were trained with another pooling, projector or LLM."""
     parts = json.loads((Path(recipe.start_from) / PARTS).read_text())
-    pool_size = parts["build"]["rna_pool_size"]
-    if pool_size != recipe.model.rna_pool_size:
-        raise UserError(
-            f"{recipe.start_from} was trained with rna_pool_size {pool_size}, and this recipe has "
-            f"{recipe.model.rna_pool_size}: make them the same"
-        )
+    for key in ("rna_pool_size", "projector_hidden_size"):
+        before, wanted = parts["build"].get(key), getattr(recipe.model, key)
+        if before != wanted:
+            raise UserError(
+                f"{recipe.start_from} was trained with {key} {before}, and this recipe has {wanted}: "
+                "make them the same"
+            )
     if None not in (llm_fingerprint, parts["llm_fingerprint"]) and llm_fingerprint != parts["llm_fingerprint"]:
         raise UserError(
             f"{recipe.start_from} was trained with another LLM ({parts['build']['llm']}) than {recipe.model.llm}: its "

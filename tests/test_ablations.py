@@ -25,7 +25,8 @@ def test_each_cell_changes_one_thing():
                       for n, recipe in enumerate(recipes)]
                for cell in CELLS for recipes in [recipes_of(cell, Path("runs"), 80)]}
     assert changed == {"base": [set(), set()], "no_stage1": [set()], "random_encoder": [{"model.encoder"}] * 2,
-                       "per_nucleotide": [{"model.rna_pool_size"}] * 2}
+                       "per_nucleotide": [{"model.rna_pool_size"}] * 2,
+                       "mlp_projector": [{"model.projector_hidden_size"}] * 2}
     assert recipes_of("no_stage1", Path("runs"), 80)[0].start_from is None
 
 

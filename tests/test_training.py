@@ -172,13 +172,17 @@ def test_killed_training_ends_with_the_weights_of_an_unbroken_run(tiny_parts, tm
     assert logged == sorted(set(logged)), "a step was logged twice"
 
 
-def test_ridge_start_puts_slot_features_onto_mean_annotation_embeddings(tiny_model):
-    """Against scikit-learn's ridge regression on the same standardised slots, each RNA weighing the same."""
+@pytest.mark.parametrize("hidden", [None, 24])
+def test_ridge_start_puts_slot_features_onto_mean_annotation_embeddings(tiny_model, hidden):
+    """Against scikit-learn's ridge regression on the same standardised slots, each RNA weighing the same; of a
+    projector with a hidden layer, on what that one makes of them."""
     import copy
+    import math
 
     import numpy as np
     from sklearn.linear_model import Ridge
 
+    from modeling_rnagpt.modeling_rnagpt import build_projector
     from rnagpt.training import ridge_start
 
     model = copy.deepcopy(tiny_model[0])
@@ -188,16 +192,24 @@ def test_ridge_start_puts_slot_features_onto_mean_annotation_embeddings(tiny_mod
         name: torch.tensor(rng.normal(size=(n, 32)) * 2 + 1, dtype=torch.float32) for name, n in sizes.items()
     }
     ids = {name: rng.integers(0, 200, 7).tolist() for name in features}
+    if hidden:
+        model.config.projector_hidden_size = hidden
+        model.model.projector = build_projector(model.config)
     ridge_start(model, features, ids, gain=1.0, penalty=0.01)
     table = model.get_input_embeddings().weight.detach().double().numpy()
     x = np.concatenate([f.double().numpy() for f in features.values()])
+    given = torch.tensor(x, dtype=torch.float32)
+    if hidden:
+        w, b = (p.detach().double().numpy() for p in model.model.projector[0].parameters())
+        x = x @ w.T + b
+        x = x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2
     means = np.stack([table[ids[name]].mean(0) for name in features])
     y = np.repeat(means - means.mean(0), list(sizes.values()), axis=0)
     share = np.concatenate([[1 / n / 60] * n for n in sizes.values()])
     mean = np.average(x, axis=0, weights=share)
     z = (x - mean) / np.sqrt(np.average((x - mean) ** 2, axis=0, weights=share))
     expected = Ridge(alpha=0.01, fit_intercept=False).fit(z, y, sample_weight=share).predict(z)
-    got = model.model.projector(torch.tensor(x, dtype=torch.float32)).detach().numpy()
+    got = model.model.projector(given).detach().numpy()
     scale = np.linalg.norm(got) / np.linalg.norm(expected)
     assert np.abs(got - expected * scale).max() < 1e-4 * np.abs(got).max()
     norms = np.linalg.norm(table, axis=1).mean()
@@ -222,6 +234,7 @@ def test_ridge_start_puts_slot_features_onto_mean_annotation_embeddings(tiny_mod
         ({"stage": "instruction", "lora": {"r": "eight"}}, "lora.r must be a whole number, at least 1, got 'eight'"),
         ({"pakc": True}, "unknown key 'pakc': did you mean pack"),
         ({"model": {"llm": "x", "encoder": "y", "rna_pool_size": -1}}, "rna_pool_size must be at least 1, got -1"),
+        ({"model": {"llm": "x", "encoder": "y", "projector_hidden_size": 0}}, "at least 1 and whole, got 0"),
         ({"lora": {"r": 8}}, "lora is for the instruction stage"),
         ({"model": {"llm": "x", "encoder": "y", "pool": 2}}, "key 'model': unknown key 'pool'"),
     ],
@@ -291,6 +304,47 @@ def test_a_stage_starts_from_parts_of_its_own_kind(tiny_parts, tmp_path, capsys)
     content["model"]["rna_pool_size"] = 4
     with pytest.raises(UserError, match="trained with rna_pool_size 8, and this recipe has 4"):
         check_start(recipe_from(content), "abc")
+    content["model"] |= {"rna_pool_size": 8, "projector_hidden_size": 16}
+    with pytest.raises(UserError, match="trained with projector_hidden_size None, and this recipe has 16"):
+        check_start(recipe_from(content), "abc")
+
+
+def test_a_hidden_layer_in_the_projector_goes_through_both_stages_and_every_form(tiny_parts, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    from rnagpt import checkpoint
+
+    content = recipe(tiny_parts, tmp_path / "stage1", sft={"per_device_train_batch_size": 4, "learning_rate": 1e-2})
+    content["model"]["projector_hidden_size"] = 24
+    content |= {"projector_start": "ridge", "data": {"visits": 8}}
+    first = train(content, tmp_path / "recipe1.yaml")
+    content |= {"stage": "instruction", "output": str(tmp_path / "stage2"), "start_from": str(first),
+                "lora": {"r": 2, "lora_alpha": 4}, "projector_start": "random"}  # fmt: skip
+    second = train(content, tmp_path / "recipe2.yaml")
+
+    aligned, processor = checkpoint.load(first)
+    tuned, _ = checkpoint.load(second)
+    assert [layer.weight.shape for layer in (aligned.model.projector[0], aligned.model.projector[2])] == [
+        (24, aligned.config.rna_config.hidden_size), (aligned.config.text_config.hidden_size, 24),
+    ]  # fmt: skip
+    for before, after in zip(aligned.model.projector.parameters(), tuned.model.projector.parameters(), strict=True):
+        assert not torch.equal(before, after)
+    # a soft token by hand, from the encoder's features
+    batch = processor([{"role": "user", "content": [{"type": "rna", "rna": "ACGUACGUAC"}]}])
+    rna = {name: batch[name] for name in batch if name.startswith("rna_")}
+    with torch.no_grad():
+        features, _ = aligned.model.encode_rna(**rna)
+        one, _, two = aligned.model.projector
+        by_hand = torch.nn.functional.gelu(features @ one.weight.T + one.bias) @ two.weight.T + two.bias
+        assert torch.allclose(aligned.model.get_rna_features(**rna), by_hand, atol=1e-6)
+        # whole, and the projector alone
+        expected = aligned(**batch).logits
+        checkpoint.save(aligned, processor, tmp_path / "whole")
+        origins = {"llm": str(tiny_parts / "llm"), "encoder": str(tiny_parts / "encoder")}
+        checkpoint.save_projector(aligned, processor, tmp_path / "alone", origins, dtype="float32")
+        for form in ("whole", "alone"):
+            loaded = AutoModelForCausalLM.from_pretrained(tmp_path / form)
+            assert torch.equal(loaded(**batch).logits, expected)
 
 
 def test_early_stopping_looks_at_the_true_rna_alone():
