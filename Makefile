@@ -64,13 +64,17 @@ lint: setup  ## ruff, and the rule that imports run one way
 	@echo "lint: import-linter"
 	@$(BIN)/lint-imports --no-logo
 
+# two files of tests at a time, each on one thread (tests/conftest.py); JOBS=0 runs them one by one in this process
+JOBS := 2
+SIDE_BY_SIDE := --numprocesses $(JOBS) --dist loadfile
+
 test: lint  ## lint and the tests that need no long run
 	@echo "test: pytest, without the slow tests"
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE)
 
 test-all: lint  ## lint and every test
 	@echo "test-all: pytest, slow tests too"
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 coverage: setup  ## which lines of the model and the processor the quick tests run (at least 95%)
 	@echo "coverage: pytest --cov"

@@ -1,8 +1,12 @@
 """A tiny RNA-GPT with random weights (built in seconds, runs in milliseconds): real classes and files, no download."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: threads that wait for each other's core cost both
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # what the tiny byte-level tokenizer learns its merges from; any other text still encodes, byte by byte
 SENTENCES = [
