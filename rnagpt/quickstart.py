@@ -13,6 +13,7 @@ is done, it goes to the report at once.
 import argparse
 import dataclasses
 import gzip
+import importlib.util
 import json
 import os
 import platform
@@ -29,6 +30,8 @@ from rnagpt.folders import PARTS, assets
 RECIPES = ("quickstart", "demo")
 TEST_RNAS_PER_TYPE = 26
 SEED = 0
+# what the steps import that a bare `pip install rnagpt` does not bring
+PACKAGES = ("trl", "datasets", "sklearn", "scipy", "edlib", "matplotlib")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,9 +42,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     output = args.output or Path("runs") / args.recipes
     if not (output / "report.html").is_file():
+        check_packages()
         with only_one(output):
             work(output, find_recipes(args.recipes))
     return show(output)
+
+
+def check_packages() -> None:
+    """UserError for packages that some step would miss, before the first one trains for minutes."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"the quick start also needs {', '.join(missing)}: pip install 'rnagpt[quickstart]'")
 
 
 def find_recipes(name: str) -> list[Path]:

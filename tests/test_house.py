@@ -22,12 +22,31 @@ PACKAGES = ("modeling_rnagpt", "processing_rnagpt", "dataset_builder", "rnagpt")
 WISHED = set("transformers torch rna-fm datasets huggingface-hub trl peft accelerate safetensors evaluate".split())
 
 
-def requirements() -> list[Requirement]:
-    """Every requirement of setup.cfg: the package's own and those of the extras."""
+def extras() -> dict[str, list[Requirement]]:
+    """Extra -> its lines in setup.cfg; "" -> the package's own. `rnagpt[train]` stands for another extra's lines."""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    blocks = [setup["options"]["install_requires"], *setup["options.extras_require"].values()]
-    return [Requirement(line) for block in blocks for line in block.split("\n") if line and not line.startswith("#")]
+    blocks = {"": setup["options"]["install_requires"], **setup["options.extras_require"]}
+    return {
+        extra: [Requirement(line) for line in block.split("\n") if line and not line.startswith("#")]
+        for extra, block in blocks.items()
+    }
+
+
+def requirements() -> list[Requirement]:
+    """Every requirement of setup.cfg on another package, of the package's own and of the extras."""
+    return [requirement for lines in extras().values() for requirement in lines if requirement.name != "rnagpt"]
+
+
+def packages_of(extra: str) -> set[str]:
+    """What an extra brings, with what the extras bring that it names."""
+    found = set()
+    for requirement in extras()[extra]:
+        if requirement.name == "rnagpt":
+            found |= {name for other in requirement.extras for name in packages_of(other)}
+        else:
+            found.add(canonicalize_name(requirement.name))
+    return found
 
 
 def pins() -> dict[str, str]:
@@ -56,6 +75,11 @@ def test_setup_cfg_keeps_the_packages_wished_for():
 def test_every_requirement_has_a_range_and_a_pin_inside_it(requirement):
     assert str(requirement.specifier), "a range in setup.cfg, the exact version in constraints.txt"
     assert requirement.specifier.contains(pins()[canonicalize_name(requirement.name)])
+
+
+def test_an_extra_that_stands_for_others_brings_theirs():
+    assert packages_of("data") == packages_of("dataset") >= {"datatrove", "openai"}
+    assert packages_of("quickstart") == packages_of("train") | packages_of("eval") | {"gguf"}
 
 
 def test_no_pin_brings_cuda():

@@ -1,11 +1,15 @@
 """The quick start's whole path on a tiny model: train, merge, evaluate, report; then again, in no time."""
 
+import importlib.metadata
+import importlib.util
 import json
 import subprocess
 import sys
 
 import pytest
 import yaml
+from packaging.utils import canonicalize_name
+from test_house import packages_of
 from test_training import recipe, tiny_parts  # noqa: F401  a fixture
 
 from rnagpt import quickstart
@@ -115,6 +119,24 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
     with quickstart.only_one(tmp_path), pytest.raises(UserError, match="another run is working"):
         with quickstart.only_one(tmp_path):
             pass
+
+
+def test_what_is_not_installed_is_told_before_anything_trains(tmp_path, monkeypatch, capsys):
+    from rnagpt.cli import main
+
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("trl", "edlib") else found(name))
+    assert main(["quickstart", "--output", str(tmp_path / "run")]) == 2
+    told = capsys.readouterr().err
+    assert told == "rnagpt: error: the quick start also needs trl, edlib: pip install 'rnagpt[quickstart]'\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_extra_brings_every_package_that_is_asked_for():
+    distributions = importlib.metadata.packages_distributions()
+    brought = packages_of("quickstart") | packages_of("")
+    for name in quickstart.PACKAGES:
+        assert canonicalize_name(distributions[name][0]) in brought, name
 
 
 def test_an_unknown_recipe_name_is_a_users_mistake(capsys):

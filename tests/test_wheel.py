@@ -113,7 +113,6 @@ def test_extras_of_the_readme_exist():
     setup.read(ROOT / "setup.cfg")
     extras = setup["options.extras_require"]
     assert {"data", "train", "eval", "chat", "dev", "docs"} <= set(extras)
-    assert extras["data"] == extras["dataset"]
     texts = [path.read_text() for path in [ROOT / "README.md", *Path(ROOT / "docs").glob("*.md")]]
     named = {name for text in texts for group in re.findall(r"rnagpt\[([a-z,]+)\]|'\.\[([a-z,]+)\]'", text)
              for part in group for name in part.split(",") if name}  # fmt: skip
