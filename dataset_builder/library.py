@@ -141,11 +141,13 @@ class Library:
         return sorted(found, key=lambda paper: pmid_order(paper.pmid))
 
     def papers_by_pmid(self, pmids: Iterable[str]) -> list[Paper]:
-        """Papers by PMID, in the order asked for."""
+        """Papers by PMID, in the order asked for; KeyError for one that is not here."""
         found = []
         for pmid in pmids:
-            (content,) = self.db.execute("SELECT content FROM paper WHERE pmid = ?", (pmid,)).fetchone()
-            found.append(Paper(**json.loads(zlib.decompress(content))))
+            row = self.db.execute("SELECT content FROM paper WHERE pmid = ?", (pmid,)).fetchone()
+            if row is None:
+                raise KeyError(pmid)
+            found.append(Paper(**json.loads(zlib.decompress(row[0]))))
         return found
 
     def number_of(self, table: str) -> int:

@@ -83,3 +83,43 @@ def tiny_checkpoint(tiny_model, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
     save(*tiny_model, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_parts(tiny_model, tmp_path_factory) -> Path:
+    """Folders of a tiny LLM and of a tiny encoder that reads the facts table's longest RNA (1,024 nt). Read only."""
+    import torch
+    from transformers import EsmConfig, EsmModel, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny_parts")
+    model, processor = tiny_model
+    llm = LlamaForCausalLM(model.config.text_config)
+    llm.model.load_state_dict(model.model.language_model.state_dict())
+    llm.lm_head.load_state_dict(model.lm_head.state_dict())
+    llm.save_pretrained(folder / "llm")
+    processor.tokenizer.chat_template = processor.chat_template["default"]
+    processor.tokenizer.save_pretrained(folder / "llm")
+    config = EsmConfig(**{**model.config.rna_config.to_dict(), "max_position_embeddings": 1028})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        EsmModel(config, add_pooling_layer=False).save_pretrained(folder / "encoder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_parts, tmp_path_factory) -> tuple[Path, list[Path]]:
+    """A finished quick start of the tiny model, two RNAs per type, and its two recipes. Read only; a minute's work."""
+    import yaml
+    from test_training import recipe
+
+    from rnagpt import quickstart
+
+    folder = tmp_path_factory.mktemp("quickstart")
+    paths = []
+    for n, stage in enumerate(("alignment", "instruction"), start=1):
+        paths.append(folder / f"tiny_stage{n}.yaml")
+        paths[-1].write_text(yaml.safe_dump(recipe(tiny_parts, folder / f"unused{n}", stage)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quickstart, "TEST_RNAS_PER_TYPE", 2)
+        quickstart.work(folder / "run", paths)
+    return folder / "run", paths

@@ -90,6 +90,19 @@ class LoopbackHub:
             **({"HF_TOKEN": self.token} if token else {}),
         }
 
+    def connect(self, patch, folder: Path) -> None:
+        """Let the client that this process has imported, and the processes it starts, talk to this hub. `patch`:
+        pytest's MonkeyPatch; caches are kept in `folder`."""
+        import huggingface_hub
+
+        for name, value in {"HF_HUB_DISABLE_XET": True, "HF_HUB_OFFLINE": False, "ENDPOINT": self.url,
+                            "HUGGINGFACE_CO_URL_TEMPLATE": self.url + "/{repo_id}/resolve/{revision}/{filename}",
+                            "HF_HUB_CACHE": str(folder / "cache")}.items():  # fmt: skip
+            patch.setattr(huggingface_hub.constants, name, value)
+        patch.delenv("HF_HUB_OFFLINE", raising=False)
+        for name, value in self.environment(folder / "home").items():
+            patch.setenv(name, value)
+
     def fail(self, request: str, status: int = 500, times: int = 1) -> None:
         """Answer the next `times` requests that the pattern `request` finds ("PUT /lfs/") with an error."""
         self.faults.append([re.compile(request), status, times])

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -163,6 +164,18 @@ def test_the_rule_has_teeth(tmp_path, module, line):
         (tmp_path / module / "inside.py").write_text(f"def later():\n    {line}\n")
     done = lint_imports(tmp_path)
     assert done.returncode == (1 if line else 0), done.stdout + done.stderr
+
+
+# --- doctests
+
+
+def test_every_doctest_is_one_that_is_run():
+    """A file with an example lies where `make test` looks for them."""
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        looked = [ROOT / path for path in tomllib.load(file)["tool"]["pytest"]["ini_options"]["testpaths"]]
+    examples = [path for path in files() if path.suffix == ".py" and re.search(r"^ *>>> ", path.read_text(), re.M)]
+    assert len(examples) > 40
+    assert [path for path in examples if not any(path.is_relative_to(place) for place in looked)] == []
 
 
 # --- what no file may hold

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from test_training import recipe, tiny_parts  # noqa: F401  a fixture
+from test_training import recipe
 
 from rnagpt import plan
 from rnagpt.cli import main
@@ -15,7 +15,7 @@ from rnagpt.recipe import load_recipe
 
 
 @pytest.fixture(scope="module", params=["alignment", "instruction"])
-def planned(request, tiny_parts, tmp_path_factory):  # noqa: F811
+def planned(request, tiny_parts, tmp_path_factory):
     """A recipe, its plan, and the real model, collator and rows that it is about."""
     from peft import LoraConfig, get_peft_model
 
@@ -98,7 +98,7 @@ def test_flops_are_near_those_that_torch_counts(planned):
     assert expected == pytest.approx(counted, rel=0.1)
 
 
-def test_an_unknown_gpu_and_no_device_are_refused(tiny_parts, tmp_path, capsys):  # noqa: F811
+def test_an_unknown_gpu_and_no_device_are_refused(tiny_parts, tmp_path, capsys):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe(tiny_parts, tmp_path / "out")))
     assert main(["train", "--config", str(path), "--plan", "--gpu", "tpu"]) == 2
@@ -113,7 +113,7 @@ def test_the_plan_says_what_it_counts(planned):
     assert f"{figures.trainable:,} (" in text and "2 x l4-24gb" in text and "of 24 GB" in text
 
 
-def test_a_recipe_of_true_size_is_planned_without_its_weights(tmp_path, tiny_parts, capsys):  # noqa: F811
+def test_a_recipe_of_true_size_is_planned_without_its_weights(tmp_path, tiny_parts, capsys):
     """Llama-3-8B's shape and RNA-FM's: the published parameter counts."""
     from transformers import AutoTokenizer, LlamaConfig
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from test_training import recipe, tiny_parts, train  # noqa: F401  a fixture
+from test_training import recipe, train
 
 from dataset_builder.preferences import Asked, unsupported_answers
 from processing_rnagpt.collator import PreferenceCollator, SharedPrefixCollator
@@ -68,13 +68,13 @@ def test_log_probabilities_are_those_of_each_conversation_alone(tiny_model, cach
 
 
 @pytest.fixture(scope="module")
-def instructed(tiny_parts, tmp_path_factory):  # noqa: F811
+def instructed(tiny_parts, tmp_path_factory):
     folder = tmp_path_factory.mktemp("instructed")
     content = recipe(tiny_parts, folder / "two", "instruction")
     return train(content, folder / "recipe.yaml")
 
 
-def test_the_stage_prefers_the_right_answers_and_resumes(tiny_parts, instructed, tmp_path, monkeypatch):  # noqa: F811
+def test_the_stage_prefers_the_right_answers_and_resumes(tiny_parts, instructed, tmp_path, monkeypatch):
     from rnagpt import training
 
     content = recipe(tiny_parts, tmp_path / "three", "preference", start_from=str(instructed))
@@ -107,7 +107,7 @@ def test_the_stage_prefers_the_right_answers_and_resumes(tiny_parts, instructed,
     assert (again / "adapter_model.safetensors").read_bytes() == (whole / "adapter_model.safetensors").read_bytes()
 
 
-def test_rna_qa_gives_pairs(tiny_parts, tmp_path):  # noqa: F811
+def test_rna_qa_gives_pairs(tiny_parts, tmp_path):
     from rnagpt.training_rows import load_rows
 
     records = [
@@ -129,7 +129,7 @@ def test_rna_qa_gives_pairs(tiny_parts, tmp_path):  # noqa: F811
         assert row["rna_id"] == f"rna{number}" and preferred["question"] == given_up["question"]
 
 
-def test_what_does_not_suit_the_stage_is_refused(tiny_parts, tmp_path):  # noqa: F811
+def test_what_does_not_suit_the_stage_is_refused(tiny_parts, tmp_path):
     content = recipe(tiny_parts, tmp_path / "out", "preference")
     with pytest.raises(UserError, match="start_from is missing"):
         recipe_from(content)

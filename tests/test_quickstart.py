@@ -10,7 +10,6 @@ import pytest
 import yaml
 from packaging.utils import canonicalize_name
 from test_house import packages_of
-from test_training import recipe, tiny_parts  # noqa: F401  a fixture
 
 from rnagpt import quickstart
 from rnagpt.errors import UserError
@@ -19,25 +18,11 @@ from rnagpt.errors import UserError
 pytestmark = pytest.mark.timeout(900)
 
 
-@pytest.fixture(scope="module")
-def finished(tiny_parts, tmp_path_factory):  # noqa: F811
-    """A finished run of two RNAs per type and its two recipes."""
-    folder = tmp_path_factory.mktemp("quickstart")
-    paths = []
-    for n, stage in enumerate(("alignment", "instruction"), start=1):
-        paths.append(folder / f"tiny_stage{n}.yaml")
-        paths[-1].write_text(yaml.safe_dump(recipe(tiny_parts, folder / f"unused{n}", stage)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quickstart, "TEST_RNAS_PER_TYPE", 2)
-        quickstart.work(folder / "run", paths)
-    return folder / "run", paths
-
-
-def test_every_system_answers_every_held_out_question(finished):
+def test_every_system_answers_every_held_out_question(tiny_run):
     from dataset_builder.facts import load_facts
     from rnagpt.evaluation.items import read_items
 
-    run, _ = finished
+    run, _ = tiny_run
     items = read_items(run / "evaluation" / "items.jsonl")
     by_system = {}
     for item in items:
@@ -60,10 +45,10 @@ def test_every_system_answers_every_held_out_question(finished):
     assert all(item.shown_rna_id is None for item in by_system["stage2_no_rna"].values())
 
 
-def test_it_leaves_a_report_curves_and_a_whole_checkpoint(finished):
+def test_it_leaves_a_report_curves_and_a_whole_checkpoint(tiny_run):
     from rnagpt import checkpoint
 
-    run, _ = finished
+    run, _ = tiny_run
     report = (run / "report.html").read_text()
     assert all(label in report for label in ("Stage 2, another of its type", "Nearest by identity"))
     curves = (run / "learning_curves.csv").read_text().splitlines()
@@ -74,11 +59,11 @@ def test_it_leaves_a_report_curves_and_a_whole_checkpoint(finished):
     assert model.config.rna_pool_size == processor.rna_pool_size == 8
 
 
-def test_the_checkpoints_card_has_the_runs_figures(finished):
+def test_the_checkpoints_card_has_the_runs_figures(tiny_run):
     """What the evaluation found, with the swapped RNA's figure beside it, as counted from the answers themselves."""
     from rnagpt.evaluation.items import read_items
 
-    run, _ = finished
+    run, _ = tiny_run
     card = (run / "checkpoint" / "README.md").read_text()
     head = yaml.safe_load(card.split("---\n")[1])
     figures = {metric["name"]: metric["value"] for result in head["model-index"][0]["results"]
@@ -93,8 +78,8 @@ def test_the_checkpoints_card_has_the_runs_figures(finished):
     assert str(run) not in card and "OWNER/NAME" in card
 
 
-def test_a_finished_run_is_shown_without_loading_a_model(finished):
-    run, _ = finished
+def test_a_finished_run_is_shown_without_loading_a_model(tiny_run):
+    run, _ = tiny_run
     code = (
         "import sys; from rnagpt.cli import main\n"
         f"code = main(['quickstart', '--output', {str(run)!r}])\n"
@@ -106,8 +91,8 @@ def test_a_finished_run_is_shown_without_loading_a_model(finished):
     assert "Stage 2" in done.stdout and "report.html" in done.stdout
 
 
-def test_work_of_another_recipe_is_refused_by_the_keys_name(finished, tmp_path):
-    run, paths = finished
+def test_work_of_another_recipe_is_refused_by_the_keys_name(tiny_run, tmp_path):
+    run, paths = tiny_run
     changed = yaml.safe_load(paths[1].read_text()) | {"seed": 7}
     other = tmp_path / "other_stage2.yaml"
     other.write_text(yaml.safe_dump(changed))

@@ -183,6 +183,17 @@ def test_copied_abstracts_need_a_licence(tmp_path, capsys, licence, words, refus
     assert ("without an open licence" in capsys.readouterr().err) == refused
 
 
+def test_the_library_of_another_dataset_proves_nothing(tmp_path, capsys):
+    output = write(tmp_path)
+    (tmp_path / "work").mkdir()
+    library = Library(tmp_path / "work" / "library.sqlite")
+    with library.writing():
+        library.add_paper(Paper("777", "A title", ABSTRACT))
+    library.close()
+    assert main(["release", "dataset", str(output), "--repo", "owner/rna-qa", "--dry-run"]) == 2
+    assert "collected for another dataset" in capsys.readouterr().err
+
+
 def test_what_is_no_dataset_or_holds_a_stray(tmp_path, capsys):
     assert main(["release", "dataset", str(tmp_path), "--repo", "owner/rna-qa", "--dry-run"]) == 2
     assert "is no published RNA-QA" in capsys.readouterr().err

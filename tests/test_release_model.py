@@ -25,17 +25,8 @@ NAMES = ["--llm", "tiny-llm", "--encoder", "tiny-encoder"]
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    import huggingface_hub
-
     with LoopbackHub(tmp_path / "hub") as hub:
-        # for the client imported here, and for the interpreter that reloads
-        for name, value in {"HF_HUB_DISABLE_XET": True, "HF_HUB_OFFLINE": False, "ENDPOINT": hub.url,
-                            "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}",
-                            "HF_HUB_CACHE": str(tmp_path / "cache")}.items():  # fmt: skip
-            monkeypatch.setattr(huggingface_hub.constants, name, value)
-        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-        for name, value in hub.environment(tmp_path / "home").items():
-            monkeypatch.setenv(name, value)
+        hub.connect(monkeypatch, tmp_path)
         yield hub
 
 

@@ -22,25 +22,6 @@ from rnagpt.recipe import load_recipe, recipe_from
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def tiny_parts(tiny_model, tmp_path_factory):
-    """Folders of a tiny LLM and of a tiny encoder that reads the facts table's longest RNA (1,024 nt)."""
-    from transformers import EsmConfig, EsmModel, LlamaForCausalLM
-
-    folder = tmp_path_factory.mktemp("tiny_parts")
-    model, processor = tiny_model
-    llm = LlamaForCausalLM(model.config.text_config)
-    llm.model.load_state_dict(model.model.language_model.state_dict())
-    llm.lm_head.load_state_dict(model.lm_head.state_dict())
-    llm.save_pretrained(folder / "llm")
-    processor.tokenizer.chat_template = processor.chat_template["default"]
-    processor.tokenizer.save_pretrained(folder / "llm")
-    config = EsmConfig(**{**model.config.rna_config.to_dict(), "max_position_embeddings": 1028})
-    torch.manual_seed(0)
-    EsmModel(config, add_pooling_layer=False).save_pretrained(folder / "encoder")
-    return folder
-
-
 def recipe(tiny_parts, output, stage="alignment", **changes):
     content = {
         "stage": stage,

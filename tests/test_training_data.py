@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 import yaml
-from test_training import recipe, tiny_parts, train  # noqa: F401  a fixture
+from test_training import recipe, train
 
 from rnagpt.errors import UserError
 from rnagpt.recipe import check_sft, load_recipe
@@ -48,7 +48,7 @@ def conversations(tmp_path_factory):
     return folder
 
 
-def rows_of(tmp_path, tiny_parts, stage, sources, **changes):  # noqa: F811
+def rows_of(tmp_path, tiny_parts, stage, sources, **changes):
     from rnagpt.training_rows import load_rows
 
     content = recipe(tiny_parts, tmp_path / "out", stage, **changes)
@@ -58,7 +58,7 @@ def rows_of(tmp_path, tiny_parts, stage, sources, **changes):  # noqa: F811
     return load_rows(load_recipe(path))
 
 
-def test_questions_of_an_rna_stay_together_and_none_is_lost(tmp_path, tiny_parts, rna_qa):  # noqa: F811
+def test_questions_of_an_rna_stay_together_and_none_is_lost(tmp_path, tiny_parts, rna_qa):
     rows = rows_of(tmp_path, tiny_parts, "instruction", [{"path": str(rna_qa), "validation_split": "validation"}])
     asked = [(row["rna_id"], pair["question"], pair["answer"]) for row in rows.train for pair in row["pairs"]]
     assert sorted(asked) == sorted(
@@ -72,14 +72,14 @@ def test_questions_of_an_rna_stay_together_and_none_is_lost(tmp_path, tiny_parts
         assert true["pairs"] == swapped["pairs"] and types[true["rna_id"]] != types[swapped["rna_id"]]
 
 
-def test_alignment_rows_ask_nothing_and_answer_with_the_annotation(tmp_path, tiny_parts, rna_qa):  # noqa: F811
+def test_alignment_rows_ask_nothing_and_answer_with_the_annotation(tmp_path, tiny_parts, rna_qa):
     rows = rows_of(tmp_path, tiny_parts, "alignment", [{"path": str(rna_qa)}], projector_start="ridge")
     assert [row["pairs"][0]["question"] for row in rows.train] == [""] * 12
     assert rows.annotations["train1"] == "It is a 5S_rRNA." and len(rows.annotations) == 12
     assert len(rows.held_out) == len(rows.swapped) == 0
 
 
-def test_sources_are_mixed_by_weight(tmp_path, tiny_parts, rna_qa, conversations):  # noqa: F811
+def test_sources_are_mixed_by_weight(tmp_path, tiny_parts, rna_qa, conversations):
     sources = [{"path": str(rna_qa)}, {"path": str(conversations), "text": True, "weight": 0.25}]
     rows = rows_of(tmp_path, tiny_parts, "instruction", sources)
     text = [row for row in rows.train if not row["sequence"]]
@@ -89,7 +89,7 @@ def test_sources_are_mixed_by_weight(tmp_path, tiny_parts, rna_qa, conversations
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_a_mix_trains_to_the_end(tmp_path, tiny_parts, rna_qa, conversations, streaming):  # noqa: F811
+def test_a_mix_trains_to_the_end(tmp_path, tiny_parts, rna_qa, conversations, streaming):
     content = recipe(tiny_parts, tmp_path / "out", "instruction", pack=True, cache_features=not streaming)
     validation = {} if streaming else {"validation_split": "validation"}
     content["data"] = {
@@ -115,12 +115,12 @@ def test_a_mix_trains_to_the_end(tmp_path, tiny_parts, rna_qa, conversations, st
         ({"text": True, "config": "qa"}, "lacks the columns messages"),
     ],
 )
-def test_a_source_that_cannot_be_read_is_named(tmp_path, tiny_parts, rna_qa, source, message):  # noqa: F811
+def test_a_source_that_cannot_be_read_is_named(tmp_path, tiny_parts, rna_qa, source, message):
     with pytest.raises(UserError, match=message):
         rows_of(tmp_path, tiny_parts, "alignment", [{"path": str(rna_qa)} | source])
 
 
-def test_messages_that_are_no_conversation_are_named_with_their_number(tmp_path, tiny_parts):  # noqa: F811
+def test_messages_that_are_no_conversation_are_named_with_their_number(tmp_path, tiny_parts):
     good, bad = ([{"role": role, "content": "x"} for role in roles] for roles in (("user", "assistant"), ("user",)))
     folder = tmp_path / "text"
     folder.mkdir()
@@ -144,7 +144,7 @@ def test_a_wrong_argument_of_the_trainer_is_refused_by_name(sft, message):
         check_sft(sft)
 
 
-def test_arguments_that_do_not_go_together_are_refused_before_anything_loads(tmp_path, tiny_parts):  # noqa: F811
+def test_arguments_that_do_not_go_together_are_refused_before_anything_loads(tmp_path, tiny_parts):
     content = recipe(tiny_parts, tmp_path / "out")
     content["model"]["llm"] = "no/such/model"  # never reached
     content["sft"] |= {"load_best_model_at_end": True, "eval_strategy": "no"}
@@ -152,7 +152,7 @@ def test_arguments_that_do_not_go_together_are_refused_before_anything_loads(tmp
         train(content, tmp_path / "recipe.yaml")
 
 
-def test_a_folder_named_like_a_format_is_a_folder(tiny_parts, tmp_path, monkeypatch):  # noqa: F811
+def test_a_folder_named_like_a_format_is_a_folder(tiny_parts, tmp_path, monkeypatch):
     from rnagpt.recipe import SourceRecipe
     from rnagpt.training_rows import source_rows
 

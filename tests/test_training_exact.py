@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from test_training import recipe, tiny_parts, train  # noqa: F401  a fixture
+from test_training import recipe, train
 
 from rnagpt.errors import UserError
 from rnagpt.recipe import load_recipe
@@ -20,7 +20,7 @@ from rnagpt.recipe import load_recipe
 ROOT = Path(__file__).parents[1]
 
 
-def one_step(tiny_parts, output, batch: int, accumulation: int = 1, **changes) -> dict:  # noqa: F811
+def one_step(tiny_parts, output, batch: int, accumulation: int = 1, **changes) -> dict:
     """A recipe whose one step of plain gradient descent with rate 1 moves the projector by minus its gradient."""
     content = recipe(tiny_parts, output, **changes)
     content["data"] = {"sources": [{"path": str(tiny_parts / "uneven"), "config": "qa"}], "pairs_per_visit": 5}
@@ -35,7 +35,7 @@ def one_step(tiny_parts, output, batch: int, accumulation: int = 1, **changes) -
 
 
 @pytest.fixture(scope="module")
-def uneven(tiny_parts):  # noqa: F811
+def uneven(tiny_parts):
     """RNAs with one to five questions each, so that batches differ in how many answers they hold."""
     folder = tiny_parts / "uneven"
     folder.mkdir()
@@ -56,7 +56,7 @@ def gradient(output: Path) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("loss_per", ["question", "token"])
-def test_packed_shared_and_accumulated_steps_equal_one_by_one(tiny_parts, uneven, tmp_path, loss_per):  # noqa: F811
+def test_packed_shared_and_accumulated_steps_equal_one_by_one(tiny_parts, uneven, tmp_path, loss_per):
     start = {}
     layouts = {
         "naive": {"batch": 8, "share_prefix": False, "cache_features": False},
@@ -77,7 +77,7 @@ def test_packed_shared_and_accumulated_steps_equal_one_by_one(tiny_parts, uneven
         assert (moved - start - naive).abs().max() <= 1e-5 * naive.abs().max(), name
 
 
-def test_batches_by_token_budget_and_features_on_disk_give_the_same_gradient(tiny_parts, uneven, tmp_path):  # noqa: F811
+def test_batches_by_token_budget_and_features_on_disk_give_the_same_gradient(tiny_parts, uneven, tmp_path):
     whole = gradient(train(one_step(tiny_parts, tmp_path / "whole", batch=16), tmp_path / "whole.yaml"))
     content = one_step(tiny_parts, tmp_path / "start", batch=16)
     content["sft"]["learning_rate"] = 0.0
@@ -120,7 +120,7 @@ def test_a_batch_ends_before_its_token_budget(tiny_model, share_prefix):
     assert plain["input_ids"].tolist() == collator([rows[3]])["input_ids"].tolist()
 
 
-def test_two_processes_take_the_step_of_one(tiny_parts, uneven, tmp_path):  # noqa: F811
+def test_two_processes_take_the_step_of_one(tiny_parts, uneven, tmp_path):
     # a step of all 16 rows, so that their order, which each process draws for itself, does not matter
     alone = gradient(train(one_step(tiny_parts, tmp_path / "alone", batch=16, pack=True), tmp_path / "alone.yaml"))
     content = one_step(tiny_parts, tmp_path / "both", batch=8, pack=True)
@@ -196,7 +196,7 @@ def test_a_sharded_checkpoint_of_the_trainer_is_gone_on_from_when_it_is_whole(tm
     assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_names_the_rnas(tiny_parts, uneven, tmp_path):  # noqa: F811
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_rnas(tiny_parts, uneven, tmp_path):
     content = one_step(tiny_parts, tmp_path / "out", batch=4)
     content["sft"] |= {"learning_rate": float("inf"), "max_steps": 2}
     with pytest.raises(UserError, match="the loss is nan at step 1: the batch's RNAs are listed in"):

@@ -6,7 +6,7 @@ import bitsandbytes
 import pytest
 import torch
 import yaml
-from test_training import recipe, tiny_parts, train  # noqa: F401  a fixture
+from test_training import recipe, train
 
 from rnagpt import checkpoint
 from rnagpt.errors import UserError
@@ -17,7 +17,7 @@ LAYERS = {"4bit": bitsandbytes.nn.Linear4bit, "8bit": bitsandbytes.nn.Linear8bit
 
 
 @pytest.fixture(scope="module")
-def wide_parts(tiny_parts, tmp_path_factory):  # noqa: F811
+def wide_parts(tiny_parts, tmp_path_factory):
     """The tiny encoder, and an LLM wide enough for blocks of 64 weights."""
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 

@@ -148,7 +148,8 @@ def check_copies(files: dict, library: Path) -> bool:
     """Whether the texts were looked through for passages of the abstracts they rest on (the library is there).
 
     Raises:
-        UserError: a text repeats over COPIED words in a row of an abstract without an open licence.
+        UserError: a text repeats over COPIED words in a row of an abstract without an open licence, or the library
+            is another dataset's.
     """
     import pyarrow.parquet as pq
 
@@ -173,6 +174,11 @@ def check_copies(files: dict, library: Path) -> bool:
         opened.close()
     except sqlite3.Error as error:
         raise UserError(f"{library} cannot be read ({error}): copied passages could not be looked for") from None
+    except KeyError as error:
+        raise UserError(
+            f"the annotations rest on PubMed {error.args[0]}, which {library} does not hold, so that copied passages "
+            "could not be looked for: it was collected for another dataset; build this one again"
+        ) from None
     if copied:
         raise UserError(
             f"annotations repeat {COPIED} words or more of {len(copied):,} abstracts without an open licence (such as "
