@@ -3,7 +3,9 @@
     pytest tests/test_chat_batch.py
 """
 
+import csv
 import gzip
+import io
 import json
 
 import pytest
@@ -112,15 +114,55 @@ def test_json_lines(tmp_path):
         {"rna": [TRNA.sequence, LET7.sequence], "question": "Which?"},
         {"rna": LET7.sequence},
         {"rna": [], "question": TYPE},
-        {"rna": 5},
+        {"rna": "URS000047C79B_9606"},
     ]
     path.write_text("\n".join([*map(json.dumps, given), "{broken", "[1]", "[" * 100_000]) + "\n")
     rows, _ = batch.read_rows(path, [YEAST])
     assert [row.row_id for row in rows] == ["7", *(f"row{i}" for i in range(2, 9))]
     assert [rna.sequence for rna in rows[1].rnas] == [TRNA.sequence, LET7.sequence]
     assert rows[2].question == YEAST and rows[0].error is None
-    assert "expected a sequence" in rows[3].error and "expected a sequence" in rows[4].error
+    assert "expected a sequence" in rows[3].error and "is an RNAcentral id" in rows[4].error
     assert [row.error for row in rows[5:]] == ["the line is no JSON object"] * 3
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_table_as_a_spreadsheet_writes_it(tmp_path, delimiter):
+    path, question = tmp_path / "in.csv", f'Is it a "tRNA"{delimiter} or not?'
+    text = io.StringIO(newline="")
+    table = csv.writer(text, delimiter=delimiter)
+    table.writerows([["Id", "RNA", "Question"], ["a", TRNA.sequence, question], ["b", f"ACGU,{LET7.sequence}", TYPE]])
+    path.write_bytes(b"\xef\xbb\xbf" + text.getvalue().encode())
+    rows, _ = batch.read_rows(path, [])
+    assert [(row.row_id, row.question, row.error) for row in rows] == [("a", question, None), ("b", TYPE, None)]
+    assert [rna.sequence for rna in rows[0].rnas + rows[1].rnas] == [TRNA.sequence, "ACGU", LET7.sequence]
+
+
+def test_a_row_with_more_cells_than_the_header_is_not_asked_by_half(tmp_path):
+    path = tmp_path / "in.tsv"
+    path.write_text("id\trna\tquestion\na\tACGU\tWhat\tis it?\nb\tACGU\tWhat?\t\n")
+    rows, _ = batch.read_rows(path, [])
+    assert "4 cells, and the header has 3" in rows[0].error and rows[1].error is None
+
+
+def test_a_long_rna_in_a_cell(tmp_path):
+    path = tmp_path / "in.tsv"
+    path.write_text(f"rna\tquestion\n{'ACGU' * 50_000}\tWhat?\n")
+    (row,), _ = batch.read_rows(path, [])
+    assert len(row.rnas[0]) == 200_000
+
+
+def test_two_runs_do_not_write_one_file(tmp_path):
+    first, second = (batch.Journal(tmp_path / "out.jsonl", {"input_sha256": "same"}) for _ in range(2))
+    first.open()
+    first.write({"row": 1, "answer": "x"})
+    with pytest.raises(UserError, match=r"another run is writing .*out\.jsonl\.part"):
+        second.open()
+    first.write({"row": 2, "answer": "y"})
+    first.file.close()
+    second.open()
+    assert sorted(second.done) == [1, 2]
+    second.finish(tmp_path / "out.jsonl")
+    assert [row["answer"] for row in lines(tmp_path / "out.jsonl")] == ["x", "y"]
 
 
 def test_fasta_records_each_get_every_question(tmp_path):
@@ -140,7 +182,8 @@ def test_fasta_records_each_get_every_question(tmp_path):
         ("x.tsv", "a\tb\n", [], "line 1: expected a header with the columns id, rna, question"),
         ("x.tsv", "id\trna\n", [TYPE], "holds no rows"),
         ("x.jsonl", "", [], "holds no rows"),
-        ("x.tsv", "\0" * 9, [], "is a binary file"),
+        ("x.tsv", "\0" * 9, [], r"is a binary file, not text: give a \.tsv, \.csv, \.jsonl or FASTA file"),
+        ("x.csv", 'id,rna,question\na,ACGU,"What is\nb,ACGU,What?\n', [], "is a quotation mark not closed"),
     ],
 )
 def test_a_file_that_cannot_be_read_as_a_whole(tmp_path, name, content, questions, sentence):
@@ -155,7 +198,7 @@ def test_a_file_that_cannot_be_read_as_a_whole(tmp_path, name, content, question
     [
         (["--batch", "x.tsv"], "--batch FILE and --out FILE belong together"),
         (["--batch", "x.tsv", "--out", "y", "--rna", "ACGU"], "leave --fasta and --rna out"),
-        (["--batch", "no.tsv", "--out", "y"], "no.tsv does not exist"),
+        (["--batch", "no.tsv", "--out", "y"], "no.tsv does not exist: give the path of a .tsv, .csv, .jsonl or FASTA"),
         (["--batch", "no.tsv", "--out", "no/folder/y"], "no/folder is no folder"),
     ],
 )

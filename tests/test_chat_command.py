@@ -76,6 +76,8 @@ def fasta(tmp_path) -> Path:
         (["CHECKPOINT", "--fasta", "nothing.fa"], "nothing.fa does not exist"),
         (["CHECKPOINT", "--rna", "ACGE"], "--rna: 'E' at position 4 is no nucleotide"),
         (["CHECKPOINT", "--rna", ""], "--rna has no sequence"),
+        (["CHECKPOINT", "--rna", "FASTA"], "two.fa is a file: give it by --fasta"),
+        (["CHECKPOINT", "--fasta", "ACGU" * 100], "this is a sequence: give it by --rna"),
         (["CHECKPOINT", "--rna", "ACGU", "--question", "ok?", " "], "--question is empty"),
         (["CHECKPOINT", "--rna", "ACGU", "--max-new-tokens", "0"], "--max-new-tokens must be at least 1, got 0"),
         (["CHECKPOINT", "--rna", "ACGU", "--temperature", "nan"], "--temperature must be 0 or above, got nan"),

@@ -117,7 +117,7 @@ def test_a_protein_is_asked_about():
     ("name", "sentence"),
     [
         ("nothing.fa", "nothing.fa does not exist"),
-        (".", "is a folder: give one FASTA file in it"),
+        (".", "is a folder: give a FASTA file in it"),
         ("x" * 300, "cannot be read (File name too long)"),
         ("a\0b", "cannot be read (embedded null byte)"),
     ],

@@ -1,6 +1,7 @@
 """Many questions from a file, answered into a file: `rnagpt chat --batch in.tsv --out out.jsonl`.
 
     in.tsv      columns id, rna, question (a header line names them); several RNAs in a cell are separated by commas
+    in.csv      the same, separated by commas or semicolons, quoted as spreadsheets do
     in.jsonl    {"id": ..., "rna": "ACGU" or ["ACGU", "GGCC"], "question": ...} per line
     in.fasta    every record is asked every --question
 
@@ -20,9 +21,10 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from rnagpt.chat.fasta import Record, check_lengths, decoded, parse_fasta, parse_sequence, read_bytes
+from rnagpt.chat.rnacentral import is_rnacentral_id
 from rnagpt.chat.safe_text import one_line, printable
 from rnagpt.errors import UserError
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:  # mistakes in the file are told before torch is imported
     from rnagpt.chat.engine import Answer, Engine
 
 MAX_BYTES = 500_000_000
+WANTED = "a .tsv, .csv, .jsonl or FASTA file"
 COLUMNS = ("id", "rna", "question")
 
 
@@ -62,11 +65,14 @@ def read_rows(path: Path, questions: list[str]) -> tuple[list[Row], str]:
     Raises:
         UserError: the file as a whole cannot be read. What is wrong with one row is that row's `error`.
     """
-    content = read_bytes(path, MAX_BYTES)
-    text = decoded(content, path)
+    content = read_bytes(path, MAX_BYTES, WANTED)
+    text = decoded(content, path, WANTED)
     suffix = Path(str(path).removesuffix(".gz")).suffix.lower()
-    if suffix == ".tsv":
-        rows = list(rows_of_tsv(text, path, questions))
+    if suffix in (".tsv", ".csv"):
+        try:
+            rows = list(rows_of_table(text, path, questions, quoted=suffix == ".csv"))
+        except csv.Error as error:
+            raise UserError(f"{path} cannot be read as a table ({error}): is a quotation mark not closed?") from None
     elif suffix == ".jsonl":
         rows = list(rows_of_jsonl(text, questions))
     else:
@@ -76,8 +82,15 @@ def read_rows(path: Path, questions: list[str]) -> tuple[list[Row], str]:
     return rows, hashlib.sha256(content).hexdigest()
 
 
-def rows_of_tsv(text: str, path: Path, questions: list[str]) -> Iterator[Row]:
-    lines = csv.reader(io.StringIO(text, newline=None), delimiter="\t", quoting=csv.QUOTE_NONE)
+def rows_of_table(text: str, path: Path, questions: list[str], quoted: bool) -> Iterator[Row]:
+    """Rows of a .tsv, whose cells are taken as they are, or of a .csv, whose cells may be `quoted`."""
+    csv.field_size_limit(MAX_BYTES)  # by default a cell over 131,072 characters is an error, and an RNA may be longer
+    if quoted:
+        first = text[: text.find("\n")]  # where the comma is the decimal point, spreadsheets write semicolons
+        delimiter = max(",;\t", key=first.count)
+        lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    else:
+        lines = csv.reader(io.StringIO(text, newline=None), delimiter="\t", quoting=csv.QUOTE_NONE)
     header = [name.strip().lower() for name in next(lines, [])]
     if "rna" not in header or ("question" not in header and not questions):
         raise UserError(
@@ -87,7 +100,10 @@ def rows_of_tsv(text: str, path: Path, questions: list[str]) -> Iterator[Row]:
     for number, cells in enumerate((cells for cells in lines if any(cells)), start=1):
         given = dict(zip(header, cells, strict=False))
         given["rna"] = [sequence for sequence in given.get("rna", "").split(",") if sequence.strip()]
-        yield row_of(number, given, questions)
+        row = row_of(number, given, questions)
+        if any(cells[len(header) :]):  # a question with a separator in it, which would be asked by half
+            row.error = f"{len(cells)} cells, and the header has {len(header)}: is there a separator in one of them?"
+        yield row
 
 
 def rows_of_jsonl(text: str, questions: list[str]) -> Iterator[Row]:
@@ -113,6 +129,8 @@ def row_of(number: int, given: dict, questions: list[str]) -> Row:
             raise UserError("rna: expected a sequence, or a list of them")
         if not isinstance(question, str) or not question.strip():
             raise UserError("question: expected a text that is not empty")
+        if found := next(filter(is_rnacentral_id, rnas), None):
+            raise UserError(f"rna: {found.strip()} is an RNAcentral id, which only --rna fetches: give the sequence")
         names = [f"{row.row_id}.{i}" for i in range(1, len(rnas) + 1)] if len(rnas) > 1 else [row.row_id]
         row.rnas = [parse_sequence(rna, "rna", name) for rna, name in zip(rnas, names, strict=True)]
         row.question = question
@@ -123,7 +141,7 @@ def row_of(number: int, given: dict, questions: list[str]) -> Row:
 
 def rows_of_fasta(text: str, path: Path, questions: list[str]) -> Iterator[Row]:
     if not questions:
-        raise UserError(f"{path} is read as FASTA: give the questions by --question (or a .tsv or .jsonl file)")
+        raise UserError(f"{path} is read as FASTA: give the questions by --question (or a .tsv, .csv or .jsonl file)")
     if not text.strip():
         return
     number = 0
@@ -150,20 +168,27 @@ class Journal:
         self.done: dict[int, dict] = {}
 
     def open(self) -> None:
-        """Read what an interrupted run left; UserError when it was another run."""
-        lines = self.path.read_bytes().split(b"\n")[:-1] if self.path.is_file() else []  # a half-written line goes
-        if len(lines) > 1:
-            if json.loads(lines[0]) != self.what:
-                raise UserError(
-                    f"{self.path} was left by a run with other rows or settings: remove it to begin anew, or run that "
-                    "command again to finish it"
-                )
-            self.done = {row["row"]: row for row in map(json.loads, lines[1:])}
-        # rewritten whole, so that no half line stands in its middle
-        part = self.path.with_name(self.path.name + ".new")
-        part.write_text("".join(map(line_of, [self.what, *self.done.values()])), encoding="utf-8")
-        os.replace(part, self.path)
-        self.file = open(self.path, "a", encoding="utf-8")
+        """Hold the file and read what an interrupted run left; UserError when it is another run's."""
+        self.file = open(self.path, "a+", encoding="utf-8")
+        try:
+            hold(self.file, self.path)
+            content = self.path.read_bytes()
+            lines = content.split(b"\n")[:-1]  # a half-written line goes
+            if len(lines) > 1:
+                if json.loads(lines[0]) != self.what:
+                    raise UserError(
+                        f"{self.path} was left by a run with other rows or settings: remove it to begin anew, or run "
+                        "that command again to finish it"
+                    )
+                self.done = {row["row"]: row for row in map(json.loads, lines[1:])}
+                self.file.truncate(content.rfind(b"\n") + 1)
+            else:
+                self.file.truncate(0)
+                self.file.write(line_of(self.what))
+                self.file.flush()
+        except BaseException:
+            self.file.close()
+            raise
 
     def write(self, row: dict) -> None:
         self.done[row["row"]] = row
@@ -172,12 +197,24 @@ class Journal:
 
     def finish(self, out: Path) -> None:
         """All rows in order as `out`; the journal goes."""
-        self.file.close()
         part = out.with_name(out.name + ".new")
         with open(part, "w", encoding="utf-8") as file:
             file.writelines(line_of(self.done[number]) for number in sorted(self.done))
         os.replace(part, out)
         self.path.unlink()
+        self.file.close()  # held until nothing is left to take over
+
+
+def hold(file: TextIO, path: Path) -> None:
+    """UserError when another process holds the file; two runs would answer everything twice into one journal."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"another run is writing {path}: wait for it, or give another --out") from None
 
 
 def line_of(row: dict) -> str:
@@ -223,6 +260,9 @@ def run_batch(
                         write(row, {"error": str(error)})
                 if engine.busy:
                     engine.step()
+        except BaseException:
+            journal.file.close()
+            raise
         finally:
             engine.give_up()
     failed = sum("error" in row for row in journal.done.values())

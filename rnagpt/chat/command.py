@@ -9,7 +9,7 @@
     rnagpt chat runs/quickstart/checkpoint --fasta rna.fa --json < questions.txt
 
 reads   a checkpoint (a folder written by RNA-GPT's training, or a Hub id), RNAs as FASTA (plain or .gz); --batch: a
-        .tsv (columns id, rna, question), a .jsonl (the same keys) or FASTA with --question
+        .tsv or .csv (columns id, rna, question), a .jsonl (the same keys) or FASTA with --question
 writes  answers to standard output, everything else to standard error; --out: a line of JSON per row of --batch, in
         the order of the rows, "error" where one could not be answered; the same command resumes
 
@@ -29,7 +29,7 @@ import socket
 import sys
 from pathlib import Path
 
-from rnagpt.chat.fasta import MAX_COMPARED, Record, parse_sequence, read_fasta
+from rnagpt.chat.fasta import BARE_SEQUENCE, MAX_COMPARED, Record, parse_sequence, read_fasta
 from rnagpt.chat.rnacentral import fetch, is_rnacentral_id
 from rnagpt.errors import UserError, disk_is_full
 from rnagpt.folders import assets, checkpoint_form
@@ -54,7 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "answer and closest known RNAs, too")
     parser.add_argument("--min-confidence", type=float, default=0.5, metavar="P",
                         help="below it an answer is marked as not sure (default: 0.5)")
-    parser.add_argument("--batch", metavar="FILE", type=Path, help="answer the rows of a .tsv, .jsonl or FASTA file")
+    parser.add_argument("--batch", metavar="FILE", type=Path,
+                        help="answer the rows of a .tsv, .csv, .jsonl or FASTA file")
     parser.add_argument("--out", metavar="FILE", type=Path, help="where --batch writes (.jsonl)")
     parser.add_argument("--web", action="store_true", help="open a web page on this machine")
     parser.add_argument("--port", type=int, default=7860, help="of --web; 0 takes a free one (default: 7860)")
@@ -192,7 +193,14 @@ def given_records(args: argparse.Namespace) -> list[Record]:
         if is_rnacentral_id(args.rna):
             print(f"fetching {args.rna} from RNAcentral ...", file=sys.stderr, flush=True)
             return [fetch(args.rna)]
-        return [parse_sequence(args.rna, "--rna", "rna1")]
+        try:
+            return [parse_sequence(args.rna, "--rna", "rna1")]
+        except UserError:
+            if os.path.isfile(args.rna):
+                raise UserError(f"--rna takes a sequence, and {args.rna} is a file: give it by --fasta") from None
+            raise
+    if args.fasta is not None and BARE_SEQUENCE.fullmatch(args.fasta) and not os.path.exists(args.fasta):
+        raise UserError("--fasta takes a file, and this is a sequence: give it by --rna")
     records = [] if args.fasta is None else read_fasta(args.fasta)
     if args.compare and not 2 <= len(records) <= MAX_COMPARED:
         raise UserError(f"--compare takes 2 to {MAX_COMPARED} RNAs, and {args.fasta} holds {len(records):,}")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # importing it brings torch
 MAX_BYTES = 50_000_000
 MAX_RECORDS = 10_000
 MAX_COMPARED = 8  # RNAs in one question
+WANTED = "a FASTA file"
 
 # `processing_rnagpt.processing_rnagpt.normalize_rna` as a table, because importing that one brings torch (5 s on two
 # cores): letters to upper case, T to U, gaps away. tests/test_chat_fasta.py compares the two character by character.
@@ -30,6 +31,7 @@ NORMALIZED = {ord(letter): letter for letter in NUCLEOTIDES} | {ord("T"): "U"}
 NORMALIZED |= {ord(chr(code).lower()): letter for code, letter in NORMALIZED.items()}
 NORMALIZED |= {ord(gap): None for gap in "-."}
 FOREIGN = re.compile(f"[^{NUCLEOTIDES}T.-]", re.IGNORECASE | re.ASCII)
+BARE_SEQUENCE = re.compile("[ACGTUN]{12,}", re.IGNORECASE)  # what is more likely meant as an RNA than as a word
 PROTEIN_LETTERS = frozenset("EFILPQJOXZ*")
 
 
@@ -61,8 +63,8 @@ def read_fasta(path: str | os.PathLike, max_bytes: int = MAX_BYTES, max_records:
     return parse_fasta(text, str(path), fallback_id=name.split(".")[0] or name, max_records=max_records)
 
 
-def read_bytes(path: str | os.PathLike, max_bytes: int) -> bytes:
-    """The file's bytes, decompressed where they are gzip's, at most `max_bytes` of them."""
+def read_bytes(path: str | os.PathLike, max_bytes: int, wanted: str = WANTED) -> bytes:
+    """The file's bytes, decompressed where they are gzip's, at most `max_bytes` of them; errors ask for `wanted`."""
     try:
         with open(path, "rb") as file:
             zipped = file.peek(2)[:2] == b"\x1f\x8b"
@@ -71,32 +73,32 @@ def read_bytes(path: str | os.PathLike, max_bytes: int) -> bytes:
             # asks for one byte more than allowed, so a file that unpacks to terabytes costs no more than that
             content = (gzip.GzipFile(fileobj=file) if zipped else file).read(max_bytes + 1)
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist: give the path of a FASTA file") from None
+        raise UserError(f"{path} does not exist: give the path of {wanted}") from None
     except IsADirectoryError:
-        raise UserError(f"{path} is a folder: give one FASTA file in it") from None
+        raise UserError(f"{path} is a folder: give {wanted} in it") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path} is a damaged gzip file ({error}): download or compress it again") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path} cannot be read ({reason}): give the path of a FASTA file") from None
+        raise UserError(f"{path} cannot be read ({reason}): give the path of {wanted}") from None
     if len(content) > max_bytes:
-        raise UserError(f"{path} holds more than {max_bytes:,} bytes of text: give a smaller FASTA file")
+        raise UserError(f"{path} holds more than {max_bytes:,} bytes of text: give a smaller one, or parts")
     return content
 
 
-def decoded(content: bytes, path: str | os.PathLike) -> str:
-    """UTF-8 text without its byte order mark."""
+def decoded(content: bytes, path: str | os.PathLike, wanted: str = WANTED) -> str:
+    """UTF-8 text without its byte order mark; errors ask for `wanted`."""
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UserError(f"{path} is UTF-16 text: save it as UTF-8 (plain text) and try again")
     if b"\0" in content[:4096]:
-        raise UserError(f"{path} is a binary file, not text: give a FASTA file (plain or .gz)")
+        raise UserError(f"{path} is a binary file, not text: give {wanted} (plain or .gz)")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(
             f"{path}, line {line}: byte 0x{content[error.start]:02x} is no UTF-8 text: save the file as UTF-8, "
-            "or give a FASTA file if it is none"
+            f"or give {wanted} if it is none"
         ) from None
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from rnagpt.chat.conversation import Conversation
 from rnagpt.chat.evidence import Evidence
 from rnagpt.chat.export import exported
-from rnagpt.chat.fasta import MAX_COMPARED, Record, parse_fasta, parse_sequence, read_fasta
+from rnagpt.chat.fasta import BARE_SEQUENCE, MAX_COMPARED, Record, parse_fasta, parse_sequence, read_fasta
 from rnagpt.chat.rnacentral import fetch, is_rnacentral_id
 from rnagpt.chat.safe_text import one_line, printable
 from rnagpt.chat.weighing import MIN_CONFIDENCE
@@ -40,7 +40,6 @@ NO_RNA = "there is no RNA yet: give one by /rna FILE (FASTA) or /rna SEQUENCE"
 LISTED = 20
 HISTORY = 1000  # questions kept for the next session
 COMMANDS = ("/rna", "/new", "/save", "/help", "/quit")
-BARE_SEQUENCE = re.compile("[ACGTUN]{12,}", re.IGNORECASE)
 FILE_NAME = re.compile(r"[/\\._\d]")  # what a file's name or an id has, and a sequence has not
 
 
