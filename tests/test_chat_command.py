@@ -341,6 +341,42 @@ def test_several_rnas_are_compared_and_saved(monkeypatch, capsys, conversation, 
     assert "compare 2 to 8 different RNAs" in err
 
 
+def test_what_was_said_about_an_earlier_rna_is_saved_too(monkeypatch, capsys, conversation, tmp_path):
+    saved = [tmp_path / "talk.json", tmp_path / "talk.md"]
+    lines = [TYPE, "/rna let-7", YEAST, "/rna tRNA-Phe", *(f"/save '{path}'" for path in saved)]
+    typed(monkeypatch, capsys, conversation, [TRNA, LET7], lines)
+    found = json.loads(saved[0].read_text())
+    assert [rna["rna_id"] for rna in found["rnas"]] == ["tRNA-Phe"] and found["messages"] == []
+    assert [(one["rnas"][0]["rna_id"], one["messages"][0]["content"]) for one in found["earlier"]] == [
+        ("tRNA-Phe", TYPE), ("let-7", YEAST)
+    ]
+    text = saved[1].read_text()
+    assert text.index(TYPE) < text.index("**let-7**") < text.index(YEAST)
+
+
+@pytest.mark.parametrize("word", ["quit", "Exit"])
+def test_words_that_are_meant_for_the_prompt_are_no_questions(monkeypatch, capsys, conversation, tmp_path, word):
+    path = tmp_path / "my two.fa"
+    path.write_text(FASTA)
+    lines = ["help", str(path), f"/rna '{path}'", f'/rna "{path}"', word]
+    out, err = typed(monkeypatch, capsys, conversation, [LET7], lines)
+    assert out == "" and conversation.messages == [] and terminal.HELP in err
+    assert f"this is a file: write /rna {path} to read it" in err and err.count("RNA: tRNA-Phe, 76 nt (1 of 2") == 2
+
+
+def test_no_answer_and_a_long_wait_are_told(monkeypatch, capsys, conversation):
+    conversation.read(Record("long", "", TRNA.sequence))
+    conversation.messages = [{"role": "user", "content": TYPE}, {"role": "assistant", "content": " \n"}]
+    terminal.Writer("tiny").write(conversation)
+    out, err = capsys.readouterr()
+    assert out == "long\t\n" and "(the model gave no answer about long)" in err
+    conversation.forget()
+    monkeypatch.setattr(terminal, "LONG", len(TRNA))
+    monkeypatch.setattr(conversation, "ask", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    _, err = typed(monkeypatch, capsys, conversation, [], [TYPE])
+    assert "(reading 76 nt, which may take a while; Ctrl-C stops it)" in err
+
+
 def test_the_history_keeps_questions_but_no_rnas(monkeypatch, capsys, conversation, history):
     readline = pytest.importorskip("readline")
     for _ in range(2):

@@ -33,11 +33,12 @@ HELP = """\
 /rna URS..._9606  ask about an RNA of RNAcentral (needs the internet)
 >ID ...           paste FASTA text; an empty line ends it
 /new              forget the questions and answers, keep the RNA
-/save FILE        write the conversation: .md to read, .json for programs
+/save FILE        write the conversation, and those before it: .md to read, .json for programs
 /quit             end (so does Ctrl-D)
 Ctrl-C stops an answer. Anything else you type is a question; the model sees the earlier ones too."""
 NO_RNA = "there is no RNA yet: give one by /rna FILE (FASTA) or /rna SEQUENCE"
 LISTED = 20
+LONG = 5_000  # nt, from which reading them takes more than some seconds on two cores
 HISTORY = 1000  # questions kept for the next session
 COMMANDS = ("/rna", "/new", "/save", "/help", "/quit")
 FILE_NAME = re.compile(r"[/\\._\d]")  # what a file's name or an id has, and a sequence has not
@@ -60,6 +61,7 @@ class Session:
         self.conversation, self.answer = conversation, answer
         self.records = {record.rna_id: record for record in records}
         self.pasted: list[str] = []  # lines of FASTA text, until an empty one
+        self.earlier: list[tuple[list[Record], list[dict]]] = []  # conversations that another RNA ended
 
     def handle(self, line: str) -> bool:
         """Carry out one line; False when it ends the session. Raises UserError for what cannot be done."""
@@ -72,9 +74,9 @@ class Session:
             self.pasted.append(line)
         if self.pasted or not line:
             return True
-        if command in ("/quit", "/exit"):
+        if command in ("/quit", "/exit") or line.lower() in ("quit", "exit"):
             return False
-        if command == "/help":
+        if command == "/help" or line.lower() == "help":
             say(HELP)
         elif command == "/new":
             self.conversation.forget()
@@ -89,6 +91,8 @@ class Session:
             raise UserError(f"there is no command {command}: /help lists them")
         elif BARE_SEQUENCE.fullmatch(line):
             raise UserError("this looks like a sequence: write /rna and all of it on one line to ask about it")
+        elif FILE_NAME.search(line) and os.path.isfile(os.path.expanduser(line)):
+            raise UserError(f"this is a file: write /rna {line} to read it")
         elif self.conversation.rna is None:
             raise UserError(NO_RNA)
         else:
@@ -97,7 +101,7 @@ class Session:
 
     def choose(self, what: str) -> None:
         """Read the RNA that an id, a FASTA file or a sequence stands for, tried in this order."""
-        path = os.path.expanduser(what)
+        path = os.path.expanduser(unquoted(what))
         if what.startswith(">"):
             self.pasted.append(what)
         elif what in self.records:
@@ -129,18 +133,21 @@ class Session:
 
     def take(self, *rnas: Record) -> None:
         """Read an RNA, or several to compare, and say so."""
+        before = self.conversation.rnas, self.conversation.messages
         self.conversation.read(*rnas)
+        if before[1]:
+            self.earlier.append(before)
         self.records |= {rna.rna_id: rna for rna in rnas}
         say(f"RNA: {self.described()}; the conversation begins again")
 
     def save(self, name: str) -> None:
-        """Write the conversation to a file that is not there yet."""
+        """Write the conversation, and those before it, to a file that is not there yet."""
         if not name:
             raise UserError("/save needs a file: /save tRNA.md, or .json for programs")
-        path = Path(name).expanduser()
+        path = Path(unquoted(name)).expanduser()
         if path.exists():
             raise UserError(f"{path} is there already: give another name")
-        text = exported(self.conversation.rnas, self.conversation.messages, path.suffix)
+        text = exported(self.conversation.rnas, self.conversation.messages, path.suffix, self.earlier)
         part = path.with_name(path.name + ".new")
         try:
             part.write_text(text, encoding="utf-8")
@@ -173,6 +180,15 @@ class Session:
             say(f"  and {len(self.records) - LISTED:,} more")
 
 
+def unquoted(name: str) -> str:
+    """A file's name as it is, without the quotation marks that dragging it into a terminal puts around it.
+
+    >>> unquoted("'my two.fa'"), unquoted("two.fa")
+    ('my two.fa', 'two.fa')
+    """
+    return name[1:-1] if len(name) > 2 and name[0] == name[-1] and name[0] in "'\"" else name
+
+
 @dataclass
 class Writer:
     """Writes answers for programs to standard output: "id, tab, answer", or a JSON object per line."""
@@ -196,6 +212,8 @@ class Writer:
                 row |= self.evidence.as_json(conversation.last, rnas)
             print(json.dumps(row, ensure_ascii=False))
         sys.stdout.flush()
+        if not printable(answer).strip():
+            say(f"(the model gave no answer about {', '.join(rna.rna_id for rna in rnas)})")
         say_cut(conversation)
 
     @cached_property
@@ -218,6 +236,8 @@ def run_terminal(
 
     def answer(question: str) -> None:
         first = not conversation.messages
+        if first and (length := sum(map(len, conversation.rnas))) >= LONG:
+            say(f"(reading {length:,} nt, which may take a while; Ctrl-C stops it)")
         try:
             text = conversation.ask(
                 question, stream_to=lambda piece: print(printable(piece), end="", flush=True), weigh=True, **options
