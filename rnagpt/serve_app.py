@@ -34,8 +34,9 @@ from rnagpt.serve_schema import ChatRequest
 
 LOG = logging.getLogger("rnagpt.serve")
 KINDS = {
-    400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error", 408: "timeout_error",
-    413: "invalid_request_error", 429: "rate_limit_error", 504: "timeout_error",
+    400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error",
+    405: "invalid_request_error", 408: "timeout_error", 413: "invalid_request_error", 429: "rate_limit_error",
+    504: "timeout_error",
 }
 
 
@@ -322,7 +323,10 @@ def failed(status: int, sentence: str, headers: dict | None = None) -> JSONRespo
 def validation_sentence(error: RequestValidationError) -> str:
     """What is wrong with a request's body, and where; of the alternatives of a union the one that went furthest."""
     first = max(error.errors(), key=lambda found: len(found["loc"]))
-    place = ".".join(str(step) for step in first["loc"] if step != "body")
+    steps = [str(step) for step in first["loc"] if step != "body"]
+    if first["type"] == "json_invalid" or not steps:  # an empty body, one without its header, or a list
+        return "the body is no JSON object: send one, with the header Content-Type: application/json"
+    place = ".".join(step for step in steps if "[" not in step)  # without pydantic's names of alternatives
     return one_line(f"{place[:200]}: {first['msg']}" if place else str(first["msg"]))
 
 

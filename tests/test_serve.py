@@ -141,6 +141,7 @@ def test_concurrent_requests_get_the_answers_they_get_alone(tiny_model, client):
         ({"messages": []}, 400, "messages: List should have at least 1 item"),
         ({"messages": [{"role": "assistant", "content": "hi"}]}, 400, "the user's question must be the last"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "'text', 'rna'"),
+        ({"messages": [{"role": "user", "content": [{"type": "rna"}]}]}, 400, "messages.0.content.0.rna.rna: Field"),
         ({"messages": [user_turn(TYPE, type(TRNA)("x", "", "MALW"))]}, 400, "message 1: 'L' at position 3"),
         ({"messages": [user_turn(TYPE, type(TRNA)("x", "", "A" * 9999))]}, 400, "rna1 has 9,999 nt, which take"),
         ({"messages": [user_turn(TYPE, type(TRNA)("x", "", ">a\nAC\n>b\nGU"))]}, 400, "holds 2 records"),
@@ -163,6 +164,15 @@ def test_a_wrong_request_is_told_in_openais_form(client, change, status, sentenc
 def test_a_body_that_is_no_json(address, body):
     found = httpx.post(f"{address}{PATH}", content=body, headers={"Content-Type": "application/json"})
     assert found.status_code == 400 and found.json()["error"]["message"]
+    if body in (b"", b"{", b"[]"):
+        assert "the body is no JSON object" in found.json()["error"]["message"]
+
+
+def test_a_body_without_its_header_and_a_wrong_method(address):
+    found = httpx.post(f"{address}{PATH}", content=b'{"model": "tiny"}', headers={"Content-Type": "text/plain"})
+    assert found.status_code == 400 and "Content-Type: application/json" in found.json()["error"]["message"]
+    found = httpx.get(f"{address}{PATH}")
+    assert (found.status_code, found.json()["error"]["type"]) == (405, "invalid_request_error")
 
 
 def test_a_body_over_the_limit(address):
