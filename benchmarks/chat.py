@@ -10,6 +10,7 @@ Each starts what it measures itself, on the shipped demo unless --checkpoint nam
 
 import argparse
 import json
+import math
 import random
 import signal
 import statistics
@@ -277,6 +278,10 @@ def weigh(args) -> dict:
         "type_answers_called_from_the_sequence": round(
             statistics.mean(weight.source == "from the sequence" for weight in weights), 3),
         "general_answers_called_from_the_sequence": round(statistics.mean(from_sequence), 3),
+        "the_same_by_gain_alone": [  # nats of the likelihood, not of the odds
+            round(statistics.mean(weight_of(answer).gain >= math.log(20) for answer in some), 3)
+            for some in (answers, others)
+        ],
     }
 
 

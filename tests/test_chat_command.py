@@ -138,6 +138,20 @@ def test_a_port_in_use_is_told_before_anything_loads(monkeypatch, capsys, tiny_c
     assert f"port {port} of 127.0.0.1 cannot be used (address already in use): give" in capsys.readouterr().err
 
 
+def test_serve_tells_its_own_mistakes(capsys, tiny_checkpoint, tmp_path):
+    (tmp_path / "key").write_text("k" * 32)
+    host = ["--host", "nowhere.invalid", "--api-key-file", str(tmp_path / "key")]
+    assert cli.main(["serve", str(tiny_checkpoint), *host]) == 2
+    assert "there is no host nowhere.invalid: --host is" in capsys.readouterr().err
+    assert cli.main(["serve"]) == 2
+    assert "give either a CHECKPOINT or --demo" in capsys.readouterr().err
+
+
+def test_standard_input_without_a_question(monkeypatch, capsys, tiny_checkpoint):
+    code, out, err = run_chat(monkeypatch, capsys, tiny_checkpoint, "--rna", "ACGU", stdin="\n \n")
+    assert (code, out) == (2, "") and "standard input held no question" in err
+
+
 def test_a_missing_extra_is_told_before_anything_loads(monkeypatch, capsys, tiny_checkpoint):
     monkeypatch.setattr(checkpoint, "load", lambda *_: pytest.fail("loaded"))
     found = importlib.util.find_spec

@@ -16,7 +16,7 @@ from rnagpt.chat.drawing import drawn, fold, pairs
 from rnagpt.chat.engine import Engine
 from rnagpt.chat.evidence import Evidence
 from rnagpt.chat.known_rnas import KnownRnas, kmer_counts
-from rnagpt.chat.weighing import MIN_GAIN, Weight, weight_of
+from rnagpt.chat.weighing import Weight, weight_of
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +70,29 @@ def test_an_answers_weight(tiny_model):
     assert found["abstains"] is True and {"closest_known_rnas", "confidence", "gain_nats", "source"} < set(found)
 
 
-def test_the_source_is_told_by_the_gain():
-    assert Weight(0.9, MIN_GAIN + 0.01).source == "from the sequence"
-    assert Weight(0.9, MIN_GAIN - 0.01).source == "from general knowledge"
-    assert not Weight(0.5, 0.0).abstains and Weight(0.49, 9.0).abstains
+@pytest.mark.parametrize(
+    ("with_rna", "without", "source"),
+    [
+        (0.99, 0.125, "from the sequence"),  # one of eight types, named for sure: odds of 99 against 1/7
+        (0.75, 0.125, "from the sequence"),  # 3 against 1/7: a ratio of 21
+        (0.70, 0.125, "from general knowledge"),  # 2.33 against 1/7: of 16
+        (1e-4, 4e-6, "from the sequence"),  # a long answer: its odds are its likelihood
+        (1e-4, 6e-6, "from general knowledge"),
+        (0.99999, 0.99, "from general knowledge"),  # a ratio of 1,000, but it would have been said anyway
+        (0.99, 0.99, "from general knowledge"),
+        (1.0, 0.01, "from the sequence"),
+    ],
+)
+def test_the_source_is_told_by_the_odds(with_rna, without, source):
+    weight = Weight(0.9, math.log(with_rna), math.log(without))
+    assert weight.source == source
+    if with_rna < 1:
+        ratio = (with_rna / (1 - with_rna)) / (without / (1 - without))
+        assert weight.log_odds_ratio == pytest.approx(math.log(ratio))
+
+
+def test_below_the_threshold_the_model_abstains():
+    assert not Weight(0.5, -1.0, -1.0).abstains and Weight(0.49, -1.0, -9.0).abstains
 
 
 def test_a_fold_pairs_what_can_pair():

@@ -126,6 +126,8 @@ def check_port(host: str, port: int) -> None:
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
             probe.bind(address)
+    except socket.gaierror:
+        raise UserError(f"there is no host {host}: --host is a name or address of this machine") from None
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise UserError(f"port {port} of {host} cannot be used ({reason}): give another --port") from None
@@ -141,7 +143,8 @@ def check_web() -> None:
 def chosen_checkpoint(args: argparse.Namespace) -> str:
     """The folder or Hub id that CHECKPOINT and --demo stand for."""
     if args.demo == (args.checkpoint is not None):
-        raise UserError("give either a CHECKPOINT (before --question, if there is one) or --demo")
+        place = " (before --question, if there is one)" if hasattr(args, "question") else ""
+        raise UserError(f"give either a CHECKPOINT{place} or --demo")
     if args.demo:
         if not DEMO.is_dir():
             raise UserError("this installation has no demo checkpoint: give a CHECKPOINT, or make one by `make demo`")

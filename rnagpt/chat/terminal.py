@@ -356,12 +356,15 @@ def run_script(conversation: Conversation, records: list[Record], options: dict,
         writer.write(conversation)
 
     session = Session(conversation, records, answer)
-    code = 0
+    code, said = 0, False
     for number, line in enumerate(itertools.chain(sys.stdin, [""]), start=1):  # the empty line ends pasted text
+        said = said or bool(line.strip())
         try:
             if not session.handle(line):
                 break
         except UserError as error:
             say(f"line {number}: {error}")
             code = USER_MISTAKE
+    if not said:
+        raise UserError("standard input held no question: write one per line, or give --question")
     return code

@@ -13,8 +13,9 @@ from rnagpt.chat.engine import Answer
 
 # What `benchmarks/chat.py weigh` measures on the demo; another checkpoint may want others.
 MIN_CONFIDENCE = 0.5
-# nats: with the RNA the answer is twenty times as likely as without
-MIN_GAIN = math.log(20)
+# the RNA multiplies the odds of the answer by at least twenty. Odds, not likelihoods: an answer that one in eight
+# would be by chance cannot become twenty times as likely
+MIN_LOG_ODDS_RATIO = math.log(20)
 
 FROM_SEQUENCE = "from the sequence"
 FROM_KNOWLEDGE = "from general knowledge"
@@ -27,21 +28,35 @@ class Weight:
     Attributes:
         confidence: probability of the answer's least certain token, 0 to 1: an answer's form is certain, its one
             decisive word is not, and a mean over all words would hide it.
-        gain: nats by which the whole answer is likelier with the RNAs than without them, all else the same.
+        logprob: of the whole answer, nats.
+        plain_logprob: of the same answer without the RNAs, all else the same.
         min_confidence: below it the model abstains.
     """
 
     confidence: float
-    gain: float
+    logprob: float
+    plain_logprob: float
     min_confidence: float = MIN_CONFIDENCE
+
+    @property
+    def gain(self) -> float:
+        """Nats by which the answer is likelier with the RNAs than without them."""
+        return self.logprob - self.plain_logprob
+
+    @property
+    def log_odds_ratio(self) -> float:
+        """Logarithm of the answer's odds with the RNAs over those without: the Bayes factor for this answer."""
+        return log_odds(self.logprob) - log_odds(self.plain_logprob)
 
     @property
     def source(self) -> str:
         """"from the sequence" where the RNA made the answer likely, else "from general knowledge".
 
-        General knowledge includes what was said earlier in the conversation.
+        An answer that is likelier than not without the RNA would have been given anyway. General knowledge includes
+        what was said earlier in the conversation.
         """
-        return FROM_SEQUENCE if self.gain >= MIN_GAIN else FROM_KNOWLEDGE
+        anyway = self.plain_logprob > math.log(0.5)
+        return FROM_SEQUENCE if self.log_odds_ratio >= MIN_LOG_ODDS_RATIO and not anyway else FROM_KNOWLEDGE
 
     @property
     def abstains(self) -> bool:
@@ -51,9 +66,9 @@ class Weight:
     def described(self) -> str:
         """One line for a person.
 
-        >>> Weight(0.93, 7.0).described()
+        >>> Weight(0.93, math.log(0.93), math.log(0.125)).described()
         'confidence 93%, from the sequence'
-        >>> Weight(0.31, 0.2).described()
+        >>> Weight(0.31, math.log(0.31), math.log(0.25)).described()
         'not sure (confidence 31%, below 50%): take this for a guess; from general knowledge'
         """
         if self.abstains:
@@ -75,7 +90,16 @@ def weight_of(answer: Answer, min_confidence: float = MIN_CONFIDENCE) -> Weight 
     """The weight of a finished answer; None where its likelihood without RNA was not computed (`weigh`)."""
     if answer.plain_logprobs is None:
         return None
-    return Weight(confidence(answer.logprobs), sum(answer.logprobs) - sum(answer.plain_logprobs), min_confidence)
+    return Weight(confidence(answer.logprobs), sum(answer.logprobs), sum(answer.plain_logprobs), min_confidence)
+
+
+def log_odds(logprob: float) -> float:
+    """Logarithm of p / (1 - p), from that of p; a p of 1 (in the arithmetic at hand) counts as just below it.
+
+    >>> round(log_odds(math.log(0.8)), 6) == round(math.log(4), 6)
+    True
+    """
+    return logprob - math.log(-math.expm1(min(logprob, -1e-6)))
 
 
 def confidence(logprobs: Sequence[float]) -> float:
