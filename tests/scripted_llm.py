@@ -13,15 +13,16 @@ import re
 import threading
 import time
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from loopback_server import LoopbackServer, send
 from synthetic_literature import GENES, ROLES, TISSUES
 
 OFF_SCHEMA = ["I am sorry, I cannot do that.", '{"statements": "none"}', '{"questions": [{"question": 1}]}', "[1, 2"]
 
 
-class ScriptedLlm:
+class ScriptedLlm(LoopbackServer):
     def __init__(self, faults=0.0, off_schema=None, seed=0, delay=0.0, obey=False, hang=3.0, invent=False):
+        super().__init__()
         self.faults, self.off_schema = faults, faults / 5 if off_schema is None else off_schema
         self.delay, self.obey, self.hang, self.invent = delay, obey, hang, invent
         self.draw, self.lock = random.Random(seed), threading.Lock()
@@ -30,35 +31,12 @@ class ScriptedLlm:
         self.bodies: list[dict] = []
         self.files: dict[str, str] = {}
         self.batches: dict[str, dict] = {}
-        outer = self
+        self.url = f"{self.address}/v1"
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-
-            def do_GET(self):
-                outer.batches_api(self, "GET", b"")
-
-            def do_POST(self):
-                if not self.path.endswith("/chat/completions"):
-                    return outer.batches_api(self, "POST", self.rfile.read(int(self.headers["Content-Length"])))
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.handle(self, body, self.headers.get("Idempotency-Key"))
-
-            def log_message(self, *arguments):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
-
-    def __enter__(self):
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *error):
-        self.server.shutdown()
-        self.server.server_close()
+    def respond(self, handler, body):
+        if handler.command == "GET" or not handler.path.endswith("/chat/completions"):
+            return self.batches_api(handler, handler.command, body)
+        return self.handle(handler, json.loads(body), handler.headers.get("Idempotency-Key"))
 
     def handle(self, handler, body, key):
         with self.lock:
@@ -156,15 +134,6 @@ class ScriptedLlm:
         if stage == "merge":
             return json.dumps({"statements": data["statements"]})
         return json.dumps({"questions": ask(data["statements"])})
-
-
-def send(handler, status, body, headers=None):
-    content = (body if isinstance(body, str) else json.dumps(body)).encode()
-    handler.send_response(status)
-    for name, value in {"Content-Type": "application/json", "Content-Length": len(content), **(headers or {})}.items():
-        handler.send_header(name, str(value))
-    handler.end_headers()
-    handler.wfile.write(content)
 
 
 def summarise(papers) -> list[dict]:

@@ -11,16 +11,18 @@ import random
 import threading
 import time
 from collections import Counter, defaultdict
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
+
+from loopback_server import LoopbackServer, send
 
 KINDS = ["429", "500", "cut", "slow", "error inside", "repeat"]
 
 
-class ScriptedServices:
+class ScriptedServices(LoopbackServer):
     def __init__(
         self, rnas, papers, faults=0.0, seed=0, hang=1.0, page=1000, without_abstract=(), retracted=(), short=0
     ):
+        super().__init__()
         self.rnas = {row["rna_id"]: row for row in rnas}
         self.papers = {row["pmid"]: {**row, "pmcid": f"PMC{row['pmid']}"} for row in papers}
         self.of_alias = defaultdict(set)
@@ -32,35 +34,11 @@ class ScriptedServices:
         self.draw, self.lock = random.Random(seed), threading.Lock()
         self.events, self.requests = Counter(), Counter()
         self.agents = set()
-        outer = self
+        self.addresses = {
+            name: f"{self.address}/{name}" for name in ("ebi", "rnacentral", "export", "europe_pmc")
+        }
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-
-            def do_GET(self):
-                outer.handle(self, "")
-
-            def do_POST(self):
-                outer.handle(self, self.rfile.read(int(self.headers["Content-Length"])).decode())
-
-            def log_message(self, *arguments):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        base = f"http://127.0.0.1:{self.server.server_port}"
-        self.addresses = {name: f"{base}/{name}" for name in ("ebi", "rnacentral", "export", "europe_pmc")}
-
-    def __enter__(self):
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *error):
-        self.server.shutdown()
-        self.server.server_close()
-
-    def handle(self, handler, body):
+    def respond(self, handler, body):
         url = urlsplit(handler.path)
         _, service, *path = url.path.split("/")
         params = {key: values[0] for key, values in parse_qs(url.query).items()}
@@ -69,30 +47,19 @@ class ScriptedServices:
             self.events[fault] += 1
             self.requests[service] += 1
             self.agents.add(handler.headers["User-Agent"])
-        try:
-            if fault == "429":
-                return self.send(handler, 429, {}, {"Retry-After": "0.05"})
-            if fault == "500":
-                return self.send(handler, 500, {})
-            if fault == "slow":
-                time.sleep(self.hang)
-            if fault == "error inside":
-                return self.send(handler, 200, {"errCode": 500, "errMsg": "Internal trouble"})
-            answer = getattr(self, service)(path, params, body, fault)
-            if answer is None:
-                return self.send(handler, 404, {"detail": "Not found."})
-            text = json.dumps(answer)
-            self.send(handler, 200, text[: len(text) // 2] if fault == "cut" else text)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
-
-    def send(self, handler, status, body, headers=None):
-        content = (body if isinstance(body, str) else json.dumps(body)).encode()
-        handler.send_response(status)
-        for name, value in {"Content-Length": len(content), **(headers or {})}.items():
-            handler.send_header(name, str(value))
-        handler.end_headers()
-        handler.wfile.write(content)
+        if fault == "429":
+            return send(handler, 429, {}, {"Retry-After": "0.05"})
+        if fault == "500":
+            return send(handler, 500, {})
+        if fault == "slow":
+            time.sleep(self.hang)
+        if fault == "error inside":
+            return send(handler, 200, {"errCode": 500, "errMsg": "Internal trouble"})
+        answer = getattr(self, service)(path, params, body.decode(), fault)
+        if answer is None:
+            return send(handler, 404, {"detail": "Not found."})
+        text = json.dumps(answer)
+        send(handler, 200, text[: len(text) // 2] if fault == "cut" else text)
 
     def ebi(self, path, params, body, fault):
         query = params["query"]
