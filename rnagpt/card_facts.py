@@ -270,6 +270,7 @@ def state_text(summary: dict) -> str:
             other = f"Shown an RNA of another type instead, it is right in {share(swapped['rna_type'])}"
             follows = summary.get("follows_shown_rna", {}).get(swapped["system"])
             lines.append(other + (f", and names that other RNA's type in {share(follows)}." if follows else "."))
+        lines += other_controls(rows, main["system"])
         better = [row for row in rows.values() if row["group"] in ("reference", "floor") and row["rna_type"]
                   and row["rna_type"]["value"] >= main["rna_type"]["value"]]  # fmt: skip
         if better:
@@ -286,6 +287,17 @@ def state_text(summary: dict) -> str:
         "nothing else: of function, structure, disease or literature it knows what its language model has read, "
         "whatever the RNA."
     )
+
+
+def other_controls(rows: dict, system: str) -> list[str]:
+    """One sentence on what is left of the type's score without the RNA, without its order, with a relative."""
+    said = []
+    for control, means in (("no_rna", "with no RNA at all"), ("shuffled", "with its nucleotides shuffled"),
+                           ("swapped_same", "with another RNA of the same type")):  # fmt: skip
+        row = rows.get(f"{system}_{control}")
+        if row and row["rna_type"]:
+            said.append(f"{means} in {share(row['rna_type'])}")
+    return [f"It is right {', '.join(said)}."] if said else []
 
 
 def kinds_table(summary: dict, main: dict, swapped: dict | None, rows: dict) -> str:

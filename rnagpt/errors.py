@@ -66,8 +66,8 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         return f"{sentence}; free some and run the same command again", MACHINE_TROUBLE
     if hub_is_unreachable(error):
         return (
-            "the Hugging Face Hub could not be reached; give a local folder, or connect and run the command again "
-            "(--debug shows what was asked of it)"
+            "the Hugging Face Hub could not be reached; connect and run the command again, or give a local folder "
+            "where a name was given (--debug shows what was asked of it)"
         ), MACHINE_TROUBLE
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRA_OF_PACKAGE:
         extra = EXTRA_OF_PACKAGE[error.name]

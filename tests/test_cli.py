@@ -172,7 +172,7 @@ for load in [hub.model_info, hub.snapshot_download, AutoConfig.from_pretrained][
         print(explain(error))
 """,
     )
-    said = "('the Hugging Face Hub could not be reached; give a local folder, or connect and run the command again "
+    said = "('the Hugging Face Hub could not be reached; connect and run the command again, or give a local folder "
     assert done.stdout.count(said) == loads, done.stdout + done.stderr
 
 

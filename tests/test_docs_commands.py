@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -280,7 +281,9 @@ def listening(arguments: list[str], request):
     words = [*arguments, "--port", "0", *(["--name", "demo"] if arguments[0] == "serve" else [])]
     if "owner/name" in words:
         request.getfixturevalue("released")
-    with subprocess.Popen([sys.executable, "-m", "rnagpt", *words], stderr=subprocess.PIPE, text=True) as process:
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # as in a terminal, wherever the tests were started
+    options = {"stderr": subprocess.PIPE, "text": True, "preexec_fn": heard}
+    with subprocess.Popen([sys.executable, "-m", "rnagpt", *words], **options) as process:
         told = []
         for line in process.stderr:
             told.append(line)

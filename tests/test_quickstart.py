@@ -74,6 +74,10 @@ def test_the_checkpoints_card_has_the_runs_figures(tiny_run):
         right = sum(item.parsed == item.gold for item in asked) / len(asked)
         assert figures[f"RNA type, share right ({label})"] == pytest.approx(right, abs=1e-4)
         assert f"it is right in {100 * right:.1f}%" in card
+    asked = [item for item in read_items(run / "evaluation" / "items.jsonl")
+             if item.system == "stage2_no_rna" and item.topic == "rna_type"]  # fmt: skip
+    without = 100 * sum(item.parsed == item.gold for item in asked) / len(asked)
+    assert f"It is right with no RNA at all in {without:.1f}%" in card and "with its nucleotides shuffled in" in card
     assert "| 2, instruction | projector and LoRA |" in card and "Training took" in card
     assert str(run) not in card and "OWNER/NAME" in card
 

@@ -247,7 +247,7 @@ def reload_and_compare(folder: Path, logits: torch.Tensor, answer: str, dtype: t
     if not difference <= TOLERANCE[dtype]:
         raise UserError(
             f"the reloaded release computes other logits than the checkpoint (by {difference:.1e} of the largest; "
-            f"allowed {TOLERANCE[dtype]:.0e}): its LLM or encoder is not the one it was trained with"
+            f"allowed {TOLERANCE[dtype]:.0e}): its LLM, encoder or --base is not the one it was trained with"
         )
     if said != answer:
         raise UserError(f"the reloaded release answers {said!r}, the checkpoint {answer!r}")
