@@ -4,13 +4,17 @@
 """
 
 import os
+import signal
 import subprocess
 import sys
 import venv
+from functools import partial
 from pathlib import Path
 
 import pytest
+import yaml
 from test_house import ROOT, wheel  # noqa: F401  (a fixture)
+from test_training import recipe
 
 from rnagpt import __version__, cli
 
@@ -103,6 +107,38 @@ def test_chat_with_the_demo_from_the_wheel(installed, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "transfer RNA" in done.stdout
     assert not list(installed[1].iterdir())  # nothing is left in the folder it was started in
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_quick_start_from_the_wheel_in_an_empty_folder(installed, tiny_parts, tmp_path):
+    """Its own command to the end, interrupted once, on the tiny model: the wheel's recipes are made small."""
+    package = Path(inside(installed, "python", "-I", "-c", "import rnagpt; print(rnagpt.__file__)").stdout).parent
+    for n, stage in enumerate(("alignment", "instruction"), start=1):
+        path = package / "recipes" / f"quickstart_stage{n}.yaml"
+        content = recipe(tiny_parts, f"runs/quickstart/stage{n}", stage)
+        path.write_text(yaml.safe_dump(content))
+    facts = package.parent / "rnagpt" / "quickstart.py"
+    facts.write_text(facts.read_text().replace("TEST_RNAS_PER_TYPE = 26", "TEST_RNAS_PER_TYPE = 1"))
+    programs, empty = installed
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # as in a terminal, wherever the tests were started
+    options = {"stderr": subprocess.PIPE, "text": True, "preexec_fn": heard}
+    with subprocess.Popen([programs / "rnagpt", "quickstart"], cwd=empty, **options) as process:
+        for line in process.stderr:
+            if line.startswith("[2/4]"):
+                process.send_signal(signal.SIGINT)
+                break
+        told = process.stderr.read()
+    assert process.returncode == 130 and "interrupted; run the same command to go on" in told, told
+    done = inside(installed, "rnagpt", "quickstart")
+    assert done.returncode == 0, done.stderr
+    assert "Stage 2" in done.stdout and "talk:    rnagpt chat runs/quickstart/checkpoint --fasta FILE" in done.stdout
+    assert sorted(path.name for path in empty.iterdir()) == ["runs"]
+    card = (empty / "runs" / "quickstart" / "checkpoint" / "README.md").read_text()
+    assert "What it can and cannot do" in card and str(empty) not in card
+    asked = ["--rna", "ACGUACGU", "--question", "What?", "--max-new-tokens", "8"]
+    said = inside(installed, "rnagpt", "chat", "runs/quickstart/checkpoint", *asked)
+    assert said.returncode == 0 and said.stdout.startswith("rna1\t"), said.stderr
 
 
 def test_extras_of_the_readme_exist():
