@@ -65,6 +65,22 @@ def yaml_of(configs) -> list[dict]:
     return [{"config_name": name, **config} for name, config in configs.items()]
 
 
+def biases(statistics: dict, settings: BuildSettings) -> str:
+    """What a user of the dataset would fall for, as lines of a list."""
+    counted = statistics["yes and no"]
+    yes, no = counted.get("Yes", 0), counted.get("No", 0)
+    lines = []
+    if yes + no:
+        more, share = ("yes", yes) if yes >= no else ("no", no)
+        share /= yes + no
+        lines.append(f"- Yes-or-no questions: {yes} yes, {no} no: always saying {more} gets {share:.0%} right.")
+    if settings.limits.small:
+        lines.append("- Annotations are sentences of the abstracts, word for word, under the licences of the papers.")
+    least = settings.limits.fewest_questions
+    lines.append(f"- An annotation has at least {least} question{'s' * (least > 1)}, else its RNA has none.")
+    return "\n".join(lines)
+
+
 def words(statistics: dict, digests: dict, settings: BuildSettings, library: Library, pictures: list[str]) -> str:
     """The card's text: what is in it, how it was made, what was left out and why, what it cannot be used for."""
     rows = "\n".join(
@@ -72,7 +88,6 @@ def words(statistics: dict, digests: dict, settings: BuildSettings, library: Lib
         for name, splits in digests.items()
         for split, found in splits.items()
     )
-    yes_no = statistics["yes and no"]
     shown = "\n\n".join(f"![{name}](figures/{file})" for name, file in PICTURES if file in pictures)
     return f"""# RNA-QA
 
@@ -89,7 +104,7 @@ statement lists the papers it rests on (`statements`, `evidence_pmids`); abstrac
   RNAcentral release: {settings.release or "not stated"}.
 - Methods: {", ".join(settings.methods)}. At most {settings.cap_papers} papers per RNA, up to {settings.max_length} nt.
 - Mean share of a statement's words that its papers have (`faithfulness`): {statistics["mean faithfulness"]}.
-- Yes-or-no questions: {yes_no.get("Yes", 0)} yes, {yes_no.get("No", 0)} no.
+{biases(statistics, settings)}
 - Questions or answers that name the RNA: {statistics["named"].get("names the RNA", 0)} (`names_the_rna`).
 
 The checks are of words, numbers, names and citations. They do not prove that a sentence is true, and nothing here is

@@ -20,6 +20,9 @@ from scripted_llm import ScriptedLlm
 from scripted_services import ScriptedServices
 from synthetic_literature import literature, write_folder
 
+from dataset_builder.annotation import Limits
+from dataset_builder.build_settings import BuildSettings, ModelSettings
+from dataset_builder.card import biases
 from rnagpt.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -129,6 +132,21 @@ def test_shared_literature_is_paid_once(built):
         by_names.setdefault((row["name"], row["method"]), set()).add(row["annotation"])
     assert all(len(found) == 1 for found in by_names.values())
     assert report(output)["units"] == 36  # of 48 RNAs
+
+
+@pytest.mark.parametrize(
+    ("counted", "small", "said", "unsaid"),
+    [
+        ({"Yes": 9, "No": 1}, True, ["always saying yes gets 90%", "word for word", "at least 1 question,"], []),
+        ({"Yes": 3, "No": 5}, False, ["always saying no gets 62%", "at least 5 questions,"], ["word for word"]),
+        ({}, False, [], ["always saying"]),
+    ],
+)
+def test_the_card_tells_what_a_user_would_fall_for(counted, small, said, unsaid):
+    limits = Limits(small=small, fewest_questions=1 if small else 5)
+    settings = BuildSettings(ModelSettings("endpoint", "x"), limits=limits)
+    text = biases({"yes and no": counted}, settings)
+    assert all(part in text for part in said) and not any(part in text for part in unsaid)
 
 
 def test_the_card_has_figures_counts_and_configs(built):
