@@ -111,7 +111,8 @@ def read_json(path: Path) -> dict:
 def recorded_summary(path: Path) -> dict | None:
     """Figures of the answers that ship with the demo (items.jsonl.gz); None where there are none.
 
-    The floors and references that no model is needed for are computed beside them, where scikit-learn is installed.
+    The floors and references that no model is needed for are computed beside them, where scikit-learn is installed (and edlib,
+    for the nearest training RNA by identity).
     """
     if not path.is_file():
         return None
@@ -128,8 +129,14 @@ def recorded_summary(path: Path) -> dict | None:
             asked = [item for item in read_items(items) if item.system == "demo"]
             ids = {item.rna_id for item in asked}
             held_out = [fact for fact in load_facts(split="test") if fact.rna_id in ids]
+            train, neighbours = load_facts(split="train"), None
+            if find_spec("edlib") is not None:
+                from rnagpt.evaluation.neighbours import nearest_by_identity
+
+                neighbours = nearest_by_identity(*([rna.sequence for rna in rnas] for rnas in (held_out, train)))
+            answers = baseline_answers(train, held_out, asked, neighbours=neighbours)
             with open(items, "a", encoding="utf-8") as file:
-                file.writelines(map(to_line, baseline_answers(load_facts(split="train"), held_out, asked)))
+                file.writelines(map(to_line, answers))
         return summarise(items)
 
 
