@@ -327,6 +327,11 @@ def test_leaked_splits_are_refused_with_the_counts(tmp_path, capsys):
     ({"encoders": ["word2vec"]}, "no preset is named 'word2vec'"),
     ({"judge": {"model": "x"}}, "judge: key 'base_url' is missing"),
     ({"speed": 1}, "unknown key 'speed'"),
+    ({"data": {"source": "facts", "split": "tests"}}, "split must be one of train, validation, test, got 'tests'"),
+    ({"data": {"source": "facts", "rnas": -1}}, "rnas must be at least 1 .leave it out for all., got -1"),
+    ({"usd_limit": -3.0}, "'usd_limit' must be at least 0, got -3"),
+    ({"systems": [{"name": "a", "kind": "rna", "model": "x", "max_new_tokens": 0}]}, "max_new_tokens must be"),
+    ({"systems": [{"name": "a", "kind": "file", "model": "missing.jsonl"}]}, "no file at missing.jsonl"),
 ])
 def test_a_wrong_recipe_is_named(tmp_path, change, message):
     path = tmp_path / "evaluation.yaml"

@@ -7,6 +7,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dataset_builder.facts import SPLITS
 from rnagpt.errors import UserError
 from rnagpt.evaluation.controls import CONTROLS
 from rnagpt.evaluation.encoders import PRESETS, TextEncoder
@@ -92,6 +93,12 @@ def load_evaluation(path: str | Path) -> EvaluationRecipe:
     """
     content = read_yaml(path, "recipes/evaluate_facts.yaml")
     recipe = _typed(EvaluationRecipe, content, f"{path}: ")
+    if recipe.data.rnas is not None and recipe.data.rnas < 1:
+        raise UserError(f"{path}: key 'data': rnas must be at least 1 (leave it out for all), got {recipe.data.rnas}")
+    if recipe.data.source == FACTS and recipe.data.split not in SPLITS:
+        raise UserError(f"{path}: key 'data': split must be one of {', '.join(SPLITS)}, got {recipe.data.split!r}")
+    if not recipe.usd_limit >= 0:
+        raise UserError(f"{path}: key 'usd_limit' must be at least 0, got {recipe.usd_limit}")
     systems = [_system(entry, f"{path}: system {number}: ") for number, entry in enumerate(recipe.systems, start=1)]
     names = [system.name for system in systems]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -112,6 +119,16 @@ def _system(entry, where: str) -> SystemPart:
         raise UserError(f"{where}unknown control {wrong[0]!r}; controls are {', '.join(CONTROLS)}")
     if part.kind == "file" and part.controls:
         raise UserError(f"{where}a file of answers has no controls: it was made with the true RNAs")
+    for key in ("batch_size", "max_new_tokens"):
+        if getattr(part, key) < 1:
+            raise UserError(f"{where}{key} must be at least 1, got {getattr(part, key)}")
+    for key in ("usd_per_million_in", "usd_per_million_out"):
+        if not getattr(part, key) >= 0:
+            raise UserError(f"{where}{key} must be at least 0, got {getattr(part, key)}")
+    if part.kind == "file" and not Path(part.model).is_file():
+        raise UserError(
+            f"{where}no file at {part.model}: expected JSON lines of rna_id, question and answer, one per question"
+        )
     if part.kind == "endpoint" and not part.base_url:
         raise UserError(f"{where}an endpoint needs its base_url, such as https://api.openai.com/v1")
     return part
