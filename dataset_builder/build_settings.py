@@ -94,8 +94,10 @@ class BuildSettings:
             ("seconds for a call", self.model.timeout, 1), ("repairs", self.limits.repairs, 0),
             ("prompt tokens", self.limits.prompt_tokens, 100), ("answer tokens", self.limits.answer_tokens, 50),
             ("the budget in USD", self.budget.usd, 0), ("the budget in tokens", self.budget.tokens, 1),
+            ("the price of prompts", self.model.prices.prompt, 0),
+            ("the price of answers", self.model.prices.answer, 0),
         ):  # fmt: skip
-            if number is not None and number < least:
+            if number is not None and not number >= least:  # so that NaN is refused, too
                 raise BuildError(f"{name} must be at least {least}, got {number}")
 
     def ledger(self, work: Path, rank: int | None = None, ranks: int = 1) -> Ledger:

@@ -210,6 +210,19 @@ def test_other_settings_in_the_same_folder_are_refused(built, capsys):
     assert "was begun with other settings" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("wrong, said", [
+    (["--price", "-1", "2"], "the price of prompts must be at least 0, got -1.0"),
+    (["--price", "1", "nan"], "the price of answers must be at least 0, got nan"),
+    (["--budget-usd", "nan"], "the budget in USD must be at least 0, got nan"),
+])
+def test_a_price_or_budget_that_would_cap_nothing_is_refused(tmp_path, capsys, wrong, said):
+    source = write_folder(tmp_path / "source", *literature(2))
+    with ScriptedLlm() as server:
+        assert main(command(source, tmp_path / "out", server, *wrong)) == 2
+        assert not server.paid
+    assert said in capsys.readouterr().err
+
+
 def test_the_plan_sends_nothing_and_comes_near(tmp_path, capsys):
     source = write_folder(tmp_path / "source", *literature(40))
     with ScriptedLlm() as server:
