@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from dataset_builder.build_settings import BuildSettings
 from dataset_builder.calls import Ledger
 from dataset_builder.errors import BuildError
 from dataset_builder.library import Library
+from dataset_builder.local_source import fingerprints
 from dataset_builder.qa_splits import split_library
 
 LEFTOVERS = 600  # seconds to wait for the workers of a killed driver: as long as calls can take
@@ -42,9 +44,19 @@ def build(
     work = output / "work"
     (work / "logs").mkdir(parents=True, exist_ok=True)
     with locked(work) as lock:
+        paid = spending(work)["calls"] > 0
+        changed = changed_files(settings, work)
+        if changed and paid:
+            raise BuildError(
+                f"{', '.join(changed)} in {settings.source} changed since {work} was begun, and calls were made for "
+                "what stood there: put it back, or give another output folder"
+            )
+        if changed:
+            say(f"{', '.join(changed)} changed: {settings.source} is read again")
+            begin_again(work)
         if nothing_collected(work):
             (work / "settings.json").unlink(missing_ok=True)  # of a first try that failed, at another folder say
-        build_settings.save(settings, work, calls=spending(work)["calls"] > 0)
+        build_settings.save(settings, work, calls=paid)
         units = prepared_library(settings, work, collect, say)
         ranks = -(-units // settings.units_per_rank)
         executors.run_stage("prepare", work, ranks, settings, lock)
@@ -88,6 +100,37 @@ def nothing_collected(work: Path) -> bool:
         return kept == 0 and library.db.execute("SELECT 1 FROM fact").fetchone() is None
     finally:
         library.close()
+
+
+def changed_files(settings: BuildSettings, work: Path) -> list[str]:
+    """Names of the source folder's files that are not what the library was filled from. None if the folder is gone:
+    the library has all that is needed."""
+    if not (work / "library.sqlite").exists() or not Path(settings.source).is_dir():
+        return []
+    library = Library(work / "library.sqlite")
+    try:
+        before = library.fact("files")
+    finally:
+        library.close()
+    if before is None or settings.source != settled_source(work):
+        return []
+    now = fingerprints(settings.source)
+    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+
+
+def settled_source(work: Path) -> str | None:
+    """The source that the work folder was begun with."""
+    path = work / "settings.json"
+    return json.loads(path.read_text())["source"] if path.exists() else None
+
+
+def begin_again(work: Path) -> None:
+    """Remove what was made from the source; no call was made yet."""
+    for path in work.glob("library.sqlite*"):
+        path.unlink()
+    for name in ("prepared", "annotated", "progress", "logs"):
+        shutil.rmtree(work / name, ignore_errors=True)
+    (work / "logs").mkdir()
 
 
 def prepared_library(settings: BuildSettings, work: Path, collect, say) -> int:

@@ -40,11 +40,23 @@ def collect(folder: str | Path, library: Library, max_length: int = MAX_LENGTH, 
     rnas, papers = one_file(folder, "rnas", ENDINGS + FASTA_ENDINGS), one_file(folder, "papers", ENDINGS)
     links_file = next((folder / f"links{ending}" for ending in ENDINGS if (folder / f"links{ending}").exists()), None)
     with library.writing():
+        library.set_fact("files", fingerprints(folder))
         library.set_counts("papers", add_papers(papers, library))
         links: dict[str, list[str]] = {}
         for row in rows_of(links_file, Counter()) if links_file else ():
             links.setdefault(str(row.get("rna_id")), []).append(str(row.get("pmid")))
         library.set_counts("rnas", add_rnas(rnas, library, links, max_length, release))
+
+
+def fingerprints(folder: str | Path) -> dict[str, str]:
+    """sha256 of each file of the folder that a build reads, by its name."""
+    found = {}
+    for stem, endings in (("rnas", ENDINGS + FASTA_ENDINGS), ("papers", ENDINGS), ("links", ENDINGS)):
+        for path in (Path(folder) / f"{stem}{ending}" for ending in endings):
+            if path.is_file():
+                with open(path, "rb") as handle:
+                    found[path.name] = hashlib.file_digest(handle, "sha256").hexdigest()
+    return found
 
 
 def add_papers(path: Path, library: Library) -> Counter:

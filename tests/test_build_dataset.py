@@ -210,6 +210,24 @@ def test_other_settings_in_the_same_folder_are_refused(built, capsys):
     assert "was begun with other settings" in capsys.readouterr().err
 
 
+def test_a_source_that_changed_is_read_again_before_the_first_call_and_refused_after_it(tmp_path, capsys):
+    rnas, papers = literature(8)
+    source = write_folder(tmp_path / "source", rnas[:4], papers)
+    with ScriptedLlm() as server:
+        assert main(command(source, tmp_path / "out", server, "--plan")) == 0
+        write_folder(source, rnas, papers)
+        assert main(command(source, tmp_path / "out", server)) == 0
+        assert "rnas.jsonl changed" in capsys.readouterr().err
+        assert {row["rna_id"] for row in rows(tmp_path / "out", "alignment")} == {row["rna_id"] for row in rnas}
+        before = rows(tmp_path / "out", "qa"), Counter(server.paid)
+        (source / "links.jsonl").write_text("")
+        assert main(command(source, tmp_path / "out", server)) == 2
+        assert "links.jsonl in" in capsys.readouterr().err
+        (source / "links.jsonl").unlink()
+        assert main(command(source, tmp_path / "out", server)) == 0
+        assert (rows(tmp_path / "out", "qa"), Counter(server.paid)) == before
+
+
 @pytest.mark.parametrize("wrong, said", [
     (["--price", "-1", "2"], "the price of prompts must be at least 0, got -1.0"),
     (["--price", "1", "nan"], "the price of answers must be at least 0, got nan"),
