@@ -111,8 +111,8 @@ def read_json(path: Path) -> dict:
 def recorded_summary(path: Path) -> dict | None:
     """Figures of the answers that ship with the demo (items.jsonl.gz); None where there are none.
 
-    The floors and references that no model is needed for are computed beside them, where scikit-learn is installed (and edlib,
-    for the nearest training RNA by identity).
+    The floors and references that no model is needed for are computed beside them, where scikit-learn is installed;
+    the nearest training RNA by identity where edlib is, too.
     """
     if not path.is_file():
         return None
