@@ -20,7 +20,7 @@ from pathlib import Path
 from dataset_builder.errors import BuildError
 from dataset_builder.fact_sources import read_fasta
 from dataset_builder.library import Library
-from dataset_builder.records import MAX_LENGTH, Dropped, RnaRecord, paper, rna_record
+from dataset_builder.records import MAX_LENGTH, Dropped, RnaRecord, paper, rna_record, text_of
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
 FASTA_ENDINGS = (".fasta", ".fa", ".fasta.gz", ".fa.gz")
@@ -44,7 +44,7 @@ def collect(folder: str | Path, library: Library, max_length: int = MAX_LENGTH, 
         library.set_counts("papers", add_papers(papers, library))
         links: dict[str, list[str]] = {}
         for row in rows_of(links_file, Counter()) if links_file else ():
-            links.setdefault(str(row.get("rna_id")), []).append(str(row.get("pmid")))
+            links.setdefault(text_of(row.get("rna_id")), []).append(text_of(row.get("pmid")))
         library.set_counts("rnas", add_rnas(rnas, library, links, max_length, release))
 
 
@@ -81,7 +81,7 @@ def add_rnas(path: Path, library: Library, links: dict[str, list[str]], max_leng
     for row in rows:
         try:
             rna = rna_record(row, max_length, release)
-            pmids = {str(pmid) for pmid in row.get("pmids") or ()} | set(links.get(rna.rna_id, ()))
+            pmids = {text_of(pmid) for pmid in row.get("pmids") or ()} | set(links.get(rna.rna_id, ()))
             add_rna_with_papers(library, rna, pmids)
         except Dropped as reason:
             counts[f"dropped: {reason}"] += 1

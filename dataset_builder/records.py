@@ -162,6 +162,8 @@ def text_of(value) -> str:
         value = value[0] if value else ""
     if value is None or value != value:
         return ""
+    if isinstance(value, float) and value.is_integer():  # ids from a Parquet column with gaps
+        value = int(value)
     return " ".join(clean_text(value).split())
 
 

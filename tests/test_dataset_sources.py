@@ -213,3 +213,15 @@ def test_records_have_the_published_columns():
         schemas["alignment"].names
     )
     assert {"qa_id", "question", "answer", "kind", "options", "evidence_pmids", "method"} <= set(schemas["qa"].names)
+
+
+def test_links_from_a_parquet_column_of_floats(tmp_path):
+    rnas, papers = literature(4)
+    links = [(rna["rna_id"], float(pmid)) for rna in rnas for pmid in rna.pop("pmids")] + [("", None)]
+    source = write_folder(tmp_path / "source", rnas, papers)
+    names, pmids = zip(*links, strict=True)
+    pq.write_table(pa.table({"rna_id": names, "pmid": pmids}), source / "links.parquet")
+    library = Library(tmp_path / "library.sqlite")
+    collect(source, library)
+    assert library.counts()["rnas"] == {"kept": 4}
+    library.close()
