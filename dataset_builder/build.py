@@ -8,6 +8,7 @@ OUTPUT/work/      library.sqlite, prepared/, annotated/, calls/, logs/: what a r
 
 from __future__ import annotations
 
+import csv
 import fcntl
 import json
 import os
@@ -141,6 +142,7 @@ def prepared_library(settings: BuildSettings, work: Path, collect, say) -> int:
             collect(library)
             with library.writing():
                 library.set_fact("collected", True)
+        write_left_out(work.parent / "left_out.tsv", library, say)
         for stage, reasons in library.counts().items():
             told = [f"{reason} ({n})" for reason, n in reasons.items() if reason.startswith(("dropped", "repaired"))]
             if told:
@@ -161,6 +163,20 @@ def prepared_library(settings: BuildSettings, work: Path, collect, say) -> int:
         return units
     finally:
         library.close()
+
+
+def write_left_out(path: Path, library: Library, say) -> None:
+    """Write which rows of the source were not taken, and why: a table of file, line (or row), record and reason."""
+    rows = library.left_out()
+    if rows:
+        part = path.with_name(f".{path.name}.part")
+        with open(part, "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, delimiter="\t")
+            writer.writerows([("file", "line", "record", "reason"), *rows])
+        part.rename(path)
+        say(f"{path} names the rows of the source that were left out ({len(rows)})")
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

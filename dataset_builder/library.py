@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS literature_paper (
 CREATE TABLE IF NOT EXISTS rna (
     id INTEGER PRIMARY KEY, rna_id TEXT UNIQUE NOT NULL, content BLOB, literature INTEGER, split TEXT);
 CREATE TABLE IF NOT EXISTS count (stage TEXT, reason TEXT, number INTEGER, PRIMARY KEY (stage, reason));
+CREATE TABLE IF NOT EXISTS left_out (file TEXT, line INTEGER, record TEXT, reason TEXT);
 CREATE TABLE IF NOT EXISTS fact (key TEXT PRIMARY KEY, value TEXT);
 CREATE INDEX IF NOT EXISTS rna_literature ON rna (literature);
 """
@@ -110,6 +111,10 @@ class Library:
         rows = [(stage, reason, number) for reason, number in sorted(counts.items())]
         self.db.executemany("INSERT INTO count VALUES (?, ?, ?)", rows)
 
+    def leave_out(self, file: str, line: int, record: str, reason: str) -> None:
+        """Note a row of a source's file, counted from 1, that was not taken."""
+        self.db.execute("INSERT INTO left_out VALUES (?, ?, ?, ?)", (file, line, record, reason))
+
     def set_fact(self, key: str, value) -> None:
         self.db.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (key, json.dumps(value)))
 
@@ -125,6 +130,10 @@ class Library:
         for stage, reason, number in self.db.execute("SELECT * FROM count ORDER BY stage, number DESC, reason"):
             stages.setdefault(stage, {})[reason] = number
         return stages
+
+    def left_out(self) -> list[tuple[str, int, str, str]]:
+        """(file, line, record, reason) of every row of a source that was not taken."""
+        return self.db.execute("SELECT * FROM left_out ORDER BY file, line").fetchall()
 
     def rnas(self, where: str = "", values: tuple = ()) -> Iterator[tuple[int, RnaRecord, int, str]]:
         """(number, record, literature, split) in the order of rna_id; `where` is SQL of ours, never a user's."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ FASTA_ENDINGS = (".fasta", ".fa", ".fasta.gz", ".fa.gz")
 
 
 def collect(folder: str | Path, library: Library, max_length: int = MAX_LENGTH, release: str = "") -> None:
-    """Fill the library from a folder; what is left out is counted there by its reason.
+    """Fill the library from a folder; what is left out is counted there by its reason, and noted by file and line.
 
     Raises:
         BuildError: the folder, the RNAs or the papers are not there, or a file cannot be read.
@@ -40,11 +41,14 @@ def collect(folder: str | Path, library: Library, max_length: int = MAX_LENGTH, 
     rnas, papers = one_file(folder, "rnas", ENDINGS + FASTA_ENDINGS), one_file(folder, "papers", ENDINGS)
     links_file = next((folder / f"links{ending}" for ending in ENDINGS if (folder / f"links{ending}").exists()), None)
     with library.writing():
+        library.db.execute("DELETE FROM left_out")
         library.set_fact("files", fingerprints(folder))
         library.set_counts("papers", add_papers(papers, library))
         links: dict[str, list[str]] = {}
-        for row in rows_of(links_file, Counter()) if links_file else ():
+        counts: Counter = Counter()
+        for _, row in rows_of(links_file, library, counts) if links_file else ():
             links.setdefault(text_of(row.get("rna_id")), []).append(text_of(row.get("pmid")))
+        library.set_counts("links", counts)
         library.set_counts("rnas", add_rnas(rnas, library, links, max_length, release))
 
 
@@ -62,29 +66,38 @@ def fingerprints(folder: str | Path) -> dict[str, str]:
 def add_papers(path: Path, library: Library) -> Counter:
     """Papers of a file -> library; the counted reasons to drop or repair."""
     counts: Counter = Counter()
-    for row in rows_of(path, counts):
+    for line, row in rows_of(path, library, counts):
         try:
             found, repaired = paper(row)
+            counts.update(f"repaired: {reason}" for reason in repaired)
+            if library.add_paper(found) != "new":
+                raise Dropped("PMID seen before (the longer abstract is kept)")
         except Dropped as reason:
-            counts[f"dropped: {reason}"] += 1
-            continue
-        counts.update(f"repaired: {reason}" for reason in repaired)
-        outcome = library.add_paper(found)
-        counts["kept" if outcome == "new" else "dropped: PMID seen before (the longer abstract is kept)"] += 1
+            leave_out(library, counts, path, line, text_of(row.get("pmid")), reason)
+        else:
+            counts["kept"] += 1
     return counts
+
+
+def leave_out(library: Library, counts: Counter, path: Path, line: int, record: str, reason) -> None:
+    counts[f"dropped: {reason}"] += 1
+    library.leave_out(path.name, line, record, str(reason))
 
 
 def add_rnas(path: Path, library: Library, links: dict[str, list[str]], max_length: int, release: str) -> Counter:
     """RNAs of a file -> library; an RNA without any usable paper is dropped."""
     counts: Counter = Counter()
-    rows = fasta_rows(path) if path.name.endswith(FASTA_ENDINGS) else rows_of(path, counts)
-    for row in rows:
+    in_fasta = path.name.endswith(FASTA_ENDINGS)
+    rows = enumerate(fasta_rows(path), start=1) if in_fasta else rows_of(path, library, counts)
+    for line, row in rows:
         try:
             rna = rna_record(row, max_length, release)
+            if isinstance(row.get("pmids"), str):
+                raise Dropped("pmids that are a text: a list of PMIDs is expected")
             pmids = {text_of(pmid) for pmid in row.get("pmids") or ()} | set(links.get(rna.rna_id, ()))
             add_rna_with_papers(library, rna, pmids)
         except Dropped as reason:
-            counts[f"dropped: {reason}"] += 1
+            leave_out(library, counts, path, line, text_of(row.get("rna_id") or row.get("id")), reason)
         else:
             counts["kept"] += 1
     return counts
@@ -96,9 +109,11 @@ def add_rna_with_papers(library: Library, rna: RnaRecord, pmids: set[str]) -> No
     Raises:
         Dropped: no paper of it is in the library, or its id was there before.
     """
+    if not pmids:
+        raise Dropped("RNA that names no paper")
     known = [p for p in sorted(pmids) if library.db.execute("SELECT 1 FROM paper WHERE pmid = ?", (p,)).fetchone()]
     if not known:
-        raise Dropped("RNA without a usable paper")
+        raise Dropped("RNA none of whose papers can be used")
     key = hashlib.sha256(json.dumps([rna.aliases, known]).encode()).hexdigest()
     if not library.add_rna(rna, library.add_literature(key, rna.aliases, known)):
         raise Dropped("rna_id seen before")
@@ -112,15 +127,15 @@ def one_file(folder: Path, stem: str, endings: tuple[str, ...]) -> Path:
     return found[0]
 
 
-def rows_of(path: Path, counts: Counter) -> Iterator[dict]:
-    """Rows of a JSONL or Parquet file. A line that is no JSON object is counted and left out."""
+def rows_of(path: Path, library: Library, counts: Counter) -> Iterator[tuple[int, dict]]:
+    """(line or row from 1, row) of a JSONL or Parquet file. A line that is no JSON object is left out."""
     if path.suffix == ".parquet":
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
-            for batch in pq.ParquetFile(path).iter_batches(1024):
-                yield from batch.to_pylist()
+            batches = pq.ParquetFile(path).iter_batches(1024)
+            yield from enumerate(itertools.chain.from_iterable(batch.to_pylist() for batch in batches), start=1)
         except (pa.ArrowInvalid, OSError) as error:
             raise BuildError(f"{path} cannot be read as Parquet: {error}") from None
         return
@@ -128,14 +143,14 @@ def rows_of(path: Path, counts: Counter) -> Iterator[dict]:
     try:
         with opener(path, "rb") as handle:
             lines = io.TextIOWrapper(handle, "utf-16") if handle.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff") else handle
-            for line in lines:
+            for number, line in enumerate(lines, start=1):
                 if not line.strip():
                     continue
                 row = parsed(line, counts)
                 if isinstance(row, dict):
-                    yield row
+                    yield number, row
                 else:
-                    counts["dropped: line that is no JSON object"] += 1
+                    leave_out(library, counts, path, number, "", "line that is no JSON object")
     except (EOFError, gzip.BadGzipFile, UnicodeError) as error:
         raise BuildError(f"{path} is damaged: {error}; copy it again") from None
 

@@ -81,7 +81,7 @@ def rna_record(row: dict, max_length: int = MAX_LENGTH, release: str = "") -> Rn
         raise Dropped("RNA without an id")
     sequence = re.sub(r"\s", "", str(row.get("sequence") or "")).upper().replace("T", "U")
     if not sequence:
-        raise Dropped("RNA without a sequence")
+        raise Dropped("RNA without a sequence" if "sequence" in row else "RNA without a column sequence")
     if set(sequence) - IUPAC:
         raise Dropped("letters that are no nucleotide")
     if len(sequence) > max_length:

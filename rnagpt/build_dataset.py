@@ -9,6 +9,7 @@ reads   FOLDER: rnas (.jsonl, .parquet, .fasta), papers (.jsonl, .parquet), link
         or "rnacentral": RNAs and literature from RNAcentral, LitScan and Europe PMC
 writes  OUTPUT/dataset: Parquet and card, for `datasets.load_dataset("OUTPUT/dataset", "qa")` and "alignment"
         OUTPUT/report.txt: what was kept, left out and why, spent;  OUTPUT/work: what a restart goes on from
+        OUTPUT/left_out.tsv: rows of FOLDER that were not taken, by file, line and reason
 
 The API key is read from the environment variable that --key-variable names. Stop it at any moment; the same command
 goes on, and no answered call is paid again.

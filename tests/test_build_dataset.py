@@ -337,7 +337,11 @@ def test_a_mistyped_source_and_a_plan_do_not_bind_the_folder(tmp_path, capsys):
     with ScriptedLlm() as server:
         assert main(command(tmp_path / "misspelled", tmp_path / "out", server, "--plan")) == 2
         assert main(["build-dataset", str(source), "--output", str(tmp_path / "out"), "--plan"]) == 0
-        assert "rnas: dropped: line that is no JSON object (1)" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "rnas: dropped: line that is no JSON object (1)" in said
+        assert f"{tmp_path / 'out' / 'left_out.tsv'} names the rows of the source that were left out (1)" in said
+        table = (tmp_path / "out" / "left_out.tsv").read_text().splitlines()
+        assert table == ["file\tline\trecord\treason", "rnas.jsonl\t7\t\tline that is no JSON object"]
         assert main(command(source, tmp_path / "out", server, "--answer-tokens", "900")) == 0
         assert server.paid and main(command(source, tmp_path / "out", server)) == 2  # not with answers made otherwise
     assert "was begun with other settings (limits" in capsys.readouterr().err

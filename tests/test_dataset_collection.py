@@ -120,7 +120,7 @@ def test_retracted_papers_inactive_ids_and_long_rnas(tmp_path):
         "dropped: RNA that RNAcentral has no record of": 1,
         "dropped: longer than 1024 nt": 1,
         "dropped: md5 does not match the sequence": 1,
-        "dropped: RNA without a usable paper": 1,
+        "dropped: RNA none of whose papers can be used": 1,
     }
     assert made.library.counts()["papers"]["dropped: retracted paper"] == len(withdrawn)
     assert not {p for row in holdings(made.library).values() for p in row[2]} & set(withdrawn)

@@ -50,7 +50,7 @@ def test_the_limit_of_1024_nt(size):
     ("row", "reason"),
     [
         ({"sequence": TRNA}, "without an id"),
-        ({"rna_id": "x"}, "without a sequence"),
+        ({"rna_id": "x"}, "without a column sequence"),
         ({"rna_id": "x", "sequence": "ACGUXACGUACGU"}, "no nucleotide"),
         ({"rna_id": "x", "sequence": "ACGU"}, "shorter than 10"),
         ({"rna_id": "x", "sequence": TRNA + "A", "md5": TRNA_MD5}, "md5 does not match"),
@@ -143,11 +143,35 @@ def test_what_cannot_be_used_is_counted(tmp_path):
     library = collected(write_folder(tmp_path, rnas, papers))
     assert library.counts()["rnas"] == {
         "kept": 8,
-        "dropped: RNA without a usable paper": 1,
+        "dropped: RNA none of whose papers can be used": 1,
         "dropped: md5 does not match the sequence": 1,
         "dropped: rna_id seen before": 1,
     }
     assert library.counts()["papers"]["dropped: retracted paper"] == 1
+    assert library.left_out() == [
+        ("papers.jsonl", len(papers), "77", "retracted paper"),
+        ("rnas.jsonl", 9, rnas[0]["rna_id"], "rna_id seen before"),
+        ("rnas.jsonl", 10, "lonely", "RNA none of whose papers can be used"),
+        ("rnas.jsonl", 11, "wrong", "md5 does not match the sequence"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"pmids": "1;2"}, "pmids that are a text: a list of PMIDs is expected"),
+        ({"pmids": []}, "RNA that names no paper"),
+        ({"sequence": ""}, "RNA without a sequence"),
+        ({"seq": "ACGUACGUACGU"}, "RNA without a column sequence"),
+    ],
+)
+def test_a_row_left_out_is_named_with_its_reason(tmp_path, change, reason):
+    rnas, papers = literature(3)
+    odd = {**rnas[2], "rna_id": "odd", **change}
+    if "seq" in odd:
+        del odd["sequence"]
+    library = collected(write_folder(tmp_path, [rnas[0], odd, rnas[1]], papers))
+    assert library.left_out() == [("rnas.jsonl", 2, "odd", reason)]
 
 
 def test_rnas_with_the_same_names_and_papers_share_one_literature(tmp_path):
