@@ -118,6 +118,25 @@ def test_the_recipe_of_the_training_page_is_accepted(tmp_path):
     assert recipe_from(yaml.safe_load(block)).lora == {"r": 16, "lora_alpha": 32}
 
 
+def test_the_recipe_of_the_evaluation_page_is_accepted_and_no_key_is_left_out(tmp_path):
+    from dataclasses import fields
+
+    from rnagpt.evaluation.recipe import DataPart, EvaluationRecipe, JudgePart, SystemPart, load_evaluation
+
+    (block,) = blocks(ROOT / "docs" / "evaluate.md", "yaml")
+    (tmp_path / "answers.jsonl").touch()
+    written = block.replace("answers.jsonl", str(tmp_path / "answers.jsonl"))
+    (tmp_path / "my_evaluation.yaml").write_text(written)
+    recipe = load_evaluation(tmp_path / "my_evaluation.yaml")
+    assert [system.kind for system in recipe.systems] == ["rna", "llm_text", "endpoint", "file"]
+    page = (ROOT / "docs" / "evaluate.md").read_text()
+    table = page[page.index("| key | means") : page.index("## Five things")]
+    of_data = {f"data.{field.name}" for field in fields(DataPart)}
+    others = {field.name for part in (EvaluationRecipe, JudgePart, SystemPart) for field in fields(part)}
+    keys = of_data | others - {"data", "systems"}
+    assert not [key for key in keys if not re.search(rf"[`.]{re.escape(key)}`", table)]
+
+
 def test_it_builds_without_a_warning(tmp_path):
     pytest.importorskip("mkdocs")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
