@@ -109,12 +109,12 @@ class Ledger:
             ).fetchone()
             if self.budget.usd is not None and spent_usd + held[1] + usd > self.budget.usd + 1e-12:
                 raise BudgetReached(
-                    f"the budget of {self.budget.usd:g} USD is reached ({spent_usd:.4f} USD spent); raise "
+                    f"the next call would pass the budget of {self.budget.usd:g} USD ({spent_usd:.4f} spent); raise "
                     "--budget-usd and run the same command to go on, nothing is paid twice"
                 )
             if self.budget.tokens is not None and spent_tokens + held[0] + tokens > self.budget.tokens:
                 raise BudgetReached(
-                    f"the budget of {self.budget.tokens} tokens is reached ({spent_tokens} used); raise "
+                    f"the next call would pass the budget of {self.budget.tokens} tokens ({spent_tokens} used); raise "
                     "--budget-tokens and run the same command to go on, nothing is paid twice"
                 )
             self.db.execute("INSERT OR REPLACE INTO reservation VALUES (?, ?, ?, ?)", (self.owner, key, tokens, usd))

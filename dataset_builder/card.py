@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from dataset_builder.build_settings import BuildSettings
@@ -16,7 +15,7 @@ PICTURES = (
     ("kinds", "question_kinds.png"),
     ("questions per RNA", "questions_per_rna.png"),
     ("RNA types", "rna_types.png"),
-    ("lengths (nt, in hundreds)", "lengths.png"),
+    ("lengths (nt, in steps of 100)", "lengths.png"),
 )
 
 
@@ -168,9 +167,17 @@ def draw(folder: Path, statistics: dict) -> list[str]:
 def report_text(report: dict) -> str:
     """The run report as a page of text."""
     lines = ["RNA-QA run report", ""]
-    for key, value in report.items():
+
+    def add(key: str, value, indent: str = "") -> None:
+        if value is None or value == {}:
+            return
         if isinstance(value, dict):
-            lines += [f"{key}:", *(f"  {name}: {json.dumps(n, ensure_ascii=False)}" for name, n in value.items())]
+            lines.append(f"{indent}{key}:")
+            for name, one in value.items():
+                add(name, one, indent + "  ")
         else:
-            lines.append(f"{key}: {value}")
+            lines.append(f"{indent}{key}: {round(value, 4) if isinstance(value, float) else value}")
+
+    for key, value in report.items():
+        add(key, value)
     return "\n".join(lines) + "\n"

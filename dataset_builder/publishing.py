@@ -179,8 +179,9 @@ class Statistics:
             name: Counter()
             for name in (
                 "papers per RNA", "topics per RNA", "questions per RNA", "kinds", "yes and no",
-                "place of the right option", "RNA types", "lengths (nt, in hundreds)", "words per annotation, in tens",
-                "splits", "methods", "left out or repaired", "quarantined", "named", "sampling rules",
+                "place of the right option", "RNA types", "lengths (nt, in steps of 100)",
+                "words per annotation, in steps of 10", "splits", "methods", "left out or repaired", "quarantined",
+                "named", "sampling rules",
             )
         }  # fmt: skip
         self.faithfulness = [0, 0.0]
@@ -201,7 +202,7 @@ class Statistics:
             return
         count["splits"][split] += 1
         count["RNA types"][rna.rna_type or "unknown"] += 1
-        count["lengths (nt, in hundreds)"][rna.length_nt // 100 * 100] += 1
+        count["lengths (nt, in steps of 100)"][rna.length_nt // 100 * 100] += 1
         count["papers per RNA"][sum(len(pmids) for _, pmids in unit["topics"])] += 1
         count["topics per RNA"][len(unit["topics"])] += 1
         for method in {row["method"] for _, row in rows}:
@@ -210,12 +211,12 @@ class Statistics:
             count["questions per RNA"][len(questions)] += 1
         for config, row in rows:
             if config == "alignment":
-                count["words per annotation, in tens"][len(row["annotation"].split()) // 10 * 10] += 1
+                count["words per annotation, in steps of 10"][len(row["annotation"].split()) // 10 * 10] += 1
                 self.faithfulness[0] += 1
                 self.faithfulness[1] += row["faithfulness"]
                 continue
             count["kinds"][row["kind"]] += 1
-            count["named"]["names the RNA" if row["names_the_rna"] else "does not"] += 1
+            count["named"]["names the RNA" if row["names_the_rna"] else "does not name the RNA"] += 1
             if row["kind"] == "closed" and row["answer"] in ("Yes", "No"):
                 count["yes and no"][row["answer"]] += 1
             elif row["kind"] == "closed":

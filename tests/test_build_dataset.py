@@ -257,7 +257,7 @@ def test_the_budget_stops_cleanly_and_the_same_command_goes_on(tmp_path, capsys)
     with ScriptedLlm() as server:
         assert main(command(source, tmp_path / "out", server, "--budget-usd", "0.004")) == 2
         said = capsys.readouterr().err
-        assert "the budget of 0.004 USD is reached" in said and "raise --budget-usd" in said
+        assert "the next call would pass the budget of 0.004 USD" in said and "raise --budget-usd" in said
         some = len(server.paid)
         assert 0 < some and not (tmp_path / "out" / "dataset").exists()
         assert main(command(source, tmp_path / "out", server, "--budget-usd", "1")) == 0

@@ -419,7 +419,7 @@ def test_the_budget_stops_before_it_is_passed(tmp_path):
             await model.answer(request(str(i)))
 
     with ScriptedLlm() as server:
-        with pytest.raises(BudgetReached, match="the budget of 0.001 USD is reached .* raise --budget-usd"):
+        with pytest.raises(BudgetReached, match="would pass the budget of 0.001 USD .* raise --budget-usd"):
             ask_server(server, until_stopped, tmp_path, budget=Budget(usd=0.001))
         spent = Ledger(tmp_path / "calls.sqlite").spent()
         assert 0.0008 < spent["usd"] <= 0.001 and spent["calls"] == len(server.paid) > 3
