@@ -36,7 +36,11 @@ CREATE TABLE IF NOT EXISTS count (stage TEXT, reason TEXT, number INTEGER, PRIMA
 CREATE TABLE IF NOT EXISTS left_out (file TEXT, line INTEGER, record TEXT, reason TEXT);
 CREATE TABLE IF NOT EXISTS fact (key TEXT PRIMARY KEY, value TEXT);
 CREATE INDEX IF NOT EXISTS rna_literature ON rna (literature);
+CREATE INDEX IF NOT EXISTS literature_unit ON literature (unit);
 """
+RNAS_OF_UNIT = (
+    "SELECT content, rna.split FROM rna JOIN literature ON literature.id = literature WHERE unit = ? ORDER BY rna_id"
+)
 
 
 class Library:
@@ -140,6 +144,11 @@ class Library:
         query = f"SELECT id, content, literature, split FROM rna {where} ORDER BY rna_id"
         for number, content, literature, split in self.db.execute(query, values):
             yield number, unpacked_rna(content), literature, split
+
+    def rnas_of_unit(self, unit: int) -> Iterator[tuple[RnaRecord, str]]:
+        """(record, split) of the RNAs that share a unit's literature, in the order of rna_id."""
+        for content, split in self.db.execute(RNAS_OF_UNIT, (unit,)):
+            yield unpacked_rna(content), split
 
     def papers(self, numbers: Iterable[int]) -> list[Paper]:
         """Papers by number, sorted by PMID (numerically)."""

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dataset_builder.build_settings import BuildSettings
-from dataset_builder.library import Library, unpacked_rna
+from dataset_builder.library import Library
 from dataset_builder.prompts import prompts_sha256
 from dataset_builder.qa_splits import SPLITS
 from dataset_builder.records import published_schemas
@@ -40,12 +40,7 @@ def publish(work: Path, output: Path, settings: BuildSettings, ranks: int) -> di
     try:
         for unit in annotated_units(work, ranks):
             statistics.unit(unit)
-            for content, split in library.db.execute(
-                "SELECT content, rna.split FROM rna JOIN literature ON literature.id = literature WHERE unit = ? "
-                "ORDER BY rna_id",
-                (unit["unit"],),
-            ):
-                rna = unpacked_rna(content)
+            for rna, split in library.rnas_of_unit(unit["unit"]):
                 rows = list(rows_of(rna, unit, settings))
                 statistics.rna(rna, unit, rows, split)
                 for config, row in rows:
