@@ -53,8 +53,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def send(handler: BaseHTTPRequestHandler, status: int, body, headers: dict | None = None) -> None:
-    """Answer with JSON: `body` is the text, or what it is made from."""
-    content = (body if isinstance(body, str) else json.dumps(body)).encode()
+    """Answer with JSON: `body` is the text, its bytes, or what it is made from."""
+    text = body if isinstance(body, str | bytes) else json.dumps(body)
+    content = text.encode() if isinstance(text, str) else text
     handler.send_response(status)
     for name, value in {"Content-Type": "application/json", "Content-Length": len(content), **(headers or {})}.items():
         handler.send_header(name, str(value))

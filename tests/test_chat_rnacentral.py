@@ -4,10 +4,10 @@
 """
 
 import json
-import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from loopback_server import LoopbackServer, send
 
 from rnagpt.chat.fasta import Record
 from rnagpt.chat.rnacentral import fetch, is_rnacentral_id
@@ -26,25 +26,14 @@ FOUND = {
 def api():
     """(address, answers): answers is path -> (status, body); requests asks what came."""
 
-    class Api(BaseHTTPRequestHandler):
-        answers: dict = {}
+    answers: dict[str, tuple[int, bytes]] = {}
 
-        def do_GET(self):
-            status, body = self.answers.get(self.path, (404, b"{}"))
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    class Api(LoopbackServer):
+        def respond(self, handler, body):
+            send(handler, *answers.get(handler.path, (404, b"{}")))
 
-        def log_message(self, *_):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Api)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/api/v1", Api.answers
-    server.shutdown()
-    server.server_close()
-    Api.answers.clear()
+    with Api() as server:
+        yield f"{server.address}/api/v1", answers
 
 
 def test_an_id_becomes_a_record(api):

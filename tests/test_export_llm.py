@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
+from loopback_server import send
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from modeling_rnagpt import RnaGptForCausalLM
@@ -126,13 +127,13 @@ class Vllm(BaseHTTPRequestHandler):
     bodies: list[dict] = []
 
     def do_GET(self):
-        self.say(200, {"data": [{"id": "export/llm"}]})
+        send(self, 200, {"data": [{"id": "export/llm"}]})
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.bodies.append(body)
         if body["model"] != "export/llm":
-            return self.say(404, {"error": {"message": f"The model `{body['model']}` does not exist."}})
+            return send(self, 404, {"error": {"message": f"The model `{body['model']}` does not exist."}})
         file = io.BytesIO(base64.b64decode(body["prompt_embeds"], validate=True))
         embeds = torch.load(file, weights_only=True, map_location="cpu")
         assert embeds.dim() == 2 and embeds.is_floating_point()
@@ -141,14 +142,7 @@ class Vllm(BaseHTTPRequestHandler):
             max_new_tokens=body["max_tokens"], eos_token_id=body["stop_token_ids"],
             pad_token_id=self.tokenizer.eos_token_id,
         )[0]
-        self.say(200, {"choices": [{"text": self.tokenizer.decode(ids, skip_special_tokens=True)}]})
-
-    def say(self, status, found):
-        content = json.dumps(found).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+        send(self, 200, {"choices": [{"text": self.tokenizer.decode(ids, skip_special_tokens=True)}]})
 
     def log_message(self, *_):
         pass
