@@ -53,7 +53,10 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class BuildSettings:
-    """One build. `unchangeable` names what a restart must find as it was."""
+    """One build. `unchangeable` names what a restart must find as it was.
+
+    most_of_one_answer: largest share of yes (or no) among the published yes-or-no questions of a split and method.
+    """
 
     model: ModelSettings
     source: str = ""
@@ -66,6 +69,7 @@ class BuildSettings:
     topics: str = "rule"
     held_out_share: float = 0.05
     drop_named: bool = False
+    most_of_one_answer: float = 0.6
     release: str = ""
     executor: str = "local"
     workers: int = 1
@@ -86,6 +90,11 @@ class BuildSettings:
             raise BuildError(f"executor is local, slurm or ray, got {self.executor}")
         if not 0 <= self.held_out_share < 0.5:
             raise BuildError(f"the held-out share must lie between 0 and 0.5, got {self.held_out_share}")
+        if not 0.5 <= self.most_of_one_answer <= 1:
+            raise BuildError(
+                "the largest share of one answer among yes-or-no questions must lie between 0.5 and 1 (all are kept), "
+                f"got {self.most_of_one_answer}"
+            )
         if self.topics not in ("rule", "coherence") and not (self.topics.isdigit() and int(self.topics) > 0):
             raise BuildError(f"topics are rule, coherence or a number of them, got {self.topics}")
         for name, number, least in (
@@ -124,7 +133,7 @@ def save(settings: BuildSettings, work: Path, calls: bool = False) -> None:
         changed = [key for key in fixed if before.get(key) != now[key]]
         changed += ["model"] if calls and before["model"]["name"] != now["model"]["name"] else []
         if changed:
-            was = ", ".join(f"{key} {before.get(key)}" for key in changed if key != "model")
+            was = ", ".join(told(key, before.get(key), now[key]) for key in changed if key != "model")
             raise BuildError(
                 f"{work} was begun with other settings ({was or 'model ' + before['model']['name']}): use the same, "
                 "or another output folder"
@@ -132,6 +141,17 @@ def save(settings: BuildSettings, work: Path, calls: bool = False) -> None:
     part = path.with_suffix(f".{os.getpid()}")
     part.write_text(json.dumps(now, indent=1))
     part.rename(path)
+
+
+def told(key: str, before, now) -> str:
+    """A setting as it was; of several under one key those that are another now.
+
+    >>> told("limits", {"repairs": 2, "small": False}, {"repairs": 3, "small": False})
+    'repairs 2'
+    """
+    if isinstance(before, dict) and isinstance(now, dict):
+        return ", ".join(f"{name} {value}" for name, value in before.items() if now.get(name) != value)
+    return f"{key} {before}"
 
 
 def load(work: Path) -> BuildSettings:

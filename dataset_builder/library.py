@@ -41,6 +41,9 @@ CREATE INDEX IF NOT EXISTS literature_unit ON literature (unit);
 RNAS_OF_UNIT = (
     "SELECT content, rna.split FROM rna JOIN literature ON literature.id = literature WHERE unit = ? ORDER BY rna_id"
 )
+SPLITS_OF_UNIT = (
+    "SELECT rna.split, count(*) FROM rna JOIN literature ON literature.id = literature WHERE unit = ? GROUP BY 1"
+)
 
 
 class Library:
@@ -149,6 +152,10 @@ class Library:
         """(record, split) of the RNAs that share a unit's literature, in the order of rna_id."""
         for content, split in self.db.execute(RNAS_OF_UNIT, (unit,)):
             yield unpacked_rna(content), split
+
+    def rnas_of_split(self, unit: int) -> dict[str, int]:
+        """{split: RNAs in it that share a unit's literature}."""
+        return dict(self.db.execute(SPLITS_OF_UNIT, (unit,)))
 
     def papers(self, numbers: Iterable[int]) -> list[Paper]:
         """Papers by number, sorted by PMID (numerically)."""

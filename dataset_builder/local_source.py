@@ -21,7 +21,7 @@ from pathlib import Path
 from dataset_builder.errors import BuildError
 from dataset_builder.fact_sources import read_fasta
 from dataset_builder.library import Library
-from dataset_builder.records import MAX_LENGTH, Dropped, RnaRecord, paper, rna_record, text_of
+from dataset_builder.records import MAX_LENGTH, Dropped, RnaRecord, paper, rna_id_of, rna_record, text_of
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
 FASTA_ENDINGS = (".fasta", ".fa", ".fasta.gz", ".fa.gz")
@@ -33,13 +33,7 @@ def collect(folder: str | Path, library: Library, max_length: int = MAX_LENGTH, 
     Raises:
         BuildError: the folder, the RNAs or the papers are not there, or a file cannot be read.
     """
-    folder = Path(folder)
-    if folder.is_file():
-        raise BuildError(f"{folder} is a file: give the folder that has rnas and papers")
-    if not folder.is_dir():
-        raise BuildError(f"no folder at {folder}: expected one with rnas.jsonl and papers.jsonl")
-    rnas, papers = one_file(folder, "rnas", ENDINGS + FASTA_ENDINGS), one_file(folder, "papers", ENDINGS)
-    links_file = next((folder / f"links{ending}" for ending in ENDINGS if (folder / f"links{ending}").exists()), None)
+    rnas, papers, links_file = files_of(folder)
     with library.writing():
         library.db.execute("DELETE FROM left_out")
         library.set_fact("files", fingerprints(folder))
@@ -47,9 +41,24 @@ def collect(folder: str | Path, library: Library, max_length: int = MAX_LENGTH, 
         links: dict[str, list[str]] = {}
         counts: Counter = Counter()
         for _, row in rows_of(links_file, library, counts) if links_file else ():
-            links.setdefault(text_of(row.get("rna_id")), []).append(text_of(row.get("pmid")))
+            links.setdefault(rna_id_of(row), []).append(text_of(row.get("pmid")))
         library.set_counts("links", counts)
         library.set_counts("rnas", add_rnas(rnas, library, links, max_length, release))
+
+
+def files_of(folder: str | Path) -> tuple[Path, Path, Path | None]:
+    """The files of RNAs, papers and (or None) links.
+
+    Raises:
+        BuildError: the folder, the RNAs or the papers are not there, there are two of one, or links of another format.
+    """
+    folder = Path(folder)
+    if folder.is_file():
+        raise BuildError(f"{folder} is a file: give the folder that has rnas and papers")
+    if not folder.is_dir():
+        raise BuildError(f"no folder at {folder}: expected one with rnas.jsonl and papers.jsonl")
+    rnas, papers = one_file(folder, "rnas", ENDINGS + FASTA_ENDINGS), one_file(folder, "papers", ENDINGS)
+    return rnas, papers, one_file(folder, "links", ENDINGS) if any(folder.glob("links.*")) else None
 
 
 def fingerprints(folder: str | Path) -> dict[str, str]:
@@ -97,7 +106,7 @@ def add_rnas(path: Path, library: Library, links: dict[str, list[str]], max_leng
             pmids = {text_of(pmid) for pmid in row.get("pmids") or ()} | set(links.get(rna.rna_id, ()))
             add_rna_with_papers(library, rna, pmids)
         except Dropped as reason:
-            leave_out(library, counts, path, line, text_of(row.get("rna_id") or row.get("id")), reason)
+            leave_out(library, counts, path, line, rna_id_of(row), reason)
         else:
             counts["kept"] += 1
     return counts
@@ -122,7 +131,7 @@ def add_rna_with_papers(library: Library, rna: RnaRecord, pmids: set[str]) -> No
 def one_file(folder: Path, stem: str, endings: tuple[str, ...]) -> Path:
     found = [folder / f"{stem}{ending}" for ending in endings if (folder / f"{stem}{ending}").exists()]
     if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
+        names = ", ".join(path.name for path in sorted(folder.glob(f"{stem}.*"))) or "none"
         raise BuildError(f"{folder} should have one of {', '.join(stem + end for end in endings)}; it has {names}")
     return found[0]
 

@@ -78,7 +78,7 @@ def plan(settings: BuildSettings, work: Path, ranks: int, tokens_per_minute: int
         "answer_tokens": round(answer_tokens),
         "usd": None if local else round(usd, 4),
         "usd_batch": None if local else round(usd / 2, 4),
-        "hours": None if local else round(hours, 2),
+        "hours": None if local else round(hours, 4),
     }
 
 
@@ -120,12 +120,19 @@ def plan_text(planned: dict) -> str:
     if planned["usd"] is None:
         price = "no price: the model runs on this machine"
     else:
-        price = (
-            f"{planned['usd']:.2f} USD ({planned['usd_batch']:.2f} in batches), {planned['hours']:.2f} h at 2 million "
-            "tokens a minute"
-        )
+        usd, in_batches, hours = (amount(planned[key]) for key in ("usd", "usd_batch", "hours"))
+        price = f"{usd} USD ({in_batches} in batches), {hours} h at 2 million tokens a minute"
     return (
         f"plan, from {planned['sampled']} of {planned['units']} literature sets ({planned['rnas']} RNAs): "
         f"{planned['calls']} calls, {planned['prompt_tokens']} prompt and {planned['answer_tokens']} answer tokens, "
         f"{price}"
     )
+
+
+def amount(number: float) -> str:
+    """A price or a time with two decimals; what would be shown as nothing is not.
+
+    >>> amount(0), amount(0.002), amount(1234.5)
+    ('0.00', 'under 0.01', '1,234.50')
+    """
+    return "under 0.01" if 0 < number < 0.01 else f"{number:,.2f}"

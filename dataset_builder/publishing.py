@@ -22,13 +22,16 @@ from dataset_builder.library import Library
 from dataset_builder.prompts import prompts_sha256
 from dataset_builder.qa_splits import SPLITS
 from dataset_builder.records import published_schemas
+from dataset_builder.yes_no_balance import YesNoBalance, is_yes_or_no
 
+NOT_PUBLISHED = "publish: rows of yes-or-no questions too many of one answer, or of questions that name the RNA"
 ROWS_OF_A_FILE = 100_000
 GROUP = 1000  # rows written at a time
 
 
 def publish(work: Path, output: Path, settings: BuildSettings, ranks: int) -> dict:
-    """Write the folder under a temporary name, then put it in place. -> its statistics."""
+    """Write the folder under a temporary name, then put it in place. -> its statistics. Where no annotation passed the
+    checks there is nothing to publish, and an earlier folder stays as it is."""
     from dataset_builder.card import write_card
 
     part = output.with_name(f".{output.name}.{os.getpid()}.part")
@@ -37,11 +40,16 @@ def publish(work: Path, output: Path, settings: BuildSettings, ranks: int) -> di
     library = Library(work / "library.sqlite", read_only=True)
     tables = {name: Tables(part / name, schema) for name, schema in published_schemas().items()}
     statistics = Statistics()
+    balance = YesNoBalance(settings.most_of_one_answer, settings.limits.fewest_questions)
     try:
+        for unit in annotated_units(work, ranks):
+            rnas_of_split = library.rnas_of_split(unit["unit"])
+            for made in unit["annotations"]:
+                balance.count(made["method"], usable(made["questions"], settings), rnas_of_split)
         for unit in annotated_units(work, ranks):
             statistics.unit(unit)
             for rna, split in library.rnas_of_unit(unit["unit"]):
-                rows = list(rows_of(rna, unit, settings))
+                rows = list(rows_of(rna, split, unit, settings, balance))
                 statistics.rna(rna, unit, rows, split)
                 for config, row in rows:
                     tables[config].add(split, row)
@@ -49,7 +57,8 @@ def publish(work: Path, output: Path, settings: BuildSettings, ranks: int) -> di
         found = statistics.summary()
         write_card(part, found, digests, settings, library)
         (part / "statistics.json").write_text(json.dumps(found, indent=1, ensure_ascii=False))
-        put_in_place(part, output)
+        if found["annotations"]:
+            put_in_place(part, output)
     finally:
         shutil.rmtree(part, ignore_errors=True)
         library.close()
@@ -77,7 +86,18 @@ def annotated_units(work: Path, ranks: int) -> Iterator[dict]:
     return heapq.merge(*map(rows, range(ranks)), key=lambda unit: unit["unit"])
 
 
-def rows_of(rna, unit: dict, settings: BuildSettings) -> Iterator[tuple[str, dict]]:
+def usable(questions: list[dict], settings: BuildSettings) -> list[dict]:
+    """An annotation's questions without those that the settings leave out, each with its number."""
+    return [
+        {"number": number, **row}
+        for number, row in enumerate(questions)
+        if not (row["names_the_rna"] and settings.drop_named)
+    ]
+
+
+def rows_of(
+    rna, split: str, unit: dict, settings: BuildSettings, balance: YesNoBalance
+) -> Iterator[tuple[str, dict]]:
     """(config, row) of one RNA: an alignment row per annotation, a qa row per question."""
     base = {
         "rna_id": rna.rna_id,
@@ -105,9 +125,8 @@ def rows_of(rna, unit: dict, settings: BuildSettings) -> Iterator[tuple[str, dic
                 **source,
             },
         )
-        for number, row in enumerate(made["questions"]):
-            if row["names_the_rna"] and settings.drop_named:
-                continue
+        for row in balance.kept(split, made["method"], usable(made["questions"], settings)):
+            number = row.pop("number")
             yield "qa", {**base, "qa_id": f"{rna.rna_id}/{made['method']}/{number}", **row, **source}
 
 
@@ -192,6 +211,10 @@ class Statistics:
 
     def rna(self, rna, unit: dict, rows: list[tuple[str, dict]], split: str) -> None:
         count = self.counts
+        written = sum(len(made["questions"]) for made in unit["annotations"])
+        published = sum(config == "qa" for config, _ in rows)
+        if written > published:
+            count["left out or repaired"][NOT_PUBLISHED] += written - published
         if not rows:
             count["splits"]["RNAs quarantined"] += 1
             return
@@ -212,7 +235,7 @@ class Statistics:
                 continue
             count["kinds"][row["kind"]] += 1
             count["named"]["names the RNA" if row["names_the_rna"] else "does not name the RNA"] += 1
-            if row["kind"] == "closed" and row["answer"] in ("Yes", "No"):
+            if is_yes_or_no(row):
                 count["yes and no"][row["answer"]] += 1
             elif row["kind"] == "closed":
                 count["place of the right option"][row["options"].index(row["answer"]) + 1] += 1

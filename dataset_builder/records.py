@@ -76,7 +76,7 @@ def rna_record(row: dict, max_length: int = MAX_LENGTH, release: str = "") -> Rn
     >>> rna_record({"rna_id": "x", "sequence": "acgtACGTAC"}).sequence
     'ACGUACGUAC'
     """
-    rna_id = text_of(row.get("rna_id") or row.get("rnacentral_id") or row.get("urs_taxid") or row.get("id"))
+    rna_id = rna_id_of(row)
     if not rna_id:
         raise Dropped("RNA without an id")
     sequence = re.sub(r"\s", "", str(row.get("sequence") or "")).upper().replace("T", "U")
@@ -110,6 +110,16 @@ def rna_record(row: dict, max_length: int = MAX_LENGTH, release: str = "") -> Rn
         release=text_of(row.get("release")) or release,
         aliases=tuple(sorted({text_of(alias) for alias in aliases} - {""})),
     )
+
+
+def rna_id_of(row: dict) -> str:
+    """The id of a source's row, by whichever name the source has for it; "" where there is none. 0 is an id.
+
+    >>> rna_id_of({"rna_id": 0}), rna_id_of({"rna_id": None, "id": "x"}), rna_id_of({})
+    ('0', 'x', '')
+    """
+    values = (row.get(name) for name in ("rna_id", "rnacentral_id", "urs_taxid", "id"))
+    return next(filter(None, ("0" if value == 0 else text_of(value) for value in values)), "")
 
 
 def dna_md5(sequence: str) -> str:

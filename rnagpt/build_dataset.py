@@ -67,6 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--held-out", type=float, default=0.05, metavar="SHARE", help="of the RNAs, to test and as many "
                       "to validation (default: %(default)s)")  # fmt: skip
     data.add_argument("--drop-named", action="store_true", help="leave out questions that name the RNA")
+    data.add_argument("--most-of-one-answer", type=float, default=0.6, metavar="SHARE", help="of the yes-or-no "
+                      "questions that are published; 1 keeps all (default: %(default)s)")  # fmt: skip
     data.add_argument("--release", default="", help="RNAcentral's release, recorded in every row")
     data.add_argument("--seed", type=int, default=0)
     collect = parser.add_argument_group("collection from RNAcentral")
@@ -120,6 +122,7 @@ def run_build(args: argparse.Namespace) -> int:
         topics=args.topics,
         held_out_share=args.held_out,
         drop_named=args.drop_named,
+        most_of_one_answer=args.most_of_one_answer,
         release=args.release,
         executor=args.executor,
         workers=args.workers,
@@ -172,6 +175,9 @@ def collector(args: argparse.Namespace):
     """The function that fills the library from the source."""
     if args.source != "rnacentral":
         from dataset_builder import local_source
+
+        if not (args.output / "work" / "library.sqlite").exists():
+            local_source.files_of(args.source)  # before anything is written
 
         return lambda library: local_source.collect(args.source, library, args.max_length, args.release)
     from dataset_builder.polite_client import PoliteClient

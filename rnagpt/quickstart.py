@@ -6,7 +6,7 @@ writes  OUTPUT/stage1, OUTPUT/stage2, ...  what each stage trained (parts)
         OUTPUT/evaluation/items.jsonl      every held-out question and every system's answer
         OUTPUT/report.html                 the figures on one page
 
-About 20 minutes on two CPU cores. Interrupted at any moment, the same command goes on where it was; run again when all
+About 19 minutes on two CPU cores. Interrupted at any moment, the same command goes on where it was; run again when all
 is done, it goes to the report at once.
 """
 

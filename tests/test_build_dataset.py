@@ -23,6 +23,7 @@ from synthetic_literature import literature, write_folder
 from dataset_builder.annotation import Limits
 from dataset_builder.build_settings import BuildSettings, ModelSettings
 from dataset_builder.card import biases
+from dataset_builder.yes_no_balance import YesNoBalance
 from rnagpt.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -101,6 +102,35 @@ def test_every_row_rests_on_papers_of_its_own(built):
         assert row["kind"] == "open" or row["answer"] in row["options"]
         per_rna[row["rna_id"], row["method"]] += 1
     assert per_rna and all(5 <= number <= 14 for number in per_rna.values())
+
+
+def test_neither_yes_nor_no_is_most_answers(built, tmp_path):
+    """Of 900 written yes and 100 no (each annotation with five open questions), about as many yes as may be stay; the
+    same ones whatever else is published, and never fewer than five questions of an annotation."""
+
+    def question(number, answer):
+        return {"question": f"Is it {number}?", "kind": "closed", "answer": answer, "evidence_pmids": ["1"]}
+
+    openly = [{"question": f"What {n}?", "kind": "open", "answer": "x"} for n in range(5)]
+    written = [
+        [question(10 * unit + n, "No" if n == 0 else "Yes") for n in range(10)] + openly for unit in range(100)
+    ]
+    balance = YesNoBalance(0.6, 5)
+    for questions in written:
+        balance.count("ais", questions, {"train": 2, "test": 1})
+    kept = [balance.kept("train", "ais", questions) for questions in written]
+    counted = Counter(row["answer"] for questions in kept for row in questions)
+    assert counted["No"] == 100 and counted["x"] == 500 and 120 <= counted["Yes"] <= 180
+    assert kept == [balance.kept("test", "ais", questions) for questions in written]
+    bare = [balance.kept("train", "ais", questions[:6]) for questions in written]
+    assert all(len(questions) == 5 and questions[0]["answer"] == "No" for questions in bare)  # of six
+    everything = YesNoBalance(1, 5)
+    everything.count("ais", written[0], {"train": 1})
+    assert everything.kept("train", "ais", written[0]) == written[0]
+
+    _, output, _ = built
+    answers = [row["answer"] for row in rows(output, "qa") if row["answer"] in ("Yes", "No")]
+    assert answers and report(output)["yes and no"] == Counter(answers)
 
 
 def test_what_the_model_invented_is_counted(built):
@@ -313,6 +343,7 @@ def test_an_endpoint_that_refuses_the_key_is_one_sentence(tmp_path, capsys):
         (["nowhere", "--topics", "many"], "topics are rule, coherence or a number"),
         (["nowhere", "--cap-papers", "0"], "papers per RNA must be at least 1, got 0"),
         (["nowhere", "--budget-usd", "-1"], "the budget in USD must be at least 0"),
+        (["nowhere", "--most-of-one-answer", "0.2"], "must lie between 0.5 and 1 (all are kept), got 0.2"),
         ([__file__], "is a file: give the folder"),
     ],
 )
@@ -321,6 +352,7 @@ def test_mistakes_are_one_sentence(tmp_path, capsys, monkeypatch, arguments, say
     assert main(["build-dataset", *arguments, "--output", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
     assert says in said and said.startswith("rnagpt: error: ") and said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_without_an_api_key_nothing_begins(tmp_path, capsys, monkeypatch):
@@ -344,7 +376,7 @@ def test_a_mistyped_source_and_a_plan_do_not_bind_the_folder(tmp_path, capsys):
         assert table == ["file\tline\trecord\treason", "rnas.jsonl\t7\t\tline that is no JSON object"]
         assert main(command(source, tmp_path / "out", server, "--answer-tokens", "900")) == 0
         assert server.paid and main(command(source, tmp_path / "out", server)) == 2  # not with answers made otherwise
-    assert "was begun with other settings (limits" in capsys.readouterr().err
+    assert "was begun with other settings (answer_tokens 900)" in capsys.readouterr().err
 
 
 def test_from_the_services_to_the_dataset(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from test_chat_command import run_chat
 from rnagpt.chat import batch, terminal
 from rnagpt.chat.decoding import Sampling
 from rnagpt.chat.engine import Engine
+from rnagpt.chat.evidence import Evidence
 from rnagpt.errors import UserError
 
 TSV = f"""id\trna\tquestion
@@ -175,6 +176,32 @@ def test_fasta_records_each_get_every_question(tmp_path):
     assert "record 2, line 2: record b: 'L' at position 3" in rows[2].error and rows[4].error is None
 
 
+def test_rows_without_a_question_are_asked_every_one_given(monkeypatch, capsys, tiny_checkpoint, tmp_path):
+    path, out = tmp_path / "in.tsv", tmp_path / "out.jsonl"
+    path.write_text(f"id\trna\tquestion\na\tACGUACGU\t\nb\t{LET7.sequence}\tOwn?\nc\tNNNN\t\n")
+    rows, _ = batch.read_rows(path, [TYPE, YEAST])
+    assert [(row.number, row.row_id, row.question) for row in rows] == [
+        (1, "a", TYPE), (2, "a", YEAST), (3, "b", "Own?"), (4, "c", ""), (5, "c", "")
+    ]
+    arguments = [tiny_checkpoint, "--batch", path, "--out", out, "--max-new-tokens", 2, "--question", TYPE, YEAST]
+    code, _, err = run_chat(monkeypatch, capsys, *arguments)
+    assert code == 2 and "1 of 5 rows have a question of their own; --question is for the others" in err
+    assert ["error" in row for row in lines(out)] == [False, False, False, True, True]
+    assert "only codes for unknown ones: there is nothing to read" in lines(out)[3]["error"]
+
+
+def test_an_answer_without_a_word_says_so_and_is_not_weighed(tiny_model, tsv):
+    rows = batch.read_rows(tsv, [])[0][:1]
+    out = tsv.with_name("out.jsonl")
+    text = said_directly(tiny_model, [user_turn(TYPE, TRNA)], 4)
+    journal = batch.Journal(out, {})
+    journal.open()
+    sampling = Sampling(4, stop=(text[0],))  # the answer ends before its first character
+    assert batch.run_batch(Engine(*tiny_model), rows, journal, out, sampling, Evidence().of_row) == 0
+    (row,) = lines(out)
+    assert row["answer"] == "" and row["note"] == "the model gave no answer" and "confidence" not in row
+
+
 @pytest.mark.parametrize(
     ("name", "content", "questions", "sentence"),
     [
@@ -200,6 +227,7 @@ def test_a_file_that_cannot_be_read_as_a_whole(tmp_path, name, content, question
         (["--batch", "x.tsv", "--out", "y", "--rna", "ACGU"], "leave --fasta and --rna out"),
         (["--batch", "no.tsv", "--out", "y"], "no.tsv does not exist: give the path of a .tsv, .csv, .jsonl or FASTA"),
         (["--batch", "no.tsv", "--out", "no/folder/y"], "no/folder is no folder"),
+        (["--batch", "no.tsv", "--out", "-"], "--out is a file, so that an interrupted run can go on"),
     ],
 )
 def test_mistakes(monkeypatch, capsys, tiny_checkpoint, arguments, sentence):

@@ -85,6 +85,7 @@ def test_normalises_exactly_as_the_processor_does():
         ("hello\n>a\nACGU\n", "rna.fa, line 1: text before the first '>'"),
         (">a\nACGU\n>b\n>c\nACGU\n", "rna.fa, line 3: record b has no sequence"),
         (">a\nACGU\n>b desc\n---\n", "rna.fa, line 3: record b has no sequence"),
+        (">a\nNNNNRYNN\n", "rna.fa, line 1: record a has no A, C, G, U or T"),
         (">a\nACGU\n>\nACGU\n", "rna.fa, line 3: the record has no id"),
         (">a\nACGU\n>b\nAC\n>a x\nACGU\n", "rna.fa, line 5: record a has the id of line 1"),
         (">ok\nACGU\n>P1 insulin\nACG\nMALWMR\n", "rna.fa, line 5: record P1: 'L' at position 6 is no nucleotide"),

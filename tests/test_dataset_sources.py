@@ -248,6 +248,13 @@ def test_records_have_the_published_columns():
     assert {"qa_id", "question", "answer", "kind", "options", "evidence_pmids", "method"} <= set(schemas["qa"].names)
 
 
+def test_links_in_another_format_are_told(tmp_path):
+    source = write_folder(tmp_path, *literature(3))
+    (source / "links.tsv").write_text("rna_id\tpmid\n")
+    with pytest.raises(BuildError, match="should have one of links.jsonl, .*; it has links.tsv"):
+        collect(source, Library(tmp_path / "library.sqlite"))
+
+
 def test_links_from_a_parquet_column_of_floats(tmp_path):
     rnas, papers = literature(4)
     links = [(rna["rna_id"], float(pmid)) for rna in rnas for pmid in rna.pop("pmids")] + [("", None)]

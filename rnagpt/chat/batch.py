@@ -3,9 +3,10 @@
     in.tsv      columns id, rna, question (a header line names them); several RNAs in a cell are separated by commas
     in.csv      the same, separated by commas or semicolons, quoted as spreadsheets do
     in.jsonl    {"id": ..., "rna": "ACGU" or ["ACGU", "GGCC"], "question": ...} per line
-    in.fasta    every record is asked every --question
+    in.fasta    every record is asked every --question, and so is a row of the others without a question of its own
 
-    out.jsonl   per input row, in its order: {"row", "id", "question", "answer", "finish_reason"}, or an "error"
+    out.jsonl   per input row and question, in order: {"row", "id", "question", "answer", "finish_reason"}, or an
+                "error"; a "note" where the model gave no answer
 
 Finished rows go to OUT.part at once, so that the same command goes on where it was interrupted. Rows of like length
 are answered together, those about the same RNA one after another.
@@ -41,7 +42,7 @@ COLUMNS = ("id", "rna", "question")
 class Row:
     """One question of the input, or what is wrong with it."""
 
-    number: int  # from 1, in the file's order
+    number: int  # from 1, in the file's order; a row that is asked several questions counts as so many
     row_id: str
     rnas: list[Record] = field(default_factory=list)
     question: str = ""
@@ -77,6 +78,8 @@ def read_rows(path: Path, questions: list[str]) -> tuple[list[Row], str]:
         rows = list(rows_of_jsonl(text, questions))
     else:
         rows = list(rows_of_fasta(text, path, questions))
+    for number, row in enumerate(rows, start=1):
+        row.number = number
     if not rows:
         raise UserError(f"{path} holds no rows: expected a question and an RNA in each")
     return rows, hashlib.sha256(content).hexdigest()
@@ -100,10 +103,12 @@ def rows_of_table(text: str, path: Path, questions: list[str], quoted: bool) -> 
     for number, cells in enumerate((cells for cells in lines if any(cells)), start=1):
         given = dict(zip(header, cells, strict=False))
         given["rna"] = [sequence for sequence in given.get("rna", "").split(",") if sequence.strip()]
-        row = row_of(number, given, questions)
-        if any(cells[len(header) :]):  # a question with a separator in it, which would be asked by half
-            row.error = f"{len(cells)} cells, and the header has {len(header)}: is there a separator in one of them?"
-        yield row
+        for row in rows_of_one(number, given, questions):
+            if any(cells[len(header) :]):  # a question with a separator in it, which would be asked by half
+                row.error = (
+                    f"{len(cells)} cells, and the header has {len(header)}: is there a separator in one of them?"
+                )
+            yield row
 
 
 def rows_of_jsonl(text: str, questions: list[str]) -> Iterator[Row]:
@@ -115,15 +120,20 @@ def rows_of_jsonl(text: str, questions: list[str]) -> Iterator[Row]:
         except (ValueError, RecursionError):
             yield Row(number, f"row{number}", error="the line is no JSON object")
             continue
-        yield row_of(number, given, questions)
+        yield from rows_of_one(number, given, questions)
 
 
-def row_of(number: int, given: dict, questions: list[str]) -> Row:
-    """A row of TSV or JSON, checked."""
+def rows_of_one(number: int, given: dict, questions: list[str]) -> list[Row]:
+    """A row of a table or of JSON lines, checked; without a question of its own it is asked all of --question."""
+    asked = [given["question"]] if given.get("question") else questions or [""]
+    return [row_of(number, given, question) for question in asked]
+
+
+def row_of(number: int, given: dict, question) -> Row:
+    """One question about a row's RNAs, checked."""
     row = Row(number, one_line(str(given.get("id") or f"row{number}")))
     rnas = given.get("rna")
     rnas = [rnas] if isinstance(rnas, str) else rnas
-    question = given.get("question") or (questions[0] if questions else "")
     try:
         if not isinstance(rnas, list) or not rnas or not all(isinstance(rna, str) for rna in rnas):
             raise UserError("rna: expected a sequence, or a list of them")
@@ -144,7 +154,6 @@ def rows_of_fasta(text: str, path: Path, questions: list[str]) -> Iterator[Row]:
         raise UserError(f"{path} is read as FASTA: give the questions by --question (or a .tsv, .csv or .jsonl file)")
     if not text.strip():
         return
-    number = 0
     chunks = [chunk for chunk in re.split(r"(?m)^(?=>)", text) if chunk.strip()]
     for place, chunk in enumerate(chunks, start=1):
         try:
@@ -153,8 +162,7 @@ def rows_of_fasta(text: str, path: Path, questions: list[str]) -> Iterator[Row]:
         except UserError as found:
             rna_id, rnas, error = one_line(chunk.splitlines()[0].lstrip("> "))[:80], [], str(found)
         for question in questions:
-            number += 1
-            yield Row(number, rna_id, rnas, question, error)
+            yield Row(place, rna_id, rnas, question, error)
 
 
 # --- answering
@@ -282,6 +290,8 @@ def prepared(
 
     def when_done(answer: "Answer") -> None:
         found = {"answer": printable(answer.text), "finish_reason": answer.finish_reason}
+        if not answer.text.strip():
+            found["note"] = "the model gave no answer"
         write(row, {**found, **(weight(row, answer) if weight else {})})
 
     messages = with_rnas([{"role": "user", "content": row.question}], row.rnas)

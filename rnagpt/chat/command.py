@@ -162,6 +162,8 @@ def check_switches(args: argparse.Namespace, in_terminal: bool) -> None:
         raise UserError("--web opens a page to ask in: leave --question, --batch and --json out")
     if (args.batch is None) != (args.out is None):
         raise UserError("--batch FILE and --out FILE belong together: give both")
+    if args.out is not None and str(args.out) == "-":
+        raise UserError("--out is a file, so that an interrupted run can go on: give its name")
     if args.batch and (args.fasta is not None or args.rna is not None):
         raise UserError("--batch names the RNAs itself: leave --fasta and --rna out")
     if args.weigh and not (args.json or args.batch):
@@ -277,6 +279,10 @@ def answer_batch(args: argparse.Namespace, checkpoint: str) -> int:
     from rnagpt.chat import batch
 
     rows, sha256 = batch.read_rows(args.batch, args.question or [])
+    own = sum(row.question not in ("", *args.question) for row in rows) if args.question else 0
+    if own:
+        print(f"{own:,} of {len(rows):,} rows have a question of their own; --question is for the others",
+              file=sys.stderr)
     sampling = {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature, "seed": args.seed}
     what = {
         "input_sha256": sha256, "checkpoint": args.checkpoint or "demo", "questions": args.question or [],

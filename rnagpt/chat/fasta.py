@@ -176,6 +176,8 @@ def nucleotides(text: str, where: str) -> str:
     sequence = "".join(text.split()).translate(NORMALIZED)
     if not sequence:
         raise UserError(f"{where} has no sequence: expected nucleotides (A, C, G, U or T)")
+    if not set(sequence) & set("ACGU"):
+        raise UserError(f"{where} has no A, C, G, U or T, only codes for unknown ones: there is nothing to read")
     return sequence
 
 

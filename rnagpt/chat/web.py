@@ -270,9 +270,10 @@ class Page:
             return
         conversation.add(turns, answer)
         state = {**state, "messages": conversation.messages}
-        cut = "the answer was cut at its longest length" if conversation.cut_off else ""
+        told = "the answer was cut at its longest length" if conversation.cut_off else ""
+        told = told if answer.text.strip() else "the model gave no answer"
         yield [
-            state, shown(conversation.messages), self.beside(answer, conversation.rnas), notice(cut), gr.skip(),
+            state, shown(conversation.messages), self.beside(answer, conversation.rnas), notice(told), gr.skip(),
             *self.saved(conversation),
         ]
 

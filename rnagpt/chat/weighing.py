@@ -87,8 +87,9 @@ class Weight:
 
 
 def weight_of(answer: Answer, min_confidence: float = MIN_CONFIDENCE) -> Weight | None:
-    """The weight of a finished answer; None where its likelihood without RNA was not computed (`weigh`)."""
-    if answer.plain_logprobs is None:
+    """The weight of a finished answer; None where its likelihood without RNA was not computed (`weigh`), and for an
+    answer without a word, which states nothing."""
+    if answer.plain_logprobs is None or not answer.text.strip():
         return None
     return Weight(confidence(answer.logprobs), sum(answer.logprobs), sum(answer.plain_logprobs), min_confidence)
 
