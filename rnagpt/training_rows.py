@@ -6,19 +6,18 @@ One row is one visit of an RNA with the pairs that are asked about it then; `tur
 questions instead of one. A row of text alone has an empty sequence.
 """
 
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 
-from datasets import Dataset, Features, IterableDataset, List, Value, interleave_datasets, load_dataset
+from datasets import Dataset, Features, IterableDataset, List, Value, interleave_datasets
 
 from dataset_builder.facts import EVALUATION_TYPES, load_facts, scored_subset
 from dataset_builder.preferences import Asked, unsupported_answers
 from rnagpt import fact_rows
 from rnagpt.errors import UserError
 from rnagpt.evaluation.controls import swap_partners
+from rnagpt.published_rows import open_rows
 from rnagpt.recipe import Recipe, SourceRecipe
 
 _TURN = {"question": Value("string"), "answer": Value("string")}
@@ -147,25 +146,10 @@ def source_rows(
         pairs: most questions about an RNA in one row; RNA-QA keeps those of an RNA together.
         types: filled with rna_id -> rna_type where the source says so.
     """
-    name = f"{source.path} ({source.config or CONFIGS[stage]}, {split})"
-    folder = Path(source.path).expanduser()
-    if not folder.exists():
-        print(f"there is no folder {source.path} here; asking the Hub for a data set of that name", file=sys.stderr)
-    try:
-        config = source.config if source.text else source.config or CONFIGS[stage]
-        # by its whole path, because a folder named text or json would be taken for a format
-        path = str(folder.resolve()) if folder.is_dir() else source.path
-        loaded = load_dataset(path, config, split=split, streaming=source.streaming)
-    except StopIteration:
-        raise UserError(f"{name} has no rows") from None
-    except (FileNotFoundError, ValueError) as error:
-        said = " ".join(str(error).split())
-        hint = " (a folder of files without configurations: config: default)" if "BuilderConfig" in said else ""
-        raise UserError(f"no data set at {name}: {said}{hint}") from None
-    columns = set(loaded.column_names or ())
-    missing = {"messages"} - columns if source.text else COLUMNS[stage] - columns
-    if missing:
-        raise UserError(f"{name} lacks the columns {', '.join(sorted(missing))}: it has {', '.join(sorted(columns))}")
+    config = source.config if source.text else source.config or CONFIGS[stage]
+    name = f"{source.path} ({config}, {split})"
+    wanted = {"messages"} if source.text else COLUMNS[stage]
+    loaded = open_rows(source.path, config, split, wanted, source.streaming)
     if source.text:
         for number, record in enumerate(loaded):
             yield row(f"{source.path}:{number}", "", [{"turns": list(turns_of(record["messages"], name, number))}])

@@ -86,6 +86,7 @@ def fasta(tmp_path) -> Path:
         (["CHECKPOINT", "--web", "--question", TYPE], "--web opens a page to ask in"),
         (["CHECKPOINT", "--rna", "ACGU", "--weigh"], "--weigh goes with --json or --batch"),
         (["CHECKPOINT", "--rna", "ACGU", "--min-confidence", "2"], "--min-confidence must be from 0 to 1, got 2.0"),
+        (["CHECKPOINT", "--rna", "ACGU", "--question", TYPE, "--known-rnas", "x"], "answers: give --weigh"),
     ],
 )
 def test_a_mistake_is_one_sentence_before_anything_loads(

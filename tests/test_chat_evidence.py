@@ -5,18 +5,28 @@
 
 import math
 import random
+from collections import Counter
+from types import SimpleNamespace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import yaml
 from test_chat import LET7, TRNA, TYPE, user_turn
 
 from dataset_builder.fact_splits import are_neighbours
 from dataset_builder.facts import load_facts
+from dataset_builder.records import published_schemas
 from rnagpt.chat.decoding import Sampling
 from rnagpt.chat.drawing import drawn, fold, pairs
 from rnagpt.chat.engine import Engine
 from rnagpt.chat.evidence import Evidence
-from rnagpt.chat.known_rnas import KnownRnas, kmer_counts
+from rnagpt.chat.known_rnas import Block, KnownRna, KnownRnas, rna_qa
+from rnagpt.chat.web import Page
 from rnagpt.chat.weighing import Weight, weight_of
+from rnagpt.errors import UserError
+
+SCRIPT = "<script>window.attacked=1</script>"
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +37,12 @@ def known():
 def test_the_closest_are_the_neighbours_of_an_exhaustive_search(known):
     """For RNAs mutated by 10%, the index finds the best of all that the splits' own search calls neighbours."""
     rng = random.Random(0)
-    for fact in rng.sample(known.facts, 12):
+    facts = load_facts()
+    for fact in rng.sample(facts, 12):
         mutated = "".join(rng.choice("ACGU") if rng.random() < 0.1 else letter for letter in fact.sequence)
-        expected = {other.rna_id for other in known.facts if are_neighbours(mutated, other.sequence)}
+        expected = {other.rna_id for other in facts if are_neighbours(mutated, other.sequence)}
         found = known.nearest(mutated, most=3)
-        assert {neighbour.fact.rna_id for neighbour in found} <= expected
+        assert {neighbour.rna.rna_id for neighbour in found} <= expected
         assert len(found) == min(3, len(expected))
         assert all(0.8 <= neighbour.identity <= 1 for neighbour in found)
 
@@ -39,7 +50,7 @@ def test_the_closest_are_the_neighbours_of_an_exhaustive_search(known):
 def test_an_rna_of_the_table_is_its_own_closest(known):
     fact = next(fact for fact in load_facts() if fact.rna_type == "riboswitch")
     (first, *_) = known.nearest(fact.sequence)
-    assert first.identity == 1 and first.fact.sequence == fact.sequence
+    assert first.identity == 1 and first.rna.sequence == fact.sequence
     assert "riboswitch" in first.described() and "100% identical" in first.described()
 
 
@@ -49,10 +60,75 @@ def test_nothing_is_close_to_noise(known):
     assert known.nearest("ACG") == [] and known.nearest("N" * 40) == []
 
 
-def test_kmer_counts_are_those_of_a_plain_count():
-    words = [TRNA.sequence[i : i + 6] for i in range(len(TRNA) - 5)]
-    counts = kmer_counts(TRNA.sequence)
-    assert counts.sum() == len(words) and (counts > 0).sum() == len(set(words))
+def test_the_index_counts_shared_words_as_a_plain_count_does(known):
+    def words(sequence):
+        return Counter(sequence[i : i + 6] for i in range(len(sequence) - 5))
+
+    rng = random.Random(2)
+    sequences = [fact.sequence for fact in rng.sample(load_facts(), 60)] + ["ACGUNNACGUACGNACGUACGU", "A" * 300, "ACG"]
+    block = Block([KnownRna(str(i), sequence, *[""] * 4) for i, sequence in enumerate(sequences)], range(63))
+    for asked in (TRNA.sequence, sequences[0], "ACGUACGUACNGUACG", "A" * 280):
+        shared = [words(asked) & words(sequence) for sequence in sequences]
+        expected = [sum(min(n, 255) for word, n in found.items() if "N" not in word) for found in shared]
+        assert block.shared(asked).tolist() == expected
+    assert known.blocks[0].shared(TRNA.sequence).max() > 40
+
+
+@pytest.fixture(scope="module")
+def rna_qa_folder(tmp_path_factory):
+    """An RNA-QA folder as `rnagpt build-dataset` publishes it: three RNAs, one of them annotated by two methods."""
+    folder = tmp_path_factory.mktemp("rna-qa")
+    schema = published_schemas()["alignment"]
+    plain = dict.fromkeys(schema.names) | {"rna_type": "tRNA", "species": "Danio rerio", "method": "ais"}
+    rows = [
+        {"rna_id": "URS000047C79B_7955", "sequence": TRNA.sequence, "name": "tRNA", "pmids": ["12", "PMC3"]},
+        {"rna_id": "URS000047C79B_7955", "sequence": TRNA.sequence, "name": "tRNA", "pmids": ["12", "4"]},
+        {"rna_id": "my1", "sequence": "ACGU" * 20, "name": SCRIPT, "pmids": [str(n) for n in range(9)]},
+        {"rna_id": "my2", "sequence": "ACG", "name": "short", "pmids": []},
+    ]
+    (folder / "alignment").mkdir()
+    for split, part in (("train", rows[:2]), ("test", rows[2:])):
+        table = pa.Table.from_pylist([plain | row for row in part], schema=schema)
+        pq.write_table(table, folder / "alignment" / f"{split}.parquet")
+    files = [{"split": split, "path": f"alignment/{split}.parquet"} for split in ("train", "test")]
+    card = {"configs": [{"config_name": "alignment", "data_files": files}]}
+    (folder / "README.md").write_text(f"---\n{yaml.safe_dump(card)}---\n")
+    return folder
+
+
+def test_rnas_of_rna_qa_are_found_with_their_papers(rna_qa_folder):
+    more = rna_qa(str(rna_qa_folder))
+    assert len(more) == 3
+    found = KnownRnas([more]).nearest(TRNA.sequence)
+    first = next(one for one in found if one.rna.rna_id == "URS000047C79B_7955")
+    assert first.identity == 1 and first.rna.pmids == ("12", "PMC3", "4")
+    assert first.rna.page == "https://rnacentral.org/rna/URS000047C79B/7955" and first.rna.source == "RNAcentral"
+    assert first.described().startswith("tRNA (transfer RNA (tRNA), Danio rerio), 100% identical, RNAcentral URS0000")
+    assert first.papers() == "PMID 12, PMC3, PMID 4" and first.as_json()["pmids"] == ["12", "PMC3", "4"]
+    assert KnownRnas([more], table=[]).nearest("ACGU" * 20)[0].papers().endswith("PMID 4 and 4 more")
+    assert found[0].identity == 1 and KnownRnas().nearest(TRNA.sequence)[0].rna.pmids == ()
+
+
+def test_the_page_links_a_known_rnas_papers_and_shows_its_name_as_text(rna_qa_folder, tmp_path):
+    evidence = Evidence(known=KnownRnas([rna_qa(str(rna_qa_folder))], table=[]))
+    page = Page(SimpleNamespace(engine=None), [], {}, evidence, tmp_path)  # nothing is asked
+    (neighbour,) = evidence.closest(TRNA.sequence)
+    assert page.linked(neighbour).count("<a href=") == 4
+    paper = '<a href="https://pubmed.ncbi.nlm.nih.gov/12/" rel="noreferrer" target="_blank">PMID 12</a>'
+    assert paper in page.linked(neighbour)
+    (neighbour,) = evidence.closest("ACGU" * 20)
+    assert "<script>" not in page.linked(neighbour) and "and 4 more papers" in page.linked(neighbour)
+
+
+def test_what_is_no_rna_qa_is_told(tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"rna_id": "x"}\n')
+    with pytest.raises(UserError, match="no data set at .*alignment, all"):
+        rna_qa(str(tmp_path))
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n- config_name: alignment\n  data_files: train.jsonl\n---\n"
+    )
+    with pytest.raises(UserError, match="lacks the columns name, pmids, rna_type, sequence, species"):
+        rna_qa(str(tmp_path))
 
 
 def test_an_answers_weight(tiny_model):

@@ -54,6 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "answer and closest known RNAs, too")
     parser.add_argument("--min-confidence", type=float, default=0.5, metavar="P",
                         help="below it an answer is marked as not sure (default: 0.5)")
+    parser.add_argument("--known-rnas", metavar="DATASET",
+                        help="an RNA-QA folder or Hub id: among its RNAs, too, the closest are looked up, with papers")
     parser.add_argument("--batch", metavar="FILE", type=Path,
                         help="answer the rows of a .tsv, .csv, .jsonl or FASTA file")
     parser.add_argument("--out", metavar="FILE", type=Path, help="where --batch writes (.jsonl)")
@@ -86,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
         chosen = chosen[:1]
 
     print(f"loading {args.checkpoint or 'the demo'} ...", file=sys.stderr, flush=True)
+    evidence = given_evidence(args)
     model, processor = load(checkpoint)
     if args.demo:
         print(DEMO_NOTE, file=sys.stderr, flush=True)
@@ -93,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     from rnagpt.chat.terminal import Writer, run_script, run_terminal
 
     conversation = Conversation(model, processor)
-    writer = Writer(args.checkpoint or "demo", args.json, args.weigh, args.min_confidence)
+    writer = Writer(args.checkpoint or "demo", args.json, args.weigh, evidence)
     options = {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature, "seed": args.seed}
     groups = [chosen] if args.compare else [[record] for record in chosen]
     for group in groups if args.question else groups[:1]:  # all of them before the first answer
@@ -102,11 +105,11 @@ def run(args: argparse.Namespace) -> int:
         from rnagpt.chat.web import run_web
 
         note = DEMO_NOTE if args.demo else ""
-        return run_web(conversation.engine, records, options, args.min_confidence, args.port, note)
+        return run_web(conversation.engine, records, options, evidence, args.port, note)
     if args.question:
         return answer_questions(conversation, groups, args.question, options, writer)
     if in_terminal:
-        return run_terminal(conversation, records, options, args.min_confidence)
+        return run_terminal(conversation, records, options, evidence)
     return run_script(conversation, records, options, writer)
 
 
@@ -168,6 +171,8 @@ def check_switches(args: argparse.Namespace, in_terminal: bool) -> None:
         raise UserError("--batch names the RNAs itself: leave --fasta and --rna out")
     if args.weigh and not (args.json or args.batch):
         raise UserError("--weigh goes with --json or --batch (the terminal and the page always weigh)")
+    if args.known_rnas and (args.question or args.json or args.batch) and not args.weigh:
+        raise UserError("--known-rnas stands beside weighed answers: give --weigh (with --json or --batch), too")
     if args.compare and args.record is not None:
         raise UserError("--compare takes all records of --fasta, and --record one of them: give one of the two")
     if args.record is not None and args.fasta is None:
@@ -210,6 +215,19 @@ def given_records(args: argparse.Namespace) -> list[Record]:
     if args.compare and not 2 <= len(records) <= MAX_COMPARED:
         raise UserError(f"--compare takes 2 to {MAX_COMPARED} RNAs, and {args.fasta} holds {len(records):,}")
     return records
+
+
+def given_evidence(args: argparse.Namespace):
+    """What is laid beside the answers, with the RNAs of --known-rnas."""
+    from rnagpt.chat.evidence import Evidence
+    from rnagpt.chat.known_rnas import KnownRnas, rna_qa
+
+    if args.known_rnas is None:
+        return Evidence(args.min_confidence)
+    with contextlib.redirect_stdout(sys.stderr):
+        more = rna_qa(args.known_rnas)
+    print(f"{len(more):,} known RNAs in {args.known_rnas}", file=sys.stderr, flush=True)
+    return Evidence(args.min_confidence, KnownRnas([more]))
 
 
 def named_record(records: list[Record], args: argparse.Namespace) -> Record:
@@ -286,16 +304,16 @@ def answer_batch(args: argparse.Namespace, checkpoint: str) -> int:
     sampling = {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature, "seed": args.seed}
     what = {
         "input_sha256": sha256, "checkpoint": args.checkpoint or "demo", "questions": args.question or [],
-        "weigh": args.weigh and args.min_confidence, **sampling,
+        "weigh": args.weigh and args.min_confidence, "known_rnas": args.known_rnas, **sampling,
     }
     journal = batch.Journal(args.out, what)
     journal.open()  # before the model loads: a journal of another run is a mistake
+    evidence = given_evidence(args)
     model, processor = load(checkpoint)
     from rnagpt.chat.decoding import Sampling
     from rnagpt.chat.engine import Engine
-    from rnagpt.chat.evidence import Evidence
 
-    weight = Evidence(args.min_confidence).of_row if args.weigh else None
+    weight = evidence.of_row if args.weigh else None
     failed = batch.run_batch(Engine(model, processor), rows, journal, args.out, Sampling(**sampling), weight)
     done = len(rows) - failed
     print(f"wrote {args.out}: {done:,} of {len(rows):,} rows answered", file=sys.stderr)

@@ -16,7 +16,11 @@ KEPT = 256  # RNAs whose neighbours are remembered
 
 
 class Evidence:
-    """Weighs answers by one threshold, and looks up neighbours, each RNA's once."""
+    """Weighs answers by one threshold, and looks up neighbours, each RNA's once.
+
+    Args:
+        known: where they are looked up; the packaged table where None.
+    """
 
     def __init__(self, min_confidence: float = MIN_CONFIDENCE, known: KnownRnas | None = None):
         self.min_confidence, self.known = min_confidence, known or KnownRnas()

@@ -1,13 +1,16 @@
 """Known RNAs that are close to one being asked about: evidence to lay beside an answer, never part of it.
 
-    KnownRnas().nearest("GCGGAUUUAGC...") -> [Neighbour(fact, identity=0.97), ...]
+    KnownRnas().nearest("GCGGAUUUAGC...") -> [Neighbour(rna, identity=0.97), ...]
+    KnownRnas([rna_qa("runs/rna-qa/dataset")])      # these too, with the papers on them
 
-Looked for in the packaged table of RNA facts (8,142 RNAs). It names its sources but holds no literature, so there are
-no PMIDs. Close is what the data splits call a neighbour (`dataset_builder.fact_splits`): 80% of the shorter one's
-nucleotides inside the longer one, 90% for an RNA of up to 30 nt inside a longer one.
+Looked for in the packaged table of RNA facts (8,142 RNAs), which names its sources but holds no literature, and where
+one is given in an RNA-QA data set, whose RNAs have their PMIDs. Close is what the data splits call a neighbour
+(`dataset_builder.fact_splits`): 80% of the shorter one's nucleotides inside the longer one, 90% for an RNA of up to
+30 nt inside a longer one.
 """
 
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import quote
@@ -17,49 +20,84 @@ import numpy as np
 from dataset_builder.fact_answers import type_name
 from dataset_builder.fact_splits import largest_distance
 from dataset_builder.facts import RnaFact, load_facts
+from rnagpt.chat.safe_text import one_line
 
 K = 6
-CANDIDATES = 60  # aligned, of those that share most 6-mers
+CANDIDATES = 60  # aligned, of those of a block that share most 6-mers
+BLOCK = 50_000  # RNAs indexed at a time
+SHOWN_PAPERS = 5
 CODES = np.full(256, 255, dtype=np.uint8)
 CODES[[ord(letter) for letter in "ACGU"]] = range(4)
+COLUMNS = ("rna_id", "sequence", "name", "rna_type", "species", "pmids")
+
+
+@dataclass(frozen=True)
+class KnownRna:
+    """One RNA of which something is known; `page`: the address of its own page, or its family's; `pmids`: papers on
+    it, by PMID, or PMC id where they have no other."""
+
+    rna_id: str
+    sequence: str
+    name: str
+    rna_type: str
+    species: str
+    source: str
+    page: str | None = None
+    pmids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Neighbour:
     """A known RNA and its identity: 1 - edits / length of the shorter of the two, aligned inside the longer."""
 
-    fact: RnaFact
+    rna: KnownRna
     identity: float
 
     def described(self) -> str:
-        """One line: "tRNA-Phe (transfer RNA, Saccharomyces cerevisiae), 97% identical, GtRNAdb"."""
-        fact = self.fact
-        kind = ", ".join(filter(None, [type_name(fact.rna_type), fact.species]))
-        return f"{fact.name or fact.rna_id} ({kind}), {self.identity:.0%} identical, {fact.source} {fact.rna_id}"
+        """One line, without its papers: "tRNA-Phe (transfer RNA, Homo sapiens), 97% identical, Rfam ..."."""
+        rna = self.rna
+        kind = ", ".join(filter(None, [type_name(rna.rna_type), rna.species]))
+        about = f"{rna.name or rna.rna_id} ({kind})" if kind else rna.name or rna.rna_id
+        return one_line(f"{about}, {self.identity:.0%} identical, {rna.source} {rna.rna_id}")
+
+    def papers(self) -> str:
+        """Its papers in a few words, "" where none are known.
+
+        >>> Neighbour(KnownRna("x", "", "", "", "", "", pmids=("1", "PMC2", "3", "4", "5", "6")), 1.0).papers()
+        'PMID 1, PMC2, PMID 3, PMID 4, PMID 5 and 1 more'
+        """
+        names = [paper_name(pmid) for pmid in self.rna.pmids]
+        more = f" and {len(names) - SHOWN_PAPERS} more" if len(names) > SHOWN_PAPERS else ""
+        return ", ".join(names[:SHOWN_PAPERS]) + more
 
     def as_json(self) -> dict:
-        """For batch files and the server."""
-        fact = self.fact
+        """For batch files and scripts."""
+        rna = self.rna
         return {
-            "rna_id": fact.rna_id, "name": fact.name, "rna_type": fact.rna_type, "species": fact.species,
-            "source": fact.source, "identity": round(self.identity, 3), "link": link(fact),
+            "rna_id": rna.rna_id, "name": rna.name, "rna_type": rna.rna_type, "species": rna.species,
+            "source": rna.source, "identity": round(self.identity, 3), "link": rna.page, "pmids": list(rna.pmids),
         }
 
 
 class KnownRnas:
-    """The table with an index of its 6-mers, made at the first search (half a second)."""
+    """The packaged table, and `more` RNAs, with an index of their 6-mers made at the first search.
 
-    def __init__(self, facts: list[RnaFact] | None = None):
-        self._facts = facts
+    Args:
+        table: in the packaged table's place.
+    """
+
+    def __init__(self, more: Iterable[Sequence[KnownRna]] = (), table: Sequence[KnownRna] | None = None):
+        self._table, self.more = table, tuple(more)
 
     @cached_property
-    def facts(self) -> list[RnaFact]:
-        return load_facts() if self._facts is None else self._facts
-
-    @cached_property
-    def kmers(self) -> np.ndarray:
-        """How often each RNA has each 6-mer, at most 255, (RNAs, 4**6) uint8."""
-        return np.stack([kmer_counts(fact.sequence) for fact in self.facts])
+    def blocks(self) -> list["Block"]:
+        """The index (half a second for the table)."""
+        table = list(map(known, load_facts())) if self._table is None else self._table
+        return [
+            Block(rnas, range(first, min(first + BLOCK, len(rnas))))
+            for rnas in (table, *self.more)
+            for first in range(0, len(rnas), BLOCK)
+        ]
 
     def nearest(self, sequence: str, most: int = 3) -> list[Neighbour]:
         """The closest known RNAs, closest first; none where none is close."""
@@ -67,42 +105,120 @@ class KnownRnas:
 
         if len(sequence) < K:
             return []
-        shared = np.minimum(self.kmers, kmer_counts(sequence)).sum(axis=1, dtype=np.int64)
-        lengths = np.array([min(fact.length, len(sequence)) for fact in self.facts]) - K + 1
-        # the whole table is not aligned: 80% identity leaves a quarter of the 6-mers as they are
-        candidates = np.argsort(-shared / lengths, kind="stable")[:CANDIDATES]
         found = []
-        for i in candidates:
-            fact = self.facts[i]
-            shorter, longer = sorted((sequence, fact.sequence), key=len)
+        for rna in (rna for block in self.blocks for rna in block.candidates(sequence)):
+            shorter, longer = sorted((sequence, rna.sequence), key=len)
             limit = largest_distance(len(shorter), len(longer))
             distance = edlib.align(shorter, longer, mode="HW", task="distance", k=limit)["editDistance"]
             if distance >= 0:
-                found.append(Neighbour(fact, 1 - distance / len(shorter)))
-        # among equals the one whose length is closest: it matches as a whole
-        found.sort(key=lambda neighbour: (-neighbour.identity, abs(neighbour.fact.length - len(sequence))))
+                found.append(Neighbour(rna, 1 - distance / len(shorter)))
+        # among equals the one whose length is closest: it matches as a whole; then one with literature
+        found.sort(key=lambda one: (-one.identity, abs(len(one.rna.sequence) - len(sequence)), not one.rna.pmids))
         return found[:most]
 
 
-def kmer_counts(sequence: str) -> np.ndarray:
-    """How often each of the 4**6 words occurs, at most 255 times, (4096,) uint8; words with IUPAC codes are left out.
+class Block:
+    """Some of the known RNAs, and for each 6-mer which of them have it and how often: at most 5 bytes a nucleotide."""
 
-    >>> int(kmer_counts("ACGUACNA").sum())
-    1
+    def __init__(self, rnas: Sequence[KnownRna], numbers: range):
+        self.rnas, self.numbers = rnas, numbers
+        sequences = [rnas[number].sequence for number in numbers]
+        self.lengths = np.array(list(map(len, sequences)))
+        found = list(map(kmers, sequences))
+        words, counts = (np.concatenate(part) for part in zip(*found, strict=True))
+        order = np.argsort(words, kind="stable")
+        self.holders = np.repeat(np.arange(len(found), dtype=np.int32), [len(one) for one, _ in found])[order]
+        self.counts = counts[order]
+        self.starts = np.searchsorted(words[order], np.arange(4**K + 1))
+
+    def shared(self, sequence: str) -> np.ndarray:
+        """How many 6-mers each RNA shares with the sequence, (RNAs,) int64."""
+        total = np.zeros(len(self.numbers), dtype=np.int64)
+        for word, count in zip(*kmers(sequence), strict=True):
+            place = slice(self.starts[word], self.starts[int(word) + 1])
+            total[self.holders[place]] += np.minimum(self.counts[place], count)  # a holder stands there once
+        return total
+
+    def candidates(self, sequence: str) -> Iterator[KnownRna]:
+        """The RNAs worth an alignment; the whole block is not: 80% identity leaves a quarter of the 6-mers as they
+        are."""
+        possible = np.maximum(np.minimum(self.lengths, len(sequence)) - K + 1, 1)
+        shared = self.shared(sequence)
+        for place in np.argsort(-shared / possible, kind="stable")[:CANDIDATES]:
+            if shared[place]:
+                yield self.rnas[self.numbers[place]]
+
+
+def kmers(sequence: str) -> tuple[np.ndarray, np.ndarray]:
+    """The 6-mers of a sequence, as numbers below 4**6 (uint16), and how often each occurs, at most 255 times (uint8);
+    those with IUPAC codes are left out.
+
+    >>> [part.tolist() for part in kmers("AAAAAACNAAAAAA")]
+    [[0, 1], [2, 1]]
     """
     codes = CODES[np.frombuffer(sequence.encode("ascii"), dtype=np.uint8)]
-    words = np.lib.stride_tricks.sliding_window_view(codes, K) if len(codes) >= K else codes[:0].reshape(0, K)
-    words = words[(words < 4).all(axis=1)].astype(np.int64) @ (4 ** np.arange(K))
-    return np.minimum(np.bincount(words, minlength=4**K), 255).astype(np.uint8)
+    windows = np.lib.stride_tricks.sliding_window_view(codes, K) if len(codes) >= K else codes[:0].reshape(0, K)
+    every = windows[(windows < 4).all(axis=1)].astype(np.uint16) @ (4 ** np.arange(K - 1, -1, -1, dtype=np.uint16))
+    words, counts = np.unique(every, return_counts=True)
+    return words, np.minimum(counts, 255).astype(np.uint8)
 
 
-def link(fact: RnaFact) -> str | None:
+# --- where they come from
+
+
+def known(fact: RnaFact) -> KnownRna:
+    """An RNA of the packaged table."""
+    return KnownRna(
+        fact.rna_id, fact.sequence, fact.name, fact.rna_type, fact.species, fact.source, page_of_fact(fact)
+    )
+
+
+class RnaQaRnas(Sequence[KnownRna]):
+    """The RNAs of an RNA-QA data set (its configuration alignment), each once, with the papers of its annotations; a
+    row is read from disk when it is asked for."""
+
+    def __init__(self, rows):
+        self.rows = rows
+        places: dict[str, list[int]] = {}
+        for place, rna_id in enumerate(rows.with_format(None)["rna_id"]):
+            places.setdefault(rna_id, []).append(place)
+        self.places = list(places.values())
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, number: int) -> KnownRna:
+        """One RNA; the papers of two annotations (two methods) are put together."""
+        first, *others = (self.rows[place] for place in self.places[number])
+        pmids = dict.fromkeys(pmid for row in (first, *others) for pmid in row["pmids"])
+        match = re.fullmatch(r"(URS[0-9A-F]{10})(?:_(\d+))?", first["rna_id"])
+        page = "https://rnacentral.org/rna/" + "/".join(filter(None, match.groups())) if match else None
+        about = (first[key] or "" for key in ("name", "rna_type", "species"))
+        source = "RNAcentral" if match else "RNA-QA"
+        return KnownRna(first["rna_id"], first["sequence"], *about, source, page, tuple(pmids))
+
+
+def rna_qa(path: str) -> RnaQaRnas:
+    """The RNAs of an RNA-QA folder or Hub id.
+
+    Raises:
+        UserError: it cannot be opened or is no RNA-QA.
+    """
+    from rnagpt.published_rows import open_rows
+
+    return RnaQaRnas(open_rows(path, "alignment", "all", set(COLUMNS)).select_columns(list(COLUMNS)))
+
+
+# --- addresses
+
+
+def page_of_fact(fact: RnaFact) -> str | None:
     """The page about this RNA, else about its family; None where its source has neither.
 
     >>> from types import SimpleNamespace
-    >>> link(SimpleNamespace(rna_id="mirbase:MI0005722", family="MIR396"))
+    >>> page_of_fact(SimpleNamespace(rna_id="mirbase:MI0005722", family="MIR396"))
     'https://www.mirbase.org/hairpin/MI0005722'
-    >>> link(SimpleNamespace(rna_id="rfam:RF00004:AF047722.1/3099-3243", family="RF00004"))
+    >>> page_of_fact(SimpleNamespace(rna_id="rfam:RF00004:AF047722.1/3099-3243", family="RF00004"))
     'https://rfam.org/family/RF00004'
     """
     source, _, accession = fact.rna_id.partition(":")
@@ -111,3 +227,19 @@ def link(fact: RnaFact) -> str | None:
     if re.fullmatch(r"RF\d{5}", fact.family):
         return f"https://rfam.org/family/{fact.family}"
     return None
+
+
+def paper_name(pmid: str) -> str:
+    """A paper's id as it is written: PMC ids say what they are."""
+    return one_line(pmid if pmid.startswith("PMC") else f"PMID {pmid}")
+
+
+def page_of_paper(pmid: str) -> str:
+    """The paper's page.
+
+    >>> page_of_paper("30166548"), page_of_paper("PMC6117348")
+    ('https://pubmed.ncbi.nlm.nih.gov/30166548/', 'https://pmc.ncbi.nlm.nih.gov/articles/PMC6117348/')
+    """
+    if pmid.startswith("PMC"):
+        return f"https://pmc.ncbi.nlm.nih.gov/articles/{quote(pmid, safe='')}/"
+    return f"https://pubmed.ncbi.nlm.nih.gov/{quote(pmid, safe='')}/"

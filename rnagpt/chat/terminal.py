@@ -10,8 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rnagpt.chat.conversation import Conversation
@@ -20,7 +19,6 @@ from rnagpt.chat.export import exported
 from rnagpt.chat.fasta import BARE_SEQUENCE, MAX_COMPARED, Record, parse_fasta, parse_sequence, read_fasta
 from rnagpt.chat.rnacentral import fetch, is_rnacentral_id
 from rnagpt.chat.safe_text import one_line, printable
-from rnagpt.chat.weighing import MIN_CONFIDENCE
 from rnagpt.errors import USER_MISTAKE, UserError, explain
 from rnagpt.language_model import cache_dir
 
@@ -196,7 +194,7 @@ class Writer:
     checkpoint: str
     as_json: bool = False
     weigh: bool = False
-    min_confidence: float = MIN_CONFIDENCE
+    evidence: Evidence = field(default_factory=Evidence)
 
     def write(self, conversation: Conversation) -> None:
         """The last question and its answer."""
@@ -216,10 +214,6 @@ class Writer:
             say(f"(the model gave no answer about {', '.join(rna.rna_id for rna in rnas)})")
         say_cut(conversation)
 
-    @cached_property
-    def evidence(self) -> Evidence:
-        return Evidence(self.min_confidence)
-
 
 def say_cut(conversation: Conversation) -> None:
     """Tell that the last answer is not complete, when it is not."""
@@ -229,10 +223,10 @@ def say_cut(conversation: Conversation) -> None:
 
 
 def run_terminal(
-    conversation: Conversation, records: list[Record], options: dict, min_confidence: float = MIN_CONFIDENCE
+    conversation: Conversation, records: list[Record], options: dict, evidence: Evidence | None = None
 ) -> int:
     """Questions from a person; `options` go to `Conversation.ask`."""
-    evidence = Evidence(min_confidence)
+    evidence = evidence or Evidence()
 
     def answer(question: str) -> None:
         first = not conversation.messages
@@ -284,9 +278,10 @@ def say_closest(evidence: Evidence, rnas: list[Record]) -> None:
     for rna, neighbours in zip(rnas, found, strict=True):
         about = f" to {rna.rna_id}" if len(rnas) > 1 else ""
         if not neighbours:
-            say(f"(no RNA of the packaged table is close{about})")
+            say(f"(no known RNA is close{about})")
         for neighbour in neighbours:
-            say(f"(closest known RNA{about}: {neighbour.described()})")
+            papers = f"; {papers}" if (papers := neighbour.papers()) else ""
+            say(f"(closest known RNA{about}: {neighbour.described()}{papers})")
 
 
 def read_line(prompt: str) -> str:

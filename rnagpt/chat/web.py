@@ -22,7 +22,7 @@ from rnagpt.chat.engine import Engine
 from rnagpt.chat.evidence import Evidence
 from rnagpt.chat.export import NOTICE, exported
 from rnagpt.chat.fasta import MAX_COMPARED, Record, check_lengths, parse_fasta, parse_sequence, read_fasta
-from rnagpt.chat.known_rnas import link
+from rnagpt.chat.known_rnas import SHOWN_PAPERS, page_of_paper, paper_name
 from rnagpt.chat.rnacentral import fetch, is_rnacentral_id
 from rnagpt.chat.safe_text import one_line, printable
 from rnagpt.chat.worker import Worker
@@ -60,7 +60,7 @@ p[role=alert], p.unsure { border-left: 4px solid #c77700; padding: .1em 0 .1em .
 
 
 def run_web(
-    engine: Engine, records: list[Record], options: dict, min_confidence: float, port: int, note: str = ""
+    engine: Engine, records: list[Record], options: dict, evidence: Evidence, port: int, note: str = ""
 ) -> int:
     """Serve the page on 127.0.0.1 until Ctrl-C or SIGTERM; `note` stands on it and says what the model is."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -68,7 +68,7 @@ def run_web(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     with Worker(engine) as worker, tempfile.TemporaryDirectory(prefix="rnagpt-") as folder:
-        page = Page(worker, records, options, Evidence(min_confidence), Path(folder), note)
+        page = Page(worker, records, options, evidence, Path(folder), note)
         try:
             _, address, _ = page.build().launch(
                 server_name="127.0.0.1", server_port=port or None, share=False, quiet=True, prevent_thread_lock=True,
@@ -228,7 +228,7 @@ class Page:
         gc = (record.sequence.count("G") + record.sequence.count("C")) / letters
         name = html.escape(one_line(f"{record.rna_id} {record.description}"))
         closest = self.evidence.closest(record.sequence)
-        kinds = dict.fromkeys(type_name(neighbour.fact.rna_type) for neighbour in closest)
+        kinds = dict.fromkeys(type_name(neighbour.rna.rna_type) for neighbour in closest)
         rows = [
             ("RNA", name),
             ("Length", f"{len(record):,} nt"),
@@ -295,15 +295,21 @@ class Page:
                 items = "".join(f"<li>{self.linked(neighbour)}</li>" for neighbour in closest)
                 lines.append(f"<p>Closest known RNAs{about} (looked up, not shown to the model):</p><ul>{items}</ul>")
             else:
-                lines.append(f"<p>No RNA of the packaged table is close{about}.</p>")
+                lines.append(f"<p>No known RNA is close{about}.</p>")
         return "".join(lines)
 
     def linked(self, neighbour) -> str:
-        """A known RNA in words, with a link where it has a page."""
-        text, address = html.escape(neighbour.described()), link(neighbour.fact)
-        if address is None:
-            return text
-        return f'{text}, <a href="{html.escape(address)}" rel="noreferrer" target="_blank">its page</a>'
+        """A known RNA in words, with links to its page and to the papers on it, where there are any."""
+
+        def linked(text: str, address: str) -> str:
+            return f'<a href="{html.escape(address)}" rel="noreferrer" target="_blank">{html.escape(text)}</a>'
+
+        parts, pmids = [html.escape(neighbour.described())], neighbour.rna.pmids
+        if neighbour.rna.page:
+            parts.append(linked("its page", neighbour.rna.page))
+        parts += [linked(paper_name(pmid), page_of_paper(pmid)) for pmid in pmids[:SHOWN_PAPERS]]
+        more = f" and {len(pmids) - SHOWN_PAPERS} more papers" if len(pmids) > SHOWN_PAPERS else ""
+        return ", ".join(parts) + more
 
     def saved(self, conversation: Conversation) -> list:
         """Download buttons with the conversation so far."""
