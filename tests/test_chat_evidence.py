@@ -102,8 +102,8 @@ def test_rnas_of_rna_qa_are_found_with_their_papers(rna_qa_folder):
     found = KnownRnas([more]).nearest(TRNA.sequence)
     first = next(one for one in found if one.rna.rna_id == "URS000047C79B_7955")
     assert first.identity == 1 and first.rna.pmids == ("12", "PMC3", "4")
-    assert first.rna.page == "https://rnacentral.org/rna/URS000047C79B/7955" and first.rna.source == "RNAcentral"
-    assert first.described().startswith("tRNA (transfer RNA (tRNA), Danio rerio), 100% identical, RNAcentral URS0000")
+    assert first.rna.page == "https://rnacentral.org/rna/URS000047C79B/7955"
+    assert first.described().startswith("tRNA (transfer RNA (tRNA), Danio rerio), 100% identical, RNA-QA URS0000")
     assert first.papers() == "PMID 12, PMC3, PMID 4" and first.as_json()["pmids"] == ["12", "PMC3", "4"]
     assert KnownRnas([more], table=[]).nearest("ACGU" * 20)[0].papers().endswith("PMID 4 and 4 more")
     assert found[0].identity == 1 and KnownRnas().nearest(TRNA.sequence)[0].rna.pmids == ()
