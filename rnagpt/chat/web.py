@@ -112,7 +112,7 @@ class Page:
             gr.HTML(f"<h1>Ask about an RNA</h1><p>{NOTICE}{html.escape(self.note)}</p>", padding=False)
             with gr.Row():
                 with gr.Column(scale=2, min_width=300):
-                    upload = gr.File(label="FASTA file (plain or .gz)", file_count="single", height=120,
+                    upload = gr.File(label="FASTA file (plain or .gz)", file_count="single", height=140,
                                      elem_id="upload")
                     typed = gr.Textbox(label="or a sequence, FASTA text, RNAcentral id", lines=2, max_lines=6,
                                        elem_id="typed", placeholder="GCGGAUUUAGC... or URS000047C79B_9606")
