@@ -80,6 +80,12 @@ def biases(statistics: dict, settings: BuildSettings) -> str:
     return "\n".join(lines)
 
 
+def facts(statistics: dict) -> str:
+    """A line on the configuration `facts`, where there is one."""
+    counted = ", ".join(f"{source} {number}" for source, number in statistics["curated facts"].items())
+    return f"- `facts`: what others say of the RNAs, one statement per row: {counted}.\n" if counted else ""
+
+
 def words(statistics: dict, digests: dict, settings: BuildSettings, library: Library, pictures: list[str]) -> str:
     """The card's text: what is in it, how it was made, what was left out and why, what it cannot be used for."""
     rows = "\n".join(
@@ -98,7 +104,7 @@ statement lists the papers it rests on (`statements`, `evidence_pmids`); abstrac
 {rows}
 
 - `alignment`: one annotation of an RNA per row. `qa`: one question about an RNA per row, open or closed.
-- Splits share no sequence, no sequence cluster and no paper.
+{facts(statistics)}- Splits share no sequence, no sequence cluster and no paper.
 - Language model: {settings.model.name}. Prompts: sha256 {prompts_sha256()[:16]}. Seed {settings.seed}.
   RNAcentral release: {settings.release or "not stated"}.
 - Methods: {", ".join(settings.methods)}. At most {settings.cap_papers} papers per RNA, up to {settings.max_length} nt.

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from dataset_builder.records import Paper, RnaRecord
+from dataset_builder.records import CuratedFact, Paper, RnaRecord
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS paper (
@@ -34,6 +34,7 @@ CREATE TABLE IF NOT EXISTS rna (
     id INTEGER PRIMARY KEY, rna_id TEXT UNIQUE NOT NULL, content BLOB, literature INTEGER, split TEXT);
 CREATE TABLE IF NOT EXISTS count (stage TEXT, reason TEXT, number INTEGER, PRIMARY KEY (stage, reason));
 CREATE TABLE IF NOT EXISTS left_out (file TEXT, line INTEGER, record TEXT, reason TEXT);
+CREATE TABLE IF NOT EXISTS curated (rna_id TEXT PRIMARY KEY, content BLOB);
 CREATE TABLE IF NOT EXISTS fact (key TEXT PRIMARY KEY, value TEXT);
 CREATE INDEX IF NOT EXISTS rna_literature ON rna (literature);
 CREATE INDEX IF NOT EXISTS literature_unit ON literature (unit);
@@ -152,6 +153,17 @@ class Library:
         """(record, split) of the RNAs that share a unit's literature, in the order of rna_id."""
         for content, split in self.db.execute(RNAS_OF_UNIT, (unit,)):
             yield unpacked_rna(content), split
+
+    def add_curated(self, rna_id: str, facts: Iterable[CuratedFact]) -> None:
+        """What others say of an RNA, in place of what was there; the RNA need not be in the library (yet)."""
+        content = json.dumps([asdict(fact) for fact in facts], ensure_ascii=False)
+        self.db.execute("INSERT OR REPLACE INTO curated VALUES (?, ?)", (rna_id, zlib.compress(content.encode())))
+
+    def curated(self, rna_id: str) -> list[CuratedFact]:
+        """What others say of an RNA."""
+        row = self.db.execute("SELECT content FROM curated WHERE rna_id = ?", (rna_id,)).fetchone()
+        rows = json.loads(zlib.decompress(row[0])) if row else []
+        return [CuratedFact(**{**fact, "pmids": tuple(fact["pmids"])}) for fact in rows]
 
     def rnas_of_split(self, unit: int) -> dict[str, int]:
         """{split: RNAs in it that share a unit's literature}."""

@@ -3,6 +3,7 @@
     FOLDER/rnas.jsonl     {"rna_id", "sequence", "name", "aliases", "rna_type", "species", "taxid", "md5", "pmids"}
     FOLDER/papers.jsonl   {"pmid", "title", "abstract", "year", "pmcid", "licence", "retracted"}
     FOLDER/links.jsonl    {"rna_id", "pmid"}, where the RNAs have no "pmids" of their own (a FASTA file, say)
+    FOLDER/facts.jsonl    {"rna_id", "source", "text", "accession", "evidence", "pmids"}: what others say of the RNAs
 
 Each as .jsonl, .jsonl.gz or .parquet; RNAs as .fasta, .fa and .fasta.gz too ("id description" in the header).
 """
@@ -21,7 +22,7 @@ from pathlib import Path
 from dataset_builder.errors import BuildError
 from dataset_builder.fact_sources import read_fasta
 from dataset_builder.library import Library
-from dataset_builder.records import MAX_LENGTH, Dropped, RnaRecord, paper, rna_id_of, rna_record, text_of
+from dataset_builder.records import MAX_LENGTH, CuratedFact, Dropped, RnaRecord, paper, rna_id_of, rna_record, text_of
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
 FASTA_ENDINGS = (".fasta", ".fa", ".fasta.gz", ".fa.gz")
@@ -33,7 +34,7 @@ def collect(folder: str | Path, library: Library, max_length: int = MAX_LENGTH, 
     Raises:
         BuildError: the folder, the RNAs or the papers are not there, or a file cannot be read.
     """
-    rnas, papers, links_file = files_of(folder)
+    rnas, papers, links_file, facts_file = files_of(folder)
     with library.writing():
         library.db.execute("DELETE FROM left_out")
         library.set_fact("files", fingerprints(folder))
@@ -44,10 +45,12 @@ def collect(folder: str | Path, library: Library, max_length: int = MAX_LENGTH, 
             links.setdefault(rna_id_of(row), []).append(text_of(row.get("pmid")))
         library.set_counts("links", counts)
         library.set_counts("rnas", add_rnas(rnas, library, links, max_length, release))
+        if facts_file:
+            library.set_counts("facts", add_facts(facts_file, library))
 
 
-def files_of(folder: str | Path) -> tuple[Path, Path, Path | None]:
-    """The files of RNAs, papers and (or None) links.
+def files_of(folder: str | Path) -> tuple[Path, Path, Path | None, Path | None]:
+    """The files of RNAs, papers and (or None) links and curated facts.
 
     Raises:
         BuildError: the folder, the RNAs or the papers are not there, there are two of one, or links of another format.
@@ -58,13 +61,17 @@ def files_of(folder: str | Path) -> tuple[Path, Path, Path | None]:
     if not folder.is_dir():
         raise BuildError(f"no folder at {folder}: expected one with rnas.jsonl and papers.jsonl")
     rnas, papers = one_file(folder, "rnas", ENDINGS + FASTA_ENDINGS), one_file(folder, "papers", ENDINGS)
-    return rnas, papers, one_file(folder, "links", ENDINGS) if any(folder.glob("links.*")) else None
+    links, facts = (
+        one_file(folder, stem, ENDINGS) if any(folder.glob(f"{stem}.*")) else None for stem in ("links", "facts")
+    )
+    return rnas, papers, links, facts
 
 
 def fingerprints(folder: str | Path) -> dict[str, str]:
     """sha256 of each file of the folder that a build reads, by its name."""
     found = {}
-    for stem, endings in (("rnas", ENDINGS + FASTA_ENDINGS), ("papers", ENDINGS), ("links", ENDINGS)):
+    stems = {"rnas": ENDINGS + FASTA_ENDINGS, "papers": ENDINGS, "links": ENDINGS, "facts": ENDINGS}
+    for stem, endings in stems.items():
         for path in (Path(folder) / f"{stem}{ending}" for ending in endings):
             if path.is_file():
                 with open(path, "rb") as handle:
@@ -126,6 +133,31 @@ def add_rna_with_papers(library: Library, rna: RnaRecord, pmids: set[str]) -> No
     key = hashlib.sha256(json.dumps([rna.aliases, known]).encode()).hexdigest()
     if not library.add_rna(rna, library.add_literature(key, rna.aliases, known)):
         raise Dropped("rna_id seen before")
+
+
+def add_facts(path: Path, library: Library) -> Counter:
+    """Curated facts of a file -> library; those on RNAs that were left out are left out as well."""
+    counts: Counter = Counter()
+    facts: dict[str, list[CuratedFact]] = {}
+    for line, row in rows_of(path, library, counts):
+        rna_id, source, text = rna_id_of(row), text_of(row.get("source")), text_of(row.get("text"))
+        pmids = row.get("pmids") or []
+        try:
+            if not source or not text:
+                raise Dropped("fact without a source or a text")
+            if not isinstance(pmids, list):
+                raise Dropped("pmids that are no list")
+            if not library.db.execute("SELECT 1 FROM rna WHERE rna_id = ?", (rna_id,)).fetchone():
+                raise Dropped("fact on an RNA that is not there")
+        except Dropped as reason:
+            leave_out(library, counts, path, line, rna_id, reason)
+            continue
+        more = (text_of(row.get(key)) for key in ("accession", "evidence"))
+        facts.setdefault(rna_id, []).append(CuratedFact(source, text, *more, tuple(map(text_of, pmids))))
+        counts["kept"] += 1
+    for rna_id, found in facts.items():
+        library.add_curated(rna_id, found)
+    return counts
 
 
 def one_file(folder: Path, stem: str, endings: tuple[str, ...]) -> Path:

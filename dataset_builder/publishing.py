@@ -15,6 +15,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from dataset_builder.build_settings import BuildSettings
@@ -53,6 +54,13 @@ def publish(work: Path, output: Path, settings: BuildSettings, ranks: int) -> di
                 statistics.rna(rna, unit, rows, split)
                 for config, row in rows:
                     tables[config].add(split, row)
+                if rows:
+                    own = {pmid for _, pmids in unit["topics"] for pmid in pmids}
+                    facts = library.curated(rna.rna_id)
+                    kept = [fact for fact in facts if own.issuperset(fact.pmids)]
+                    statistics.facts(kept, len(facts) - len(kept))
+                    for fact in kept:
+                        tables["facts"].add(split, base_of(rna) | asdict(fact) | {"pmids": list(fact.pmids)})
         digests = {name: table.close() for name, table in tables.items()}
         found = statistics.summary()
         write_card(part, found, digests, settings, library)
@@ -99,17 +107,7 @@ def rows_of(
     rna, split: str, unit: dict, settings: BuildSettings, balance: YesNoBalance
 ) -> Iterator[tuple[str, dict]]:
     """(config, row) of one RNA: an alignment row per annotation, a qa row per question."""
-    base = {
-        "rna_id": rna.rna_id,
-        "sequence": rna.sequence,
-        "length_nt": rna.length_nt,
-        "rna_type": rna.rna_type,
-        "species": rna.species,
-        "taxid": rna.taxid,
-        "name": rna.name,
-        "md5": rna.md5,
-        "release": rna.release,
-    }
+    base = base_of(rna)
     for made in unit["annotations"]:
         source = {"method": made["method"], "model": settings.model.name, "prompt_sha256": prompts_sha256()}
         pmids = list(dict.fromkeys(pmid for row in made["statements"] for pmid in row["pmids"]))
@@ -128,6 +126,21 @@ def rows_of(
         for row in balance.kept(split, made["method"], usable(made["questions"], settings)):
             number = row.pop("number")
             yield "qa", {**base, "qa_id": f"{rna.rna_id}/{made['method']}/{number}", **row, **source}
+
+
+def base_of(rna) -> dict:
+    """What every row says of its RNA."""
+    return {
+        "rna_id": rna.rna_id,
+        "sequence": rna.sequence,
+        "length_nt": rna.length_nt,
+        "rna_type": rna.rna_type,
+        "species": rna.species,
+        "taxid": rna.taxid,
+        "name": rna.name,
+        "md5": rna.md5,
+        "release": rna.release,
+    }
 
 
 class Tables:
@@ -172,6 +185,8 @@ class Tables:
         for split in SPLITS:
             self._write(split)
             self._close(split)
+        if not any(self.files.values()):
+            self.folder.rmdir()
         mark = self.digest.hexdigest()[:12]
         found = {}
         for split, files in self.files.items():
@@ -195,7 +210,7 @@ class Statistics:
                 "papers per RNA", "topics per RNA", "questions per RNA", "kinds", "yes and no",
                 "place of the right option", "RNA types", "lengths (nt, in steps of 100)",
                 "words per annotation, in steps of 10", "splits", "methods", "left out or repaired", "quarantined",
-                "named", "sampling rules",
+                "named", "sampling rules", "curated facts",
             )
         }  # fmt: skip
         self.faithfulness = [0, 0.0]
@@ -208,6 +223,12 @@ class Statistics:
             self.counts["quarantined"][f"{method}: {stage}: {reason}"] += 1
         if unit["sampled"]:
             self.counts["sampling rules"][unit["sampled"].split(": ", 1)[-1]] += 1
+
+    def facts(self, kept: list, left: int) -> None:
+        """`left`: facts that cite papers which are not the RNA's own here, and might be of another split."""
+        self.counts["curated facts"].update(fact.source for fact in kept)
+        if left:
+            self.counts["left out or repaired"]["publish: curated facts on papers that were not collected"] += left
 
     def rna(self, rna, unit: dict, rows: list[tuple[str, dict]], split: str) -> None:
         count = self.counts

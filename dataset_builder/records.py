@@ -2,7 +2,7 @@
 
     raw row of any source -> RnaRecord or Paper, or `Dropped` with a reason that the run report counts
 
-A sequence is upper case, U for T; md5 is of its DNA string, as RNAcentral has it. Public columns: `ALIGNMENT`, `QA`.
+A sequence is upper case, U for T; md5 is of its DNA string, as RNAcentral has it. Public columns: `published_schemas`.
 """
 
 from __future__ import annotations
@@ -64,6 +64,24 @@ class Paper:
     pmcid: str = ""
     licence: str = ""
     retracted: bool = False
+
+
+@dataclass(frozen=True)
+class CuratedFact:
+    """One statement about an RNA.
+
+    Attributes:
+        source: "LitSumm (AI-generated)", "Rfam", "Gene Ontology", or a local file's own.
+        accession: of the family or term, "" where there is none.
+        evidence: how it is known, in the source's words.
+        pmids: papers it cites, by PMID or PMC id.
+    """
+
+    source: str
+    text: str
+    accession: str = ""
+    evidence: str = ""
+    pmids: tuple[str, ...] = ()
 
 
 def rna_record(row: dict, max_length: int = MAX_LENGTH, release: str = "") -> RnaRecord:
@@ -218,7 +236,8 @@ def cut_at_sentence(text: str, limit: int) -> str:
 
 
 def published_schemas():
-    """{config name: pyarrow schema} of what is published; the columns are public (announced in CHANGELOG.md)."""
+    """{config name: pyarrow schema} of what is published; the columns are public (announced in CHANGELOG.md). `facts`
+    is there only where curated facts were collected."""
     import pyarrow as pa
 
     rna = [
@@ -258,6 +277,16 @@ def published_schemas():
                 ("evidence_pmids", texts),
                 ("names_the_rna", pa.bool_()),
                 *made_by,
+            ]
+        ),
+        "facts": pa.schema(
+            [
+                *rna,
+                ("source", pa.string()),
+                ("text", pa.string()),
+                ("accession", pa.string()),
+                ("evidence", pa.string()),
+                ("pmids", texts),
             ]
         ),
     }

@@ -40,7 +40,7 @@ class RnaQa(datasets.ArrowBasedBuilder):
     """RNA-QA from a published folder."""
 
     BUILDER_CONFIG_CLASS = RnaQaConfig
-    BUILDER_CONFIGS = [RnaQaConfig(name="alignment"), RnaQaConfig(name="qa")]
+    BUILDER_CONFIGS = [RnaQaConfig(name="alignment"), RnaQaConfig(name="qa"), RnaQaConfig(name="facts")]
     DEFAULT_CONFIG_NAME = "alignment"
 
     def __init__(self, *arguments, folder: str, config_name: str = DEFAULT_CONFIG_NAME, **options):

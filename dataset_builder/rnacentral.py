@@ -6,6 +6,7 @@
     articles   the papers of each name, once per name; reconciled with the hit count
     gaps       abstracts that LitScan lacks, from Europe PMC
     retracted  which of the papers were withdrawn, from Europe PMC
+    facts      where wished, what LitSumm, Rfam and the Gene Ontology say of each RNA
 
 Every answer is written with the mark that it is done, in one transaction: the same command goes on after any stop and
 stores nothing twice. Shapes of the answers: the services' own sources; a surprise is an error, not a guess.
@@ -13,18 +14,20 @@ stores nothing twice. Shapes of the answers: the services' own sources; a surpri
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from dataset_builder import curated_facts
 from dataset_builder.errors import BuildError
 from dataset_builder.library import Library
 from dataset_builder.local_source import add_rna_with_papers
 from dataset_builder.polite_client import NotThere, PoliteClient, has_keys
-from dataset_builder.records import MIN_LENGTH, Dropped, paper, rna_record, text_of
+from dataset_builder.records import MIN_LENGTH, CuratedFact, Dropped, paper, rna_record, text_of
 
 ADDRESSES = {
     "ebi": "https://www.ebi.ac.uk/ebisearch/ws/rest",
@@ -53,7 +56,8 @@ CREATE TABLE IF NOT EXISTS paper_ids (pmid TEXT PRIMARY KEY, pmcid TEXT, checked
 
 @dataclass
 class Collection:
-    """One collection. `query` restricts the RNAs, `limit` their number; `by_export` takes the sequences from there."""
+    """One collection. `query` restricts the RNAs, `limit` their number; `by_export` takes the sequences from there;
+    `facts`: which of curated_facts.SOURCES are asked, too, a request per RNA each."""
 
     library: Library
     client: PoliteClient
@@ -62,6 +66,7 @@ class Collection:
     query: str = ""
     limit: int | None = None
     by_export: bool = False
+    facts: tuple[str, ...] = ()
     say: object = print
     counts: Counter = field(default_factory=Counter)
 
@@ -71,8 +76,11 @@ class Collection:
         Raises:
             BuildError: a service did not answer, or gave fewer records than it says it has.
         """
+        if unknown := set(self.facts) - set(curated_facts.SOURCES):
+            raise BuildError(f"facts come from {', '.join(curated_facts.SOURCES)}; got {', '.join(sorted(unknown))}")
         self.library.db.executescript(TABLES)
-        for stage in (self.list_rnas, self.sequences, self.aliases, self.articles, self.gaps, self.retractions):
+        stages = [self.list_rnas, self.sequences, self.aliases, self.articles, self.gaps, self.retractions]
+        for stage in [*stages, *([self.curated] if self.facts else [])]:
             self.say(f"collecting: {stage.__name__.replace('_', ' ')}")
             stage()
         self.finish()
@@ -321,6 +329,21 @@ class Collection:
                     if {pmid, pmcid} & withdrawn:
                         db.execute("INSERT OR IGNORE INTO withdrawn VALUES (?)", (pmid,))
                 db.executemany("UPDATE paper_ids SET checked = 1 WHERE pmid = ?", ((pmid,) for pmid, _ in batch))
+
+    def curated(self) -> None:
+        """What others say of each RNA whose sequence was found."""
+        query = "SELECT rna_id FROM candidate WHERE sequence_done = 1 AND rna_id NOT IN (SELECT rna_id FROM curated)"
+        todo = self.library.db.execute(f"{query} ORDER BY rna_id").fetchall()
+        ask = functools.partial(curated_facts.asked_for, sources=self.facts, client=self.client)
+        for (rna_id,), found in self.client.many(lambda item: ask(item[0]), todo):
+            with self.library.writing():
+                self.library.add_curated(rna_id, [self.by_pmid(fact) for fact in found])
+
+    def by_pmid(self, fact: CuratedFact) -> CuratedFact:
+        """The fact with its papers under the ids that the library has them by."""
+        named = "SELECT pmid FROM paper_ids WHERE pmcid = ?"
+        rows = ((pmid, self.library.db.execute(named, (pmid,)).fetchone()) for pmid in fact.pmids)
+        return replace(fact, pmids=tuple(row[0] if row else pmid for pmid, row in rows))
 
     # --- into the library
 

@@ -5,7 +5,8 @@
     rnagpt build-dataset FOLDER --output runs/rna-qa --llm smollm2-135m-instruct
     rnagpt build-dataset rnacentral --contact you@example.org --output runs/rna-qa --plan
 
-reads   FOLDER: rnas (.jsonl, .parquet, .fasta), papers (.jsonl, .parquet), links (where the RNAs name no papers);
+reads   FOLDER: rnas (.jsonl, .parquet, .fasta), papers (.jsonl, .parquet), links (where the RNAs name no papers),
+        facts (what others say of the RNAs);
         or "rnacentral": RNAs and literature from RNAcentral, LitScan and Europe PMC
 writes  OUTPUT/dataset: Parquet and card, for `datasets.load_dataset("OUTPUT/dataset", "qa")` and "alignment"
         OUTPUT/report.txt: what was kept, left out and why, spent;  OUTPUT/work: what a restart goes on from
@@ -76,6 +77,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     collect.add_argument("--query", help="restrict the RNAs, in RNAcentral's query language: 'rna_type:\"tRNA\"'")
     collect.add_argument("--limit", type=int, metavar="N", help="RNAs at most")
     collect.add_argument("--by-export", action="store_true", help="sequences from the export service, in one download")
+    collect.add_argument("--facts", nargs="*", default=[], metavar="NAME", help="what others say of the RNAs, for "
+                         "the configuration facts: litsumm, rfam, go (a request per RNA each)")  # fmt: skip
     collect.add_argument("--service", nargs="*", default=[], metavar="NAME=URL", help="another address of a service: "
                          "ebi, rnacentral, export, europe_pmc")  # fmt: skip
     scale = parser.add_argument_group("scale")
@@ -185,6 +188,7 @@ def collector(args: argparse.Namespace):
 
     client = PoliteClient(ADDRESSES | dict(pair.partition("=")[::2] for pair in args.service), args.contact or "")
     options = {"release": args.release, "query": args.query or "", "limit": args.limit, "by_export": args.by_export}
+    options["facts"] = tuple(args.facts)
     return lambda library: Collection(library, client, args.max_length, say=say, **options).run()
 
 

@@ -362,6 +362,44 @@ def test_without_an_api_key_nothing_begins(tmp_path, capsys, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+def test_curated_facts_are_a_configuration_of_their_own(tmp_path, capsys):
+    """Published with the RNA's split; not where they cite a paper that may lie in another split."""
+    from datasets import get_dataset_config_names, load_dataset
+
+    from dataset_builder.rna_qa import RnaQa
+
+    rnas, papers = literature(16)
+    source = write_folder(tmp_path / "source", rnas, papers)
+    own = [
+        {"rna_id": row["rna_id"], "source": "Rfam", "text": "Matches let-7.", "accession": "RF00027", "pmids": pmids}
+        for row in rnas
+        for pmids in ([], row["pmids"][:1])
+    ]
+    own += [{"rna_id": rnas[0]["rna_id"], "source": "LitSumm", "text": "x", "pmids": [rnas[-1]["pmids"][0]]},
+            {"rna_id": "unknown", "source": "Rfam", "text": "x"}, {"rna_id": rnas[0]["rna_id"], "text": "x"},
+            {"rna_id": rnas[0]["rna_id"], "source": "x", "text": "x", "pmids": "1"}]  # fmt: skip
+    (source / "facts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
+    with ScriptedLlm() as server:
+        assert main(command(source, tmp_path / "out", server, "--held-out", "0.2")) == 0
+    folder = str(tmp_path / "out" / "dataset")
+    assert sorted(get_dataset_config_names(folder)) == ["alignment", "facts", "qa"]
+    splits = {row["rna_id"]: row["split"] for row in rows(tmp_path / "out", "alignment")}
+    loaded = load_dataset(folder, "facts", cache_dir=str(tmp_path / "cache"))
+    published = [(name, row) for name, part in loaded.items() for row in part]
+    assert len(published) == 2 * len(splits) > 20 and all(splits[row["rna_id"]] == name for name, row in published)
+    assert published[0][1]["text"] == "Matches let-7." and published[0][1]["length_nt"] >= 60
+    builder = RnaQa(config_name="facts", folder=folder, cache_dir=str(tmp_path / "cache"))
+    builder.download_and_prepare()
+    assert builder.as_dataset(split="train").to_list() == loaded["train"].to_list()
+    counted = report(tmp_path / "out")
+    assert counted["source: facts"] == {
+        "kept": 33, "dropped: fact on an RNA that is not there": 1, "dropped: fact without a source or a text": 1,
+        "dropped: pmids that are no list": 1,
+    }  # fmt: skip
+    assert counted["left out or repaired"]["publish: curated facts on papers that were not collected"] == 1
+    assert "- `facts`: what others say of the RNAs" in (tmp_path / "out" / "dataset" / "README.md").read_text()
+
+
 def test_a_mistyped_source_and_a_plan_do_not_bind_the_folder(tmp_path, capsys):
     source = write_folder(tmp_path / "source", *literature(6))
     with open(source / "rnas.jsonl", "a") as file:

@@ -13,7 +13,7 @@ from dataset_builder import rnacentral
 from dataset_builder.errors import BuildError
 from dataset_builder.library import Library
 from dataset_builder.polite_client import RATES, NotThere, PoliteClient, has_keys
-from dataset_builder.records import dna_md5
+from dataset_builder.records import CuratedFact, dna_md5
 from dataset_builder.rnacentral import Collection
 
 FAST = dict.fromkeys(RATES, (1e6, 1e9))  # the loopback needs no politeness; TokenBucket has a test of its own
@@ -96,6 +96,51 @@ def test_it_goes_on_where_it_stopped(tmp_path, monkeypatch):
         made.run()
     assert holdings(made.library) == expected(rnas)
     assert services.requests["rnacentral"] < 2 * (80 + 3 * 40)  # none asked for twice, but for those under way
+
+
+def test_curated_facts_of_the_rnas(tmp_path, monkeypatch):
+    """What LitSumm, Rfam and the Gene Ontology say, through faults and an interruption; papers under the library's
+    ids."""
+    rnas, papers = literature(12)
+    names = ("litsumm", "rfam", "go")
+    with ScriptedServices(rnas, papers, faults=0.1) as services:
+        made = collection(services, tmp_path, facts=names)
+        stored = []
+
+        def interrupted(rna_id, facts):
+            if len(stored) == 5:
+                raise KeyboardInterrupt
+            stored.append(rna_id)
+            Library.add_curated(made.library, rna_id, facts)
+
+        monkeypatch.setattr(made.library, "add_curated", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            made.run()
+        made.library.close()
+        made = collection(services, tmp_path, facts=names)
+        made.run()
+    assert holdings(made.library) == expected(rnas) and len(stored) == 5
+    for number, row in enumerate(rnas):
+        own = row["pmids"][0]
+        summary = [
+            CuratedFact("LitSumm (AI-generated)", "MIR1 is of use in medicine (NSCLC).", pmids=(own,)),
+            CuratedFact("LitSumm (AI-generated)", "It was seen elsewhere.", pmids=(own, "PMC999999999")),
+        ]
+        family = CuratedFact("Rfam", "Matches the Rfam family let-7 (let-7 microRNA precursor).", "RF00027",
+                             "sequence_start 1, sequence_stop 60")  # fmt: skip
+        term = CuratedFact("Gene Ontology", "Involved in miRNA-mediated gene silencing.", "GO:0035195",
+                           "ECO:0000314, direct assay evidence, BHF-UCL")  # fmt: skip
+        assert made.library.curated(row["rna_id"]) == [*(summary if number % 3 != 2 else []), family, term]
+    with pytest.raises(BuildError, match="facts come from litsumm, rfam, go; got pfam"):
+        collection(services, tmp_path, facts=("pfam",)).run()
+
+
+@pytest.mark.parametrize("wrong", [{"results": [{"text": "x"}]}, [{"go_term": "x"}], {"detail": "moved"}])
+def test_a_surprise_in_a_curated_fact_is_an_error(tmp_path, monkeypatch, wrong):
+    with ScriptedServices(*literature(2)) as services:
+        monkeypatch.setattr(services, "curated", lambda path, params: wrong)
+        with pytest.raises(BuildError, match="without summary|without go_term_id|an object was expected|results that"):
+            collection(services, tmp_path, facts=("litsumm", "go")).run()
 
 
 def test_a_shortfall_against_the_hit_count_is_an_error(tmp_path):

@@ -37,6 +37,9 @@ def row(split: str, config: str) -> dict:
            "taxid": 4932, "name": f"{split} RNA", "md5": hashlib.md5(sequence.encode()).hexdigest(),
            "release": "25"}  # fmt: skip
     pmid = {"train": "1", "validation": "2", "test": "3"}[split]
+    if config == "facts":
+        return rna | {"source": "Rfam", "text": "Matches tRNA.", "accession": "RF00005", "evidence": "",
+                      "pmids": [pmid]}  # fmt: skip
     if config == "alignment":
         said = f"An RNA of the {split} split is there."
         return rna | made | {"annotation": said, "pmids": [pmid], "topics": [["rna", "split"]], "faithfulness": 1.0,
@@ -85,7 +88,7 @@ def test_a_released_dataset_streams_by_repo_id(hub, tmp_path, capsys):  # noqa: 
     assert "croissant.json" in api.list_repo_files("owner/rna-qa", repo_type="dataset")
     clean(STREAMED, str(tmp_path / "out.json"), folder=tmp_path / "empty", environment=hub.environment(tmp_path / "h"))
     found = json.loads((tmp_path / "out.json").read_text())
-    assert sorted(found["configs"]) == ["alignment", "qa"]
+    assert sorted(found["configs"]) == ["alignment", "facts", "qa"]
     assert found["default"] == [row("train", "alignment")]
     assert found["qa"] == [row("test", "qa")]
     assert found["whole"] == {"train": 1, "validation": 1, "test": 1}

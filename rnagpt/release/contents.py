@@ -19,7 +19,7 @@ MODEL_FILES = (
 )  # fmt: skip
 DATASET_FILES = (
     "README.md", "CHANGELOG.md", "LICENSE", ".gitattributes", "statistics.json", "croissant.json",
-    "alignment/*.parquet", "qa/*.parquet", "figures/*.png",
+    "alignment/*.parquet", "qa/*.parquet", "facts/*.parquet", "figures/*.png",
 )  # fmt: skip
 SPACE_FILES = (
     "README.md", "CHANGELOG.md", "LICENSE", ".gitattributes", "requirements.txt", "*.py",

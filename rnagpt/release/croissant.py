@@ -49,6 +49,12 @@ CONTEXT = {
     "transform": "cr:transform",
 }
 
+ROWS = {
+    "alignment": "One annotation of an RNA per row.",
+    "qa": "One question about an RNA per row.",
+    "facts": "One statement of another source about an RNA per row.",
+}
+
 
 def croissant(files: dict[str, dict[str, list[Path]]], repo: str, licence: str) -> dict:
     """The description of a dataset; `files` as `dataset.check_schemas` gives them."""
@@ -67,6 +73,8 @@ def croissant(files: dict[str, dict[str, list[Path]]], repo: str, licence: str) 
     ]
     records = []
     for config, schema in published_schemas().items():
+        if config not in files:
+            continue
         files_id = f"parquet-files-of-{config}"
         distribution.append(
             {
@@ -84,8 +92,7 @@ def croissant(files: dict[str, dict[str, list[Path]]], repo: str, licence: str) 
                 "@type": "cr:RecordSet",
                 "@id": config,
                 "name": config,
-                "description": {"alignment": "One annotation of an RNA per row.", "qa": "One question about an RNA "
-                                "per row."}[config],
+                "description": ROWS[config],
                 "field": [field(f"{config}/{column.name}", column, files_id, column.name) for column in schema],
             }  # fmt: skip
         )

@@ -72,7 +72,9 @@ def check_schemas(source: Path) -> dict[str, dict[str, list[Path]]]:
                 raise UserError(f"{config}/{path.name} is no Parquet file, or is damaged: {error}") from None
             check_columns(f"{config}/{path.name}", found, schema)
             files[config][split].append(path)
-        if not files[config].get("train"):
+        if config == "facts" and not files[config]:
+            del files[config]  # not every dataset has them
+        elif not files[config].get("train"):
             raise UserError(f"{source} has no {config}/train-*.parquet: build the dataset again")
     return files
 
@@ -104,7 +106,7 @@ def read_rnas(files: dict) -> dict[str, dict]:
 
     known: dict[str, dict] = {split: {"id": set(), "sequence": set(), "paper": set()} for split in SPLITS}
     for config, splits in files.items():
-        papers = "pmids" if config == "alignment" else "evidence_pmids"
+        papers = "evidence_pmids" if config == "qa" else "pmids"
         for split, paths in splits.items():
             for path in paths:
                 for batch in pq.ParquetFile(path).iter_batches(columns=["rna_id", "sequence", "md5", papers]):
