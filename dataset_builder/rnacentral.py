@@ -1,7 +1,8 @@
 """Collect RNAs with literature from RNAcentral, LitScan and Europe PMC into the library.
 
-    list       RNAs with LitScan hits, by EBI Search paging (its cursor is kept), reconciled with the hit count
-    sequences  each RNA's sequence from RNAcentral, checked by md5; or all at once from the export service
+    list       RNAs with LitScan hits, by EBI Search paging (its cursor is kept), reconciled with the hit count; or
+               those that a file names
+    sequences  each RNA's sequence from RNAcentral, checked by md5; or all at once from the export service, or FASTA
     aliases    the names each RNA's literature was searched by; names that mean no one RNA are left out
     articles   the papers of each name, once per name; reconciled with the hit count
     gaps       abstracts that LitScan lacks, from Europe PMC
@@ -15,14 +16,16 @@ stores nothing twice. Shapes of the answers: the services' own sources; a surpri
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import re
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from dataset_builder import curated_facts
+from dataset_builder import curated_facts, rna_list
 from dataset_builder.errors import BuildError
 from dataset_builder.library import Library
 from dataset_builder.local_source import add_rna_with_papers
@@ -57,7 +60,8 @@ CREATE TABLE IF NOT EXISTS paper_ids (pmid TEXT PRIMARY KEY, pmcid TEXT, checked
 @dataclass
 class Collection:
     """One collection. `query` restricts the RNAs, `limit` their number; `by_export` takes the sequences from there;
-    `facts`: which of curated_facts.SOURCES are asked, too, a request per RNA each."""
+    `ids`: a file that names the RNAs (`rna_list`); `facts`: which of curated_facts.SOURCES are asked, too, a request
+    per RNA each."""
 
     library: Library
     client: PoliteClient
@@ -66,6 +70,7 @@ class Collection:
     query: str = ""
     limit: int | None = None
     by_export: bool = False
+    ids: str | None = None
     facts: tuple[str, ...] = ()
     say: object = print
     counts: Counter = field(default_factory=Counter)
@@ -78,12 +83,33 @@ class Collection:
         """
         if unknown := set(self.facts) - set(curated_facts.SOURCES):
             raise BuildError(f"facts come from {', '.join(curated_facts.SOURCES)}; got {', '.join(sorted(unknown))}")
+        if self.ids and (self.query or self.by_export):
+            raise BuildError("a file of ids names the RNAs itself: leave the query and the export out")
         self.library.db.executescript(TABLES)
+        self.same_as_before()
         stages = [self.list_rnas, self.sequences, self.aliases, self.articles, self.gaps, self.retractions]
         for stage in [*stages, *([self.curated] if self.facts else [])]:
             self.say(f"collecting: {stage.__name__.replace('_', ' ')}")
             stage()
         self.finish()
+
+    def same_as_before(self) -> None:
+        """BuildError where a restart asks for other RNAs or facts than those that were listed."""
+        before, now = self.library.fact("asked"), self.asked()
+        if changed := [key for key in now if before and before.get(key) != now[key]]:
+            raise BuildError(
+                f"{self.library.path} was begun with another {' and '.join(changed)}: use the same, or another output "
+                "folder"
+            )
+
+    def asked(self) -> dict:
+        """What decides which RNAs and facts are collected; of a file its sha256."""
+        digest = ""
+        if self.ids and Path(self.ids).is_file():
+            with open(self.ids, "rb") as handle:
+                digest = hashlib.file_digest(handle, "sha256").hexdigest()
+        wishes = {"query": self.query, "limit": self.limit, "by_export": self.by_export}
+        return wishes | {"ids": digest, "facts": sorted(self.facts)}
 
     # --- RNAs
 
@@ -92,16 +118,20 @@ class Collection:
         return " AND ".join([*parts, *([f"({self.query})"] if self.query else [])])
 
     def list_rnas(self) -> None:
-        """Ids and descriptions of all RNAs with literature."""
+        """Ids and descriptions of all RNAs with literature, or of those in the file."""
         if self.library.fact("listed"):
             return
-        db, number, said = self.library.db, 0, 0
+        if self.ids:
+            self.list_file(self.ids)
+            return
+        db, number, said, asked = self.library.db, 0, 0, self.asked()
         for attempt in (1, 2):
             for entries, cursor, hits in self.pages("rnacentral", self.search_query(), "description,rna_type,length"):
                 with self.library.writing():
                     rows = ((entry["id"], json.dumps(entry["fields"])) for entry in entries)
                     db.executemany("INSERT OR IGNORE INTO candidate (rna_id, row) VALUES (?, ?)", rows)
                     self.library.set_fact("list cursor", cursor)
+                    self.library.set_fact("asked", asked)
                 said = hits
                 (number,) = db.execute("SELECT count(*) FROM candidate").fetchone()
                 if self.limit and number >= self.limit:
@@ -116,6 +146,23 @@ class Collection:
                 self.library.set_fact("list cursor", None)  # the cursor may have expired: known ids are skipped
         with self.library.writing():
             self.library.set_fact("listed", {"hits": said, "kept": number})
+
+    def list_file(self, path: str) -> None:
+        """The RNAs that a file names; lines that name none are left out."""
+        kept = 0
+        with self.library.writing():
+            for line, rna_id, row in rna_list.listed(path):
+                if row is None:
+                    self.library.leave_out(Path(path).name, line, rna_id[:80], rna_list.WRONG)
+                    self.counts[f"dropped: {rna_list.WRONG}"] += 1
+                elif not self.limit or kept < self.limit:
+                    values = (rna_id, json.dumps(row), 1 if row else None)  # FASTA has the sequence
+                    insert = "INSERT OR IGNORE INTO candidate (rna_id, row, sequence_done) VALUES (?, ?, ?)"
+                    kept += self.library.db.execute(insert, values).rowcount
+            if not kept:
+                raise BuildError(f"{path} names no RNA: expected ids such as URS000047C79B_9606, or FASTA")
+            self.library.set_fact("asked", self.asked())
+            self.library.set_fact("listed", {"hits": kept, "kept": kept})
 
     def pages(
         self, domain: str, query: str, fields: str, resume: bool = True
@@ -375,7 +422,7 @@ class Collection:
             raise Dropped("RNA that is not active any more")
         aliases = [a for (a,) in db.execute("SELECT alias FROM candidate_alias WHERE rna_id = ?", (rna_id,))]
         if not aliases:
-            raise Dropped("RNA whose names are all too general")
+            raise Dropped("RNA that LitScan knows by no name, or by too general ones")
         rna = rna_record({**row, "rna_id": rna_id, "aliases": aliases}, self.max_length, self.release)
         marks = ",".join("?" * len(aliases))
         query = f"SELECT DISTINCT pmid FROM alias_paper WHERE alias IN ({marks})"

@@ -75,6 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     collect = parser.add_argument_group("collection from RNAcentral")
     collect.add_argument("--contact", metavar="MAIL", help="your address, sent to the services with each request")
     collect.add_argument("--query", help="restrict the RNAs, in RNAcentral's query language: 'rna_type:\"tRNA\"'")
+    collect.add_argument("--ids", metavar="FILE", help="the RNAs instead of a search: RNAcentral ids with taxid, one "
+                         "a line, or RNAcentral's FASTA, which saves asking for sequences")  # fmt: skip
     collect.add_argument("--limit", type=int, metavar="N", help="RNAs at most")
     collect.add_argument("--by-export", action="store_true", help="sequences from the export service, in one download")
     collect.add_argument("--facts", nargs="*", default=[], metavar="NAME", help="what others say of the RNAs, for "
@@ -183,12 +185,15 @@ def collector(args: argparse.Namespace):
             local_source.files_of(args.source)  # before anything is written
 
         return lambda library: local_source.collect(args.source, library, args.max_length, args.release)
+    from dataset_builder import rna_list
     from dataset_builder.polite_client import PoliteClient
     from dataset_builder.rnacentral import ADDRESSES, Collection
 
     client = PoliteClient(ADDRESSES | dict(pair.partition("=")[::2] for pair in args.service), args.contact or "")
     options = {"release": args.release, "query": args.query or "", "limit": args.limit, "by_export": args.by_export}
-    options["facts"] = tuple(args.facts)
+    options |= {"facts": tuple(args.facts), "ids": args.ids}
+    if args.ids:
+        next(rna_list.listed(args.ids), None)  # a file that cannot be read is told before anything is written
     return lambda library: Collection(library, client, args.max_length, say=say, **options).run()
 
 

@@ -3,6 +3,7 @@
 pytest tests/test_dataset_collection.py
 """
 
+import gzip
 import json
 
 import pytest
@@ -96,6 +97,47 @@ def test_it_goes_on_where_it_stopped(tmp_path, monkeypatch):
         made.run()
     assert holdings(made.library) == expected(rnas)
     assert services.requests["rnacentral"] < 2 * (80 + 3 * 40)  # none asked for twice, but for those under way
+
+
+def test_the_rnas_of_a_list_of_ids_and_of_fasta(tmp_path):
+    """As many as the file names, in any order, with the same literature as a search finds; FASTA needs no request for
+    a sequence."""
+    rnas, papers = literature(24)
+    named = rnas[3:15]
+    ids = "".join(f"{row['rna_id'].replace('_', '/')}\tx\n" for row in reversed(named))
+    (tmp_path / "ids.txt").write_text(f"# my RNAs\n{ids}\nmiR-21\nURS1_2\n")
+    text = "".join(f">{row['rna_id']} {row['name']}\n{row['sequence'].replace('U', 'T')}\n" for row in named)
+    (tmp_path / "some.fasta.gz").write_bytes(gzip.compress(text.encode()))
+    with ScriptedServices(rnas, papers, page=5) as services:
+        made = collection(services, tmp_path, ids=str(tmp_path / "ids.txt"))
+        made.run()
+        assert holdings(made.library) == expected(named) and services.requests["rnacentral"] == 2 * 12
+        assert [row[1:3] for row in made.library.left_out()] == [(15, "miR-21"), (16, "URS1_2")]
+        (tmp_path / "fasta").mkdir()
+        made = collection(services, tmp_path / "fasta", ids=str(tmp_path / "some.fasta.gz"), limit=9)
+        made.run()
+        assert len(holdings(made.library)) == 9 and holdings(made.library).items() <= expected(named).items()
+        assert services.requests["rnacentral"] == 2 * 12
+        assert {rna.taxid for _, rna, _, _ in made.library.rnas()} == {9606}
+        made.library.close()
+        for other in ({"limit": 8}, {"ids": None}, {"facts": ("go",)}):
+            wish = {"ids": str(tmp_path / "some.fasta.gz"), "limit": 9} | other
+            with pytest.raises(BuildError, match=f"was begun with another {next(iter(other))}: use the same"):
+                collection(services, tmp_path / "fasta", **wish).run()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "does not exist: --ids takes"), (b"miR-21\n", "names no RNA: expected ids such as"),
+     (b"", "names no RNA"), (gzip.compress(b"x" * 999)[:20], "cannot be read")],
+)  # fmt: skip
+def test_a_list_that_names_no_rna(tmp_path, content, said):
+    path = tmp_path / ("ids.gz" if content and content[:2] == b"\x1f\x8b" else "ids.txt")
+    if content is not None:
+        path.write_bytes(content)
+    with ScriptedServices(*literature(2)) as services:
+        with pytest.raises(BuildError, match=said):
+            collection(services, tmp_path, ids=str(path)).run()
 
 
 def test_curated_facts_of_the_rnas(tmp_path, monkeypatch):
