@@ -58,10 +58,9 @@ class RunFacts:
         if self.summary is not None and self.summary.get("main"):
             from huggingface_hub.repocard_data import eval_results_to_model_index
 
-            from rnagpt.evaluation.model_index import eval_results
+            from rnagpt.evaluation.model_index import dataset_of, eval_results
 
-            kind = ("RNA-QA", "rna-qa") if self.summary.get("text") else ("RNA facts", "rna-facts")
-            results = eval_results(self.summary, *kind)
+            results = eval_results(self.summary, *dataset_of(self.summary))
             if results:
                 head["model-index"] = eval_results_to_model_index(model_name, results)
         if "co2_grams" in self.cost:

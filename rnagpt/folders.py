@@ -8,6 +8,7 @@
 """
 
 import json
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
@@ -69,3 +70,22 @@ def is_checkpoint(path: Path) -> bool:
         return path.is_dir() and checkpoint_form(path) != "hub"
     except UserError:
         return False
+
+
+@contextmanager
+def only_one(folder: Path, instead: str):
+    """Hold FOLDER/.lock while working: two runs in one folder would undo each other's work. `instead` says what a
+    second one may be given.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another run is working in {folder}: wait for it, or give {instead}") from None
+        yield

@@ -25,7 +25,7 @@ from importlib import metadata, resources
 from pathlib import Path
 
 from rnagpt.errors import UserError
-from rnagpt.folders import PARTS, assets
+from rnagpt.folders import PARTS, assets, only_one
 
 RECIPES = ("quickstart", "demo")
 TEST_RNAS_PER_TYPE = 26
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     output = args.output or Path("runs") / args.recipes
     if not (output / "report.html").is_file():
         check_packages()
-        with only_one(output):
+        with only_one(output, "another --output"):
             work(output, find_recipes(args.recipes))
     return show(output)
 
@@ -247,17 +247,3 @@ def machine_facts() -> dict:
     """Versions and hardware, without any name of the machine."""
     packages = {name: metadata.version(name) for name in ("torch", "transformers", "trl", "peft", "datasets")}
     return {"python": platform.python_version(), "processor cores": os.cpu_count(), "seed": SEED, **packages}
-
-
-@contextmanager
-def only_one(output: Path):
-    """Hold OUTPUT/.lock while working: two runs in one folder would undo each other's work."""
-    import fcntl
-
-    output.mkdir(parents=True, exist_ok=True)
-    with open(output / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another run is working in {output}: wait for it, or give another --output") from None
-        yield

@@ -285,7 +285,7 @@ def test_the_estimate_answers_nothing(finished, tmp_path, capsys):
     assert re.search(r"stage2 +\d+ answers +about \d+ s, their likelihoods \d+ s", said)
     assert not (tmp_path / "new" / "report.html").exists()
     assert not read_items(tmp_path / "new" / "evaluation" / "items.jsonl")
-    none = recipe_file(tmp_path, yaml.safe_load(finished[1].read_text())["data"]["source"], [], floors=False,
+    none = recipe_file(tmp_path, yaml.safe_load(finished[1].read_text())["data"]["source"], [],
                        data=yaml.safe_load(finished[1].read_text())["data"])
     evaluate(load_evaluation(none), tmp_path / "new")  # the same folder, now in earnest, is no other run's
     assert (tmp_path / "new" / "evaluation.json").is_file()

@@ -105,8 +105,8 @@ def test_work_of_another_recipe_is_refused_by_the_keys_name(tiny_run, tmp_path):
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path):
-    with quickstart.only_one(tmp_path), pytest.raises(UserError, match="another run is working"):
-        with quickstart.only_one(tmp_path):
+    with quickstart.only_one(tmp_path, "another"), pytest.raises(UserError, match="another run is working"):
+        with quickstart.only_one(tmp_path, "another"):
             pass
 
 

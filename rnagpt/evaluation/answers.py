@@ -144,7 +144,10 @@ class EndpointAnswers:
 class FileAnswers:
     """Answers that were made elsewhere: JSON lines of {"rna_id", "question", "answer"}.
 
-    A file shows no control: it holds the answers to the true RNAs.
+    A file shows no control: it holds the answers to the true RNAs. Lines about other questions are passed over.
+
+    Raises:
+        UserError: no such file, a line that is no answer, two answers to one question, or a question without one.
     """
 
     batch_size = 1000
@@ -153,19 +156,32 @@ class FileAnswers:
         self.path, self._answers = Path(path), {}
         if not self.path.is_file():
             raise UserError(f"no answers at {path}: expected JSON lines of rna_id, question and answer")
-        for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            text = self.path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError:
+            raise UserError(f"{path} is no UTF-8 text: expected JSON lines of rna_id, question and answer") from None
+        for number, line in enumerate(text.split("\n"), start=1):
+            if not line.strip():
+                continue
             try:
                 row = json.loads(line)
-                self._answers[row["rna_id"], row["question"]] = str(row["answer"])
+                rna_id, question, answer = row["rna_id"], row["question"], row["answer"]
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(f"line {number} of {path} is no answer: expected a JSON object with rna_id, question "
                                 f"and answer ({type(error).__name__}: {error})") from None
+            for name, value in (("rna_id", rna_id), ("question", question), ("answer", answer)):
+                if not isinstance(value, str):
+                    raise UserError(f"line {number} of {path}: {name} must be a text, got {json.dumps(value)[:40]}; "
+                                    'an answer that was not given is ""')
+            if self._answers.setdefault((rna_id, question.strip()), answer) != answer:
+                raise UserError(f"line {number} of {path} gives another answer to a question of an earlier line, "
+                                f"about {rna_id}: {question}")
 
     def asks(self, item: Item, sequence: str | None) -> str:
         return json.dumps([item.rna_id, item.question])
 
     def answer(self, asked: Sequence[str]) -> list[str]:
-        keys = [tuple(json.loads(text)) for text in asked]
+        keys = [(rna_id, question.strip()) for rna_id, question in map(json.loads, asked)]
         missing = [key for key in keys if key not in self._answers]
         if missing:
             raise UserError(f"{self.path} lacks answers to {len(missing)} of the questions that are asked here, the "

@@ -56,14 +56,20 @@ def run(args: argparse.Namespace) -> int:
     from rnagpt.evaluation.curves import read_learning_curves
     from rnagpt.evaluation.model_index import write_model_index
     from rnagpt.evaluation.report import print_table, summarise, write_report
+    from rnagpt.evaluation.run_folder import read_record, unfinished
     from rnagpt.evaluation.score_charts import write_pictures
     from rnagpt.evaluation.tables import write_tables
 
     summary = summarise(items_path)
+    missing = unfinished(run_dir, {row["system"]: row["n_items"] for row in summary["systems"]})
+    if missing:
+        summary["unfinished"] = missing
     write_summary(run_dir, summary)
     write_tables(run_dir, summary)
     write_pictures(run_dir, summary)
-    write_model_index(run_dir, summary, run_dir.resolve().name, "RNA-QA" if summary.get("text") else "RNA facts")
+    if not missing:  # a card is no place for figures that will change
+        split = read_record(run_dir).get("data", {}).get("split", "test")
+        write_model_index(run_dir, summary, run_dir.resolve().name, split)
     report = write_report(run_dir, summary, read_learning_curves(run_dir), read_run_facts(run_dir))
     if args.json:
         print(json.dumps(summary, indent=2, ensure_ascii=False))

@@ -1,6 +1,6 @@
 """The figures as model-index metadata, ready for a model card.
 
-    write_model_index(run_dir, summary, "owner/rna-gpt", "RNA facts")     # run_dir/model_index.yaml
+    write_model_index(run_dir, summary, "owner/rna-gpt")     # run_dir/model_index.yaml
 
 Every result names its mode, so that numbers of two modes are never taken for one another; the control with another
 RNA stands beside the score it belongs to.
@@ -14,7 +14,12 @@ from rnagpt.evaluation.systems import system
 METRICS = {"rna_type": "RNA type, share right", "closed": "Closed questions, share right"}
 
 
-def eval_results(summary: dict, dataset_name: str, dataset_id: str = "rna-qa") -> list:
+def dataset_of(summary: dict) -> tuple[str, str]:
+    """Name and id of what was asked: only the RNA facts ask for the RNA's type as a topic of its own."""
+    return ("RNA facts", "rna-facts") if "rna_type" in summary["topics"] else ("RNA-QA", "rna-qa")
+
+
+def eval_results(summary: dict, dataset_name: str, dataset_id: str = "rna-qa", split: str = "test") -> list:
     """`huggingface_hub.EvalResult`s of the main system and of its control with another RNA."""
     from huggingface_hub import EvalResult
 
@@ -24,7 +29,7 @@ def eval_results(summary: dict, dataset_name: str, dataset_id: str = "rna-qa") -
     def add(key: str, metric_type: str, name: str, value: float) -> None:
         results.append(EvalResult(
             task_type="question-answering", task_name=f"RNA question answering: {system(key).label}",
-            dataset_type=dataset_id, dataset_name=dataset_name, dataset_split="test", metric_type=metric_type,
+            dataset_type=dataset_id, dataset_name=dataset_name, dataset_split=split, metric_type=metric_type,
             metric_name=name, metric_value=round(value, 4)))
 
     for row in summary["systems"]:
@@ -45,12 +50,12 @@ def eval_results(summary: dict, dataset_name: str, dataset_id: str = "rna-qa") -
     return results
 
 
-def write_model_index(run_dir: str | Path, summary: dict, model_name: str, dataset_name: str) -> Path | None:
+def write_model_index(run_dir: str | Path, summary: dict, model_name: str, split: str = "test") -> Path | None:
     """Write run_dir/model_index.yaml: the `model-index` block of a model card. None where no model was evaluated."""
     import yaml
     from huggingface_hub.repocard_data import eval_results_to_model_index
 
-    results = eval_results(summary, dataset_name) if summary["main"] else []
+    results = eval_results(summary, *dataset_of(summary), split) if summary["main"] else []
     if not results:
         return None
     path = Path(run_dir) / "model_index.yaml"

@@ -53,13 +53,17 @@ def read_qa(path: str | Path, split: str) -> list[QaRna]:
     SPLIT.jsonl, in it or in its folder qa/.
 
     Raises:
-        UserError: no such file, or a file without the required columns.
+        UserError: no such file, or a file without the required columns, or with an empty cell in one of them.
     """
     files = split_files(Path(path), split)
     rows = (row for file in files for row in _rows(file))
     pairs: dict[str, list[Pair]] = defaultdict(list)
     about: dict[str, dict] = {}
     for row in rows:
+        for name in REQUIRED:
+            if not isinstance(row[name], str) or not row[name].strip():
+                raise UserError(f"{path} has a pair about {row['rna_id']!r} whose {name} is no text but "
+                                f"{row[name]!r}: leave the pair out, or write its {name}")
         first = about.setdefault(row["rna_id"], row)
         if first["sequence"] != row["sequence"]:
             raise UserError(f"{path} gives {row['rna_id']} two sequences: the same id must be the same RNA")

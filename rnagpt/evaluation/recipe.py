@@ -14,6 +14,7 @@ from rnagpt.evaluation.encoders import PRESETS, TextEncoder
 from rnagpt.recipe import _typed, read_yaml
 
 FACTS = "facts"
+FLOOR_NAMES = ("majority", "question_only", "length_only", "kmer_length", "nearest_train", "nearest_identity")
 KINDS = ("rna", "llm_text", "endpoint", "file")
 
 
@@ -95,6 +96,10 @@ def load_evaluation(path: str | Path) -> EvaluationRecipe:
     recipe = _typed(EvaluationRecipe, content, f"{path}: ")
     if recipe.data.rnas is not None and recipe.data.rnas < 1:
         raise UserError(f"{path}: key 'data': rnas must be at least 1 (leave it out for all), got {recipe.data.rnas}")
+    if recipe.data.closed_per_rna < 1:
+        raise UserError(f"{path}: key 'data': closed_per_rna must be at least 1, got {recipe.data.closed_per_rna}")
+    if not recipe.systems and not recipe.floors:
+        raise UserError(f"{path}: without systems and floors there is nothing to ask: name a system")
     if recipe.data.source == FACTS and recipe.data.split not in SPLITS:
         raise UserError(f"{path}: key 'data': split must be one of {', '.join(SPLITS)}, got {recipe.data.split!r}")
     if not recipe.usd_limit >= 0:
@@ -104,6 +109,8 @@ def load_evaluation(path: str | Path) -> EvaluationRecipe:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UserError(f"{path}: two systems are named {twice[0]!r}: each needs a name of its own")
+    for part in systems:
+        _own_keys(part, systems, path)
     encoders = [_encoder(entry, f"{path}: encoder {number}: ")
                 for number, entry in enumerate(recipe.encoders, start=1)]
     judge = _typed(JudgePart, recipe.judge, f"{path}: judge: ") if recipe.judge else {}
@@ -114,6 +121,8 @@ def _system(entry, where: str) -> SystemPart:
     part = _typed(SystemPart, entry, where)
     if part.kind not in KINDS:
         raise UserError(f"{where}kind must be one of {', '.join(KINDS)}, got {part.kind!r}")
+    if not part.name.strip() or not part.name.isprintable():
+        raise UserError(f"{where}name must be a text that can be printed on one line, got {part.name!r}")
     wrong = [control for control in part.controls if control not in CONTROLS]
     if wrong:
         raise UserError(f"{where}unknown control {wrong[0]!r}; controls are {', '.join(CONTROLS)}")
@@ -132,6 +141,17 @@ def _system(entry, where: str) -> SystemPart:
     if part.kind == "endpoint" and not part.base_url:
         raise UserError(f"{where}an endpoint needs its base_url, such as https://api.openai.com/v1")
     return part
+
+
+def _own_keys(part: SystemPart, systems: list, path) -> None:
+    """UserError where a system has the name of a floor, or of another system under a control: one of the two would
+    pass for the other's answers."""
+    if part.name in FLOOR_NAMES:
+        raise UserError(f"{path}: no system can be named {part.name!r}: the floors have that name")
+    for other in systems:
+        if part.name in (f"{other.name}_{control}" for control in other.controls):
+            raise UserError(f"{path}: no system can be named {part.name!r}: it is what {other.name} is called under a "
+                            "control")
 
 
 def _encoder(entry, where: str) -> TextEncoder:

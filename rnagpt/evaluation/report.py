@@ -155,8 +155,10 @@ def _figure(name: str, alt: str, wide: Sequence[str], narrow: Sequence[str]) -> 
         for width, figures in (("wide", wide), ("narrow", narrow))}
 
 
-def _bars(summary: dict) -> dict:
+def _bars(summary: dict) -> dict | None:
     measures = [measure for measure in ("rna_type", "closed") if any(row[measure] for row in summary["systems"])]
+    if not measures:  # every question is answered in free text
+        return None
     alt = "Bar chart of accuracies, also given in the next table. " + "; ".join(
         f"{row['label']}: {100 * row['rna_type']['value']:.0f}% of RNA types"
         for row in summary["systems"] if row["rna_type"])

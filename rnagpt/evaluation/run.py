@@ -6,8 +6,8 @@ Each step is resumed where an earlier run stopped, per answer and per score.
 """
 
 import dataclasses
+import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -20,7 +20,10 @@ from rnagpt.evaluation.controls import shown_rnas
 from rnagpt.evaluation.items import Item, ItemWriter, evaluation_items, read_items
 from rnagpt.evaluation.measures import MeasureWriter, rna_key
 from rnagpt.evaluation.neighbours import Neighbour, check_splits, nearest_by_identity
+from rnagpt.evaluation.readiness import check_ready
 from rnagpt.evaluation.recipe import FACTS, EvaluationRecipe, SystemPart
+from rnagpt.evaluation.run_folder import begin, finish, record, same_evaluation, same_questions
+from rnagpt.folders import only_one
 
 RNAS_PER_TYPE = 26
 OPTIONS_UNDER = ("true", "swapped")  # whose calibration is shown; elsewhere the true answer's likelihood is enough
@@ -44,19 +47,28 @@ def evaluate(recipe: EvaluationRecipe, run_dir: Path, only_estimate: bool = Fals
     Writes run_dir/evaluation.json (the recipe), evaluation/items.jsonl, likelihoods.jsonl and scores.jsonl.
 
     Raises:
-        UserError: the splits leak, the folder holds another evaluation, or it would cost more than the recipe allows.
+        UserError: the splits leak, the folder holds another evaluation or is being written by another run, something
+            that is needed is not there, or it would cost more than the recipe allows.
     """
-    same_evaluation(recipe, run_dir)
-    held_out = load_held_out(recipe, run_dir)
+    with only_one(run_dir, "another folder"):
+        same_evaluation(recipe, run_dir)
+        held_out = load_held_out(recipe, run_dir)
+        same_questions(held_out.items, run_dir)
+        _evaluate(recipe, held_out, run_dir, only_estimate)
+
+
+def _evaluate(recipe: EvaluationRecipe, held_out: HeldOut, run_dir: Path, only_estimate: bool) -> None:
     folder = run_dir / "evaluation"
     with ItemWriter(folder / "items.jsonl") as writer:
+        check_ready(recipe, held_out.items, writer, only_estimate)
         usd = print_estimate(recipe, held_out, writer, time_answers=only_estimate)
         if only_estimate:
             return
         if usd > recipe.usd_limit:
             raise UserError(f"this would cost about {usd:.2f} USD, more than the recipe's usd_limit of "
                             f"{recipe.usd_limit:.2f}: raise the limit, or ask about fewer RNAs")
-        _record(run_dir / "evaluation.json", dataclasses.asdict(recipe))
+        asked = {key: len(items) for part in recipe.systems for key, items in asked_of(part, held_out, recipe.seed)}
+        begin(recipe, run_dir, asked, held_out.items)
         if recipe.floors:
             for item in floor_items(recipe, held_out):
                 writer.write(item)
@@ -69,24 +81,7 @@ def evaluate(recipe: EvaluationRecipe, run_dir: Path, only_estimate: bool = Fals
 
         judge(items, recipe.judge.model, recipe.judge.base_url, folder / "judge.jsonl", recipe.judge.api_key_env,
               recipe.seed, recipe.judge.parallel)
-
-
-def same_evaluation(recipe: EvaluationRecipe, run_dir: Path) -> None:
-    """Refuse a folder whose answers belong to other questions; further systems and encoders may join."""
-    path = run_dir / "evaluation.json"
-    if not path.is_file():
-        items = run_dir / "evaluation" / "items.jsonl"
-        if items.is_file() and items.stat().st_size:  # an estimate leaves it empty
-            raise UserError(f"{run_dir} holds the answers of another run (it has no evaluation.json): give another "
-                            "folder")
-        return
-    before, now = json.loads(path.read_text()), json.loads(json.dumps(dataclasses.asdict(recipe)))
-    changed = [key for key in ("data", "seed") if before[key] != now[key]]
-    models = {part["name"]: part["model"] for part in before["systems"]}
-    changed += [f"model of {part['name']}" for part in now["systems"]
-                if models.get(part["name"], part["model"]) != part["model"]]
-    if changed:
-        raise UserError(f"{run_dir} holds another evaluation (different: {', '.join(changed)}): give another folder")
+    finish(run_dir)
 
 
 def load_held_out(recipe: EvaluationRecipe, run_dir: Path) -> HeldOut:
@@ -104,6 +99,9 @@ def load_held_out(recipe: EvaluationRecipe, run_dir: Path) -> HeldOut:
         rnas = sampled(read_qa(data.source, data.split), data.rnas, recipe.seed)
     if not rnas:
         raise UserError(f"the split {data.split!r} of {data.source} holds no RNAs to ask about")
+    if not train:
+        raise UserError(f"the split 'train' of {data.train or data.source} holds no RNAs: the check for leaks and the "
+                        "floors read it")
     check_splits(train, rnas)  # what needs no alignment first
     neighbours = _known_neighbours(run_dir, rnas, train)
     check_splits(train, rnas, neighbours)
@@ -121,21 +119,18 @@ def load_held_out(recipe: EvaluationRecipe, run_dir: Path) -> HeldOut:
 def _known_neighbours(run_dir: Path, rnas: Sequence, train: Sequence) -> list[Neighbour]:
     """Aligning takes minutes for thousands of RNAs, so the result is kept."""
     path = run_dir / "evaluation" / "neighbours.json"
-    asked = [[rna.rna_id for rna in rnas], len(train)]
+    asked = [[rna.rna_id for rna in rnas], len(train), _digest(rnas), _digest(train)]
     if path.is_file():
         known = json.loads(path.read_text())
         if known["asked"] == asked:
             return [Neighbour(*row) for row in known["found"]]
     found = nearest_by_identity([rna.sequence for rna in rnas], [rna.sequence for rna in train])
-    _record(path, {"asked": asked, "found": found})
+    record(path, {"asked": asked, "found": found})
     return found
 
 
-def _record(path: Path, content) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+def _digest(rnas: Sequence) -> str:
+    return hashlib.sha256("\n".join(rna.sequence for rna in rnas).encode()).hexdigest()
 
 
 def floor_items(recipe: EvaluationRecipe, held_out: HeldOut) -> list[Item]:
@@ -256,6 +251,12 @@ def asked_under(control: str, held_out: HeldOut, seed: int) -> list[Item]:
     return [item for item in held_out.items if item.rna_id in shown]
 
 
+def asked_of(part: SystemPart, held_out: HeldOut, seed: int) -> list[tuple[str, list[Item]]]:
+    """A system's keys, its own and those of its controls, with the items that each answers."""
+    return [(part.name if control == "true" else f"{part.name}_{control}", asked_under(control, held_out, seed))
+            for control in ["true", *part.controls]]
+
+
 def endpoint_usd(part: SystemPart, items: Sequence[Item], lengths: dict[str, int]) -> float:
     """Price of an endpoint's answers, from the letters of its prompts and the length of the references."""
     if part.kind != "endpoint":
@@ -341,4 +342,4 @@ def write_text_scores(items: Sequence[Item], recipe: EvaluationRecipe, folder: P
                                 [answers[i].answer or "" for i in left], encoders) if left else {}
             for key, row in scores.items():
                 writer.write(system, key, {name: list(values) for name, values in row.items()})
-    _record(folder / "encoders.json", [encoder.spec.to_dict() for encoder in encoders])
+    record(folder / "encoders.json", [encoder.spec.to_dict() for encoder in encoders])

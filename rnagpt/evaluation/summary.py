@@ -230,6 +230,8 @@ def percent(estimate: dict | None) -> str:
 def print_table(summary: dict, file: TextIO | None = None) -> None:
     """Print one aligned row per system: both accuracies with intervals, n, and unparseable answers."""
     file = file or sys.stdout
+    if "unfinished" in summary:
+        print(f"{summary['unfinished']}\n", file=file)
     level = f"{100 * summary['confidence']:g}%"
     head = ("", f"RNA type [{level} interval]", "n", "Closed questions", "n", "Unparsed")
     rows, group = [], None

@@ -1,16 +1,16 @@
 """The systems that one evaluation compares: their keys in items.jsonl, their names, and what each is there for.
 
-Another key is welcome in items.jsonl: it is shown under its own key, in the group "Other".
+Another key is welcome in items.jsonl: it is shown under its own key, in the group of those that a recipe names.
 """
 
 from dataclasses import dataclass
 
 GROUPS = {
     "model": "RNA-GPT",
+    "other": "Systems named in the recipe",
     "control": "Controls: the same model without the true RNA",
     "reference": "References on the same data",
     "floor": "Floors that read no RNA letters",
-    "other": "Other",
 }
 
 

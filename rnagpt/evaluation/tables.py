@@ -47,6 +47,7 @@ def write_tables(run_dir: str | Path, summary: dict) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, (title, table) in all_tables(summary).items():
+        title = " ".join(filter(None, [summary.get("unfinished"), title]))
         written.append(_replace(folder / f"{name}.csv", as_csv(table)))
         written.append(_replace(folder / f"{name}.md", f"{title}\n\n{as_markdown(table)}"))
     return written
@@ -70,8 +71,9 @@ def all_tables(summary: dict) -> dict[str, tuple[str, Table]]:
         one, two = [f"Table {number}: " for number in TABLE_NUMBERS[method]] if method in TABLE_NUMBERS else ("", "")
         beside = "; the paper's own values in brackets" if method in SIMILARITY else ""
         if method in SIMILARITY or any(_row_of(entry, key) for key in COLUMNS):
-            tables[f"paper_similarity{suffix}"] = (f"{one}{where}. Similarity in `paper` mode{beside}.",
-                                                   paper_similarity(entry))
+            table = paper_similarity(entry)
+            if len(table[0]) > 1:  # without an encoder, and on other data than the paper's, there is no column
+                tables[f"paper_similarity{suffix}"] = (f"{one}{where}. Similarity in `paper` mode{beside}.", table)
             tables[f"paper_rouge{suffix}"] = (f"{two}{where}. ROUGE F1, averaged within an RNA first{beside}.",
                                               paper_rouge(entry))
         for mode in ("paper", "aligned", "sentence"):

@@ -1,0 +1,142 @@
+"""What a run's folder says of its evaluation in evaluation.json: the recipe, the questions, how far it has come.
+
+    same_evaluation(recipe, run_dir)              # before anything loads
+    begin(recipe, run_dir, asked, items)          # before the first answer
+    finish(run_dir)                               # after the last score
+    unfinished(run_dir, counts)                   # one sentence for whoever reads the figures, or ""
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rnagpt.errors import UserError
+from rnagpt.evaluation.items import Item, read_items
+from rnagpt.evaluation.measures import read_measures
+from rnagpt.evaluation.recipe import EvaluationRecipe
+from rnagpt.evaluation.systems import controlled, system
+
+RECORD = "evaluation.json"
+ANSWERS_DEPEND_ON = ("kind", "model", "base_url", "max_new_tokens")  # of a system's fields
+SCORES_DEPEND_ON = ("kind", "model", "layer", "max_length", "revision")  # of an encoder's
+
+
+def same_evaluation(recipe: EvaluationRecipe, run_dir: Path) -> None:
+    """Refuse a folder whose answers belong to other questions or to another system of the same name; further systems
+    and encoders may join, and what has no answer yet may change.
+
+    Raises:
+        UserError: names what is different.
+    """
+    before, now = read_record(run_dir), _plain(recipe)
+    if not before:
+        if _systems_with_answers(run_dir):  # an estimate leaves none
+            raise UserError(f"{run_dir} holds the answers of another run (it has no {RECORD}): give another folder")
+        return
+    changed = [key for key in ("data", "seed") if before[key] != now[key]]
+    parts = {part["name"]: part for part in before["systems"]}
+    systems = {f"{name} of {part['name']}": part["name"] for part in now["systems"] for name in ANSWERS_DEPEND_ON
+               if _differ(part, parts.get(part["name"], part), name)}
+    if changed or systems:
+        answered = _systems_with_answers(run_dir)
+        changed = [key for key in changed if answered] + [what for what, name in systems.items() if any(
+            key == name or controlled(key) and controlled(key)[0] == name for key in answered)]
+    specs = {spec["label"]: spec for spec in before["encoders"]}
+    encoders = [spec["label"] for spec in now["encoders"]
+                if any(_differ(spec, specs.get(spec["label"], spec), name) for name in SCORES_DEPEND_ON)]
+    if encoders:
+        scored = _encoders_with_scores(run_dir)
+        changed += [f"encoder {label}" for label in encoders if label in scored]
+    if changed:
+        raise UserError(f"{run_dir} holds another evaluation (different: {', '.join(changed)}): give another folder, "
+                        "or what is different another name")
+
+
+def _differ(part: dict, before: dict, name: str) -> bool:
+    return part.get(name) != before.get(name, part.get(name))
+
+
+def same_questions(items: Sequence[Item], run_dir: Path) -> None:
+    """UserError where the data set has changed under its name since this folder's answers were made."""
+    known = read_record(run_dir).get("questions")
+    if known and known != digest_of(items) and _systems_with_answers(run_dir):
+        raise UserError(f"the questions are no longer those that {run_dir} holds answers to (the data set has changed "
+                        "in its place): give another folder")
+
+
+def digest_of(items: Sequence[Item]) -> str:
+    """What is asked and what is right, as one SHA-256."""
+    asked = sorted([*item.key, item.reference, item.gold, *item.options] for item in items)
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+
+
+def begin(recipe: EvaluationRecipe, run_dir: Path, asked: Mapping[str, int], items: Sequence[Item]) -> None:
+    """Write down what is evaluated. asked: system key -> how many answers it is going to have. Systems and encoders
+    of an earlier recipe whose answers are here stay on record."""
+    before, now = read_record(run_dir), _plain(recipe)
+    for kind, name in (("systems", "name"), ("encoders", "label")):
+        known = {part[name] for part in now[kind]}
+        now[kind] += [part for part in before.get(kind, []) if part[name] not in known]
+    record(run_dir / RECORD, now | {"questions": digest_of(items), "finished": False,
+                                    "answers": before.get("answers", {}) | dict(asked)})
+
+
+def finish(run_dir: Path) -> None:
+    """Every answer and score of the recipe is there."""
+    record(run_dir / RECORD, read_record(run_dir) | {"finished": True})
+
+
+def unfinished(run_dir: Path, counts: Mapping[str, int]) -> str:
+    """What is missing, as a sentence; "" where the evaluation came to its end, or nothing is known of it.
+
+    counts: system key -> its answers in items.jsonl.
+    """
+    known = read_record(run_dir)
+    if known.get("finished", True):
+        return ""
+    missing = [f"{system(key).label} has {counts.get(key, 0):,} of {wanted:,} answers"
+               for key, wanted in known["answers"].items() if counts.get(key, 0) < wanted]
+    return (f"This evaluation is not finished: {'; '.join(missing) or 'scores are missing'}. Run its --recipe again "
+            "to go on; the figures are of what is there.")
+
+
+def read_record(run_dir: Path) -> dict:
+    """evaluation.json, or an empty dict where there is none. UserError where it is no record of an evaluation."""
+    path = run_dir / RECORD
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if {"data", "seed", "systems", "encoders"} <= content.keys():
+            return content
+    except (ValueError, AttributeError):
+        pass
+    raise UserError(f"{path} is no record of an evaluation: give another folder")
+
+
+def record(path: Path, content) -> None:
+    """Write JSON: a temporary file first, then a rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _plain(recipe: EvaluationRecipe) -> dict:
+    return json.loads(json.dumps(dataclasses.asdict(recipe)))
+
+
+def _systems_with_answers(run_dir: Path) -> set[str]:
+    path = run_dir / "evaluation" / "items.jsonl"
+    return {item.system for item in read_items(path)} if path.is_file() else set()
+
+
+def _encoders_with_scores(run_dir: Path) -> set[str]:
+    scores = read_measures(run_dir / "evaluation" / "scores.jsonl")
+    return {name.rpartition(":")[2] for rows in scores.values() for values in rows.values() for name in values}
