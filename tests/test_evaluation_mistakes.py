@@ -1,6 +1,7 @@
 """What a careless user does to `rnagpt evaluate`: one sentence each, nothing lost, nothing that looks complete."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,13 @@ from test_evaluation_run import qa_rows, recipe_file, write_rows
 from rnagpt.cli import main
 from rnagpt.errors import UserError
 from rnagpt.evaluation.answers import FileAnswers
-from rnagpt.evaluation.items import read_items
+from rnagpt.evaluation.headline import headline
+from rnagpt.evaluation.items import read_items, write_items, written
 from rnagpt.evaluation.model_index import dataset_of
+from rnagpt.evaluation.qa_floors import floor_answers
 from rnagpt.evaluation.qa_items import qa_items, read_qa
 from rnagpt.evaluation.recipe import load_evaluation
+from rnagpt.evaluation.summary import summarise
 from rnagpt.folders import only_one
 
 
@@ -232,3 +236,40 @@ def test_facts_answered_in_sentences_are_still_the_facts():
     summary = {"topics": ["rna_type", "is_type"], "text": [{"method": ""}]}  # similarities were scored, too
     assert dataset_of(summary) == ("RNA facts", "rna-facts")
     assert dataset_of({"topics": ["closed"]}) == dataset_of({"topics": []}) == ("RNA-QA", "rna-qa")
+
+
+# --- what the page says first
+
+
+def planted(folder, data, kind, right):
+    """A run of a system `mine` of this kind without controls, whose answers are right or a constant wrong one."""
+    items = qa_items(read_qa(data, "test"))
+    write_items(folder / "evaluation" / "items.jsonl",
+                [written(item, "mine", item.reference if right else "Yes, a snoRNA or a tRNA.", item.rna_id)
+                 for item in items] + floor_answers(read_qa(data, "train"), read_qa(data, "test"), items))
+    (folder / "evaluation.json").write_text(json.dumps(
+        {"data": {}, "seed": 0, "encoders": [], "systems": [{"name": "mine", "kind": kind, "model": "x"}]}))
+    return headline(summarise(folder / "evaluation" / "items.jsonl"))
+
+
+@pytest.fixture
+def more_data(tmp_path):
+    for split, count, seed in (("train", 12, 1), ("test", 30, 2)):
+        write_rows(tmp_path / "rna-qa" / f"{split}.parquet", qa_rows(split, count, seed))
+    return tmp_path / "rna-qa"
+
+
+def test_a_model_without_controls_is_what_the_page_is_about(more_data, tmp_path):
+    said = planted(tmp_path / "model", more_data, "rna", right=True)
+    assert said["title"] == "No RNA of another type was swapped in to tell whether RNA-GPT reads the RNA."
+    assert said["points"][-1].startswith("Of the closed questions it answers 100% right, which is better than")
+    said = planted(tmp_path / "file", more_data, "file", right=True)
+    assert said["title"] == "No answers of RNA-GPT about RNA types were evaluated here." and not said["points"]
+
+
+def test_on_rna_qa_the_page_says_how_the_floors_do(more_data, tmp_path):
+    (point,) = planted(tmp_path / "run", more_data, "rna", right=False)["points"]
+    majority = next(row for row in summarise(tmp_path / "run" / "evaluation" / "items.jsonl")["systems"]
+                    if row["system"] == "majority")
+    worse = re.search(r"worse than (.*)\.", point)
+    assert worse and f"the majority answer ({100 * majority['closed']['value']:.0f}%)" in worse[1]

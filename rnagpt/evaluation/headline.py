@@ -26,28 +26,31 @@ def topic_label(topic: str) -> str:
 def headline(summary: dict) -> dict:
     """{"title": one sentence, "points": further sentences, "tiles": [{"value", "label", "note", "tone"}]}."""
     row = _row(summary, summary["main"])
-    if row is not None and row["rna_type"] is None and summary.get("grounding"):
-        return _from_grounding(summary)
-    if row is None or row["rna_type"] is None:
+    if row is not None and row["rna_type"] is None:
+        return _from_grounding(summary, row)
+    if row is None:
         return {"title": "No answers of RNA-GPT about RNA types were evaluated here.", "points": [], "tiles": []}
     return {"title": _title(summary, row), "points": _points(summary, row), "tiles": _tiles(summary, row)}
 
 
-def _from_grounding(summary: dict) -> dict:
+def _from_grounding(summary: dict, row: dict) -> dict:
     """The verdict where no RNA types were asked: from the gaps with another type's RNA, after Holm's correction."""
-    gaps = [row for row in summary["grounding"]
-            if row["system"] == summary["main"] and row["control"] == "swapped"]
-    reads = [row for row in gaps if row["low"] > 0 and row["p_holm"] < ALPHA]
+    gaps = [gap for gap in summary.get("grounding", [])
+            if gap["system"] == summary["main"] and gap["control"] == "swapped"]
+    reads = [gap for gap in gaps if gap["low"] > 0 and gap["p_holm"] < ALPHA]
     title = ("No RNA of another type was swapped in to tell whether RNA-GPT reads the RNA." if not gaps else
              "RNA-GPT reads the RNA: with another one in its place it does worse." if reads else
              "RNA-GPT is not shown to read the RNA: with another one in its place it does as well.")
     names = {"label": "the share of right labels", "likelihood": "the log-likelihood of the true answer, per token,"}
     points = []
-    for row in gaps:
-        words = names.get(row["measure"], f"the similarity with the reference ({row['measure'].split(':')[-1]})")
-        sure = "" if row in reads else ": no difference that can be shown"
-        points.append(f"With another type's RNA {words} is {row['other']:.3f} instead of {row['true']:.3f}{sure}."
-                      .replace("-", "−"))
+    for gap in gaps:
+        words = names.get(gap["measure"], f"the similarity with the reference ({gap['measure'].split(':')[-1]})")
+        sure = "" if gap in reads else ": no difference that can be shown"
+        other, true = (f"{gap[name]:.3f}".replace("-", "−") for name in ("other", "true"))
+        points.append(f"With another type's RNA {words} is {other} instead of {true}{sure}.")
+    if row["closed"]:
+        points += _against_simpler(summary, "closed", f"Of the closed questions it answers "
+                                   f"{_share(row['closed']['value'])} right, which is")
     return {"title": title, "points": points, "tiles": []}
 
 
@@ -135,18 +138,18 @@ def _same_type(summary: dict, row: dict) -> list[str]:
             f"right instead of {_share(row['closed']['value'])}: {verdict}."]
 
 
-def _against_simpler(summary: dict) -> list[str]:
+def _against_simpler(summary: dict, measure: str = "rna_type", words: str = "On RNA types it is") -> list[str]:
     """One sentence on the floors and references, sorted by whether the model beats them."""
     verdicts: dict[int, list[str]] = {1: [], 0: [], -1: []}
     for row in summary["systems"]:
-        comparison = _comparison(summary, row["system"])
+        comparison = _comparison(summary, row["system"], measure)
         if row["group"] in ("floor", "reference") and comparison:
             verdicts[_differs(comparison)].append(
-                f"{system(row['system']).phrase} ({_share(row['rna_type']['value'])})")
-    phrases = [f"{words} {_list(names)}" for words, names in
+                f"{system(row['system']).phrase} ({_share(row[measure]['value'])})")
+    phrases = [f"{verdict} {_list(names)}" for verdict, names in
                (("better than", verdicts[1]), ("not shown to differ from", verdicts[0]), ("worse than", verdicts[-1]))
                if names]
-    return [f"On RNA types it is {'; '.join(phrases)}."] if phrases else []
+    return [f"{words} {'; '.join(phrases)}."] if phrases else []
 
 
 def _closed_topics(summary: dict, row: dict) -> list[str]:

@@ -33,6 +33,8 @@ def check_ready(recipe: EvaluationRecipe, items: Sequence[Item], writer: ItemWri
             _check_llm(part.model)
         elif part.kind == "endpoint" and not only_estimate:
             api_key(part.api_key_env, part.base_url)
+    if recipe.judge and not only_estimate:
+        api_key(recipe.judge.api_key_env, recipe.judge.base_url)
     if pending and not only_estimate:
         for spec in recipe.encoders:
             _check_encoder(spec)

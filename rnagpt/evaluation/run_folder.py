@@ -117,6 +117,11 @@ def read_record(run_dir: Path) -> dict:
     raise UserError(f"{path} is no record of an evaluation: give another folder")
 
 
+def models_of(run_dir: Path) -> list[str]:
+    """The systems that the recipe says are checkpoints that read the RNA, in its order."""
+    return [part["name"] for part in read_record(run_dir).get("systems", []) if part["kind"] == "rna"]
+
+
 def record(path: Path, content) -> None:
     """Write JSON: a temporary file first, then a rename."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from rnagpt.evaluation import statistics
 from rnagpt.evaluation.closed_scores import agreement
 from rnagpt.evaluation.items import SHUFFLED, Item, read_items
 from rnagpt.evaluation.measures import read_measures
+from rnagpt.evaluation.run_folder import models_of
 from rnagpt.evaluation.systems import GROUPS, controlled, in_order, system
 
 MAIN_SYSTEMS = ("stage2", "demo", "stage1")  # the report is about the first of these that was evaluated
@@ -43,7 +44,7 @@ def summarise(items_path: str | Path, confidence: float = statistics.CONFIDENCE,
         answers[item.system][item.key] = item
     if not answers:
         raise UserError(f"{items_path} holds no answers: run the evaluation first")
-    main = main_system(set(answers))
+    main = main_system(set(answers), models_of(Path(items_path).parent.parent))
     all_items = {item.key: item for of_system in answers.values() for item in of_system.values()}
     asked = {measure: _of_measure(all_items, measure) for measure in ("rna_type", "closed")}
     types = Counter({item.rna_id: item.rna_type for item in all_items.values()}.values())
@@ -70,14 +71,15 @@ def summarise(items_path: str | Path, confidence: float = statistics.CONFIDENCE,
     return summary
 
 
-def main_system(keys: set[str]) -> str | None:
-    """The system that the report is about: the first of MAIN_SYSTEMS, else the first model with a control.
+def main_system(keys: set[str], named: Sequence[str] = ()) -> str | None:
+    """The system that the report is about: the first of MAIN_SYSTEMS, else the first model with a control, else the
+    first of those `named`, which a recipe calls models that read the RNA.
 
     >>> main_system({"stage1", "stage2", "majority"}), main_system({"mine", "mine_swapped"}), main_system({"majority"})
     ('stage2', 'mine', None)
     """
     models = sorted({parts[0] for key in keys if (parts := controlled(key)) and parts[0] in keys})
-    return next((key for key in [*MAIN_SYSTEMS, *models] if key in keys), None)
+    return next((key for key in [*MAIN_SYSTEMS, *models, *named] if key in keys), None)
 
 
 def _with_what_scores_show(summary: dict, answers: dict[str, Answers], folder: Path, confidence: float,
