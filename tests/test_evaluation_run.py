@@ -489,3 +489,25 @@ def test_the_metric_module_loads_and_adds_batches(tmp_path, monkeypatch):
     expected = corpus_scores(rnas, references, answers, mode="paper")
     assert got["rouge1_f1"] == expected["rouge1"].f1 == pytest.approx(0.375) and set(got) == {
         f"{name}_{part}" for name in ("rouge1", "rouge2", "rougeL") for part in ("precision", "recall", "f1")}
+
+
+def test_a_checkpoint_trained_again_in_its_place_is_refused(rna_qa, tiny_checkpoint, tmp_path, capsys):
+    import os
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    model, run = tmp_path / "model", tmp_path / "run"
+    shutil.copytree(tiny_checkpoint, model)
+    recipe = recipe_file(tmp_path, rna_qa, [{"name": "mine", "kind": "rna", "model": str(model), "max_new_tokens": 2,
+                                             "likelihood": False}], data={"source": str(rna_qa), "rnas": 3})
+    assert main(["evaluate", str(run), "--recipe", str(recipe)]) == 0
+    (weights,) = model.glob("*.safetensors")
+    os.utime(weights)  # touched, and the same
+    assert main(["evaluate", str(run), "--recipe", str(recipe)]) == 0
+    state = load_file(weights)
+    state = {name: tensor + 1 if "projector" in name else tensor for name, tensor in state.items()}
+    save_file(state, weights, {"format": "pt"})
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--recipe", str(recipe)]) == 2
+    assert "the weights of mine have changed in their place" in capsys.readouterr().err

@@ -22,7 +22,7 @@ from rnagpt.evaluation.measures import MeasureWriter, rna_key
 from rnagpt.evaluation.neighbours import Neighbour, check_splits, nearest_by_identity
 from rnagpt.evaluation.readiness import check_ready
 from rnagpt.evaluation.recipe import FACTS, EvaluationRecipe, SystemPart
-from rnagpt.evaluation.run_folder import begin, finish, record, same_evaluation, same_questions
+from rnagpt.evaluation.run_folder import begin, finish, record, same_evaluation, same_questions, same_weights
 from rnagpt.folders import only_one
 
 RNAS_PER_TYPE = 26
@@ -61,6 +61,7 @@ def _evaluate(recipe: EvaluationRecipe, held_out: HeldOut, run_dir: Path, only_e
     folder = run_dir / "evaluation"
     with ItemWriter(folder / "items.jsonl") as writer:
         check_ready(recipe, held_out.items, writer, only_estimate)
+        weights = same_weights(recipe, run_dir)
         usd = print_estimate(recipe, held_out, writer, time_answers=only_estimate)
         if only_estimate:
             return
@@ -68,7 +69,7 @@ def _evaluate(recipe: EvaluationRecipe, held_out: HeldOut, run_dir: Path, only_e
             raise UserError(f"this would cost about {usd:.2f} USD, more than the recipe's usd_limit of "
                             f"{recipe.usd_limit:.2f}: raise the limit, or ask about fewer RNAs")
         asked = {key: len(items) for part in recipe.systems for key, items in asked_of(part, held_out, recipe.seed)}
-        begin(recipe, run_dir, asked, held_out.items)
+        begin(recipe, run_dir, asked, held_out.items, weights)
         if recipe.floors:
             for item in floor_items(recipe, held_out):
                 writer.write(item)

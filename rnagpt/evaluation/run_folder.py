@@ -1,7 +1,8 @@
 """What a run's folder says of its evaluation in evaluation.json: the recipe, the questions, how far it has come.
 
     same_evaluation(recipe, run_dir)              # before anything loads
-    begin(recipe, run_dir, asked, items)          # before the first answer
+    weights = same_weights(recipe, run_dir)       # the same of the models' files
+    begin(recipe, run_dir, asked, items, weights) # before the first answer
     finish(run_dir)                               # after the last score
     unfinished(run_dir, counts)                   # one sentence for whoever reads the figures, or ""
 """
@@ -18,6 +19,7 @@ from rnagpt.evaluation.items import Item, read_items
 from rnagpt.evaluation.measures import read_measures
 from rnagpt.evaluation.recipe import EvaluationRecipe
 from rnagpt.evaluation.systems import controlled, system
+from rnagpt.folders import assets
 
 RECORD = "evaluation.json"
 ANSWERS_DEPEND_ON = ("kind", "model", "base_url", "max_new_tokens")  # of a system's fields
@@ -42,8 +44,8 @@ def same_evaluation(recipe: EvaluationRecipe, run_dir: Path) -> None:
                if _differ(part, parts.get(part["name"], part), name)}
     if changed or systems:
         answered = _systems_with_answers(run_dir)
-        changed = [key for key in changed if answered] + [what for what, name in systems.items() if any(
-            key == name or controlled(key) and controlled(key)[0] == name for key in answered)]
+        changed = [key for key in changed if answered] + [what for what, name in systems.items()
+                                                          if _has_answers(name, answered)]
     specs = {spec["label"]: spec for spec in before["encoders"]}
     encoders = [spec["label"] for spec in now["encoders"]
                 if any(_differ(spec, specs.get(spec["label"], spec), name) for name in SCORES_DEPEND_ON)]
@@ -67,21 +69,57 @@ def same_questions(items: Sequence[Item], run_dir: Path) -> None:
                         "in its place): give another folder")
 
 
+def same_weights(recipe: EvaluationRecipe, run_dir: Path) -> dict[str, dict]:
+    """What `begin` records of the weights of every model on this machine, by system.
+
+    Raises:
+        UserError: a model was trained again in its place since this folder's answers were made.
+    """
+    known = read_record(run_dir).get("weights", {})
+    now = {part.name: weights_of(part.model, known.get(part.name)) for part in recipe.systems
+           if part.kind in ("rna", "llm_text")}
+    changed = [name for name, weights in now.items() if name in known and known[name]["sha256"] != weights["sha256"]]
+    if changed:
+        answered = _systems_with_answers(run_dir)
+        changed = [name for name in changed if _has_answers(name, answered)]
+    if changed:
+        raise UserError(f"the weights of {changed[0]} have changed in their place since {run_dir} holds answers of "
+                        "theirs: give the system another name, or another folder")
+    return now
+
+
+def weights_of(model: str, known: dict | None = None) -> dict:
+    """{"files": [name, bytes, time of each], "sha256"} of a folder's .safetensors, or of a .gguf file; no files for
+    what is not on this machine. known: an earlier result, whose digest holds as long as no file was touched."""
+    path = assets() / "demo" if model == "demo" else Path(model)
+    found = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    files = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in found]
+    if known and known["files"] == files:
+        return known
+    digest = hashlib.sha256()
+    for file in found:
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return {"files": files, "sha256": digest.hexdigest()}
+
+
 def digest_of(items: Sequence[Item]) -> str:
     """What is asked and what is right, as one SHA-256."""
     asked = sorted([*item.key, item.reference, item.gold, *item.options] for item in items)
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
-def begin(recipe: EvaluationRecipe, run_dir: Path, asked: Mapping[str, int], items: Sequence[Item]) -> None:
-    """Write down what is evaluated. asked: system key -> how many answers it is going to have. Systems and encoders
-    of an earlier recipe whose answers are here stay on record."""
+def begin(recipe: EvaluationRecipe, run_dir: Path, asked: Mapping[str, int], items: Sequence[Item],
+          weights: Mapping[str, dict]) -> None:
+    """Write down what is evaluated. asked: system key -> how many answers it is going to have; weights: of
+    `same_weights`. Systems and encoders of an earlier recipe whose answers are here stay on record."""
     before, now = read_record(run_dir), _plain(recipe)
     for kind, name in (("systems", "name"), ("encoders", "label")):
         known = {part[name] for part in now[kind]}
         now[kind] += [part for part in before.get(kind, []) if part[name] not in known]
     record(run_dir / RECORD, now | {"questions": digest_of(items), "finished": False,
-                                    "answers": before.get("answers", {}) | dict(asked)})
+                                    "answers": before.get("answers", {}) | dict(asked),
+                                    "weights": before.get("weights", {}) | dict(weights)})
 
 
 def finish(run_dir: Path) -> None:
@@ -140,6 +178,10 @@ def _plain(recipe: EvaluationRecipe) -> dict:
 def _systems_with_answers(run_dir: Path) -> set[str]:
     path = run_dir / "evaluation" / "items.jsonl"
     return {item.system for item in read_items(path)} if path.is_file() else set()
+
+
+def _has_answers(name: str, answered: set[str]) -> bool:
+    return any(key == name or (controlled(key) or ("", ""))[0] == name for key in answered)
 
 
 def _encoders_with_scores(run_dir: Path) -> set[str]:
