@@ -8,6 +8,7 @@
 """
 
 import json
+import os
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -89,3 +90,15 @@ def only_one(folder: Path, instead: str):
         except BlockingIOError:
             raise UserError(f"another run is working in {folder}: wait for it, or give {instead}") from None
         yield
+
+
+def replace_text(path: Path, text: str) -> Path:
+    """Write a whole text or none of it (a temporary file in the same folder, then a rename), and return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path

@@ -273,3 +273,30 @@ def test_on_rna_qa_the_page_says_how_the_floors_do(more_data, tmp_path):
                     if row["system"] == "majority")
     worse = re.search(r"worse than (.*)\.", point)
     assert worse and f"the majority answer ({100 * majority['closed']['value']:.0f}%)" in worse[1]
+
+
+# --- a full disk
+
+
+def test_a_full_disk_is_named_and_leaves_no_half_file(data, answers, tmp_path, monkeypatch, capsys):
+    import errno
+    import shutil
+    from collections import namedtuple
+
+    recipe, folder = recipe_file(tmp_path, data, [system(answers)]), tmp_path / "run"
+    assert run(folder, recipe) == 0
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    write = Path.write_text
+
+    def full(path, text, **how):
+        if "accuracy.md" in path.name:
+            write(path, text[:10], **how)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, text, **how)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("usage", "total used free")(9, 9, 0))
+    capsys.readouterr()
+    assert main(["evaluate", str(folder)]) == 1
+    assert f"rnagpt: error: {folder}: no space left on the device" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

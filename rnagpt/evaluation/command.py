@@ -16,8 +16,10 @@ writes  RUN_DIR/report.html                one page that stands alone
 """
 
 import argparse
+import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 from rnagpt.errors import UserError
@@ -33,6 +35,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """`evaluate_and_report`, naming the run's folder where its disk is full: a write that fails names no path."""
+    try:
+        return evaluate_and_report(args)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None and args.run_dir.is_dir() \
+                and shutil.disk_usage(args.run_dir).free < 2**26:
+            error.filename = str(args.run_dir)
+        raise
+
+
+def evaluate_and_report(args: argparse.Namespace) -> int:
     """Answer what a recipe asks for, recompute the summary, print it, write tables and report; 0, or a UserError."""
     run_dir: Path = args.run_dir
     items_path = run_dir / "evaluation" / "items.jsonl"

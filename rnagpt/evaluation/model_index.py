@@ -6,10 +6,10 @@ Every result names its mode, so that numbers of two modes are never taken for on
 RNA stands beside the score it belongs to.
 """
 
-import os
 from pathlib import Path
 
 from rnagpt.evaluation.systems import system
+from rnagpt.folders import replace_text
 
 METRICS = {"rna_type": "RNA type, share right", "closed": "Closed questions, share right"}
 
@@ -58,9 +58,5 @@ def write_model_index(run_dir: str | Path, summary: dict, model_name: str, split
     results = eval_results(summary, *dataset_of(summary), split) if summary["main"] else []
     if not results:
         return None
-    path = Path(run_dir) / "model_index.yaml"
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     index = {"model-index": eval_results_to_model_index(model_name, results)}
-    part.write_text(yaml.safe_dump(index, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    part.replace(path)
-    return path
+    return replace_text(Path(run_dir) / "model_index.yaml", yaml.safe_dump(index, sort_keys=False, allow_unicode=True))

@@ -10,7 +10,6 @@
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from rnagpt.evaluation.items import Item, read_items
 from rnagpt.evaluation.measures import read_measures
 from rnagpt.evaluation.recipe import EvaluationRecipe
 from rnagpt.evaluation.systems import controlled, system
-from rnagpt.folders import assets
+from rnagpt.folders import assets, replace_text
 
 RECORD = "evaluation.json"
 ANSWERS_DEPEND_ON = ("kind", "model", "base_url", "max_new_tokens")  # of a system's fields
@@ -161,14 +160,8 @@ def models_of(run_dir: Path) -> list[str]:
 
 
 def record(path: Path, content) -> None:
-    """Write JSON: a temporary file first, then a rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    """Write JSON, whole or not at all."""
+    replace_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def _plain(recipe: EvaluationRecipe) -> dict:

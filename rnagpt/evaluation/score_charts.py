@@ -3,13 +3,13 @@
 Drawn like those of `charts`, as SVG text that follows the page. `write_pictures` leaves each as a file of its own.
 """
 
-import os
 import re
 from importlib import resources
 from pathlib import Path
 
 from rnagpt.evaluation.charts import _COLOURS, NARROW, WIDE, _svg, accuracy_bars
 from rnagpt.evaluation.systems import system
+from rnagpt.folders import replace_text
 
 _MARGINS = {"left": 52, "right": 12, "top": 34, "bottom": 46}
 
@@ -201,18 +201,7 @@ def write_pictures(run_dir: str | Path, summary: dict) -> list[Path]:
              "type_by_system": type_heat(summary), "train_identity": against_identity(summary),
              "reliability": reliability(summary)}
     folder = Path(run_dir) / "pictures"
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name, svg in drawn.items():
-        if not svg:
-            continue
-        svg = standalone(svg)
-        path = folder / f"{name}.svg"
-        part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        part.write_text(svg, encoding="utf-8")
-        part.replace(path)
-        written.append(path)
-    return written
+    return [replace_text(folder / f"{name}.svg", standalone(svg)) for name, svg in drawn.items() if svg]
 
 
 def standalone(svg: str) -> str:

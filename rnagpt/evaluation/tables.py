@@ -7,13 +7,13 @@ The paper's tables are in `paper` mode only; numbers of another mode never stand
 
 import csv
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from rnagpt.evaluation.rouge import ROUGE
 from rnagpt.evaluation.strata import DIMENSIONS
 from rnagpt.evaluation.systems import system as system_of
+from rnagpt.folders import replace_text
 
 # Xiao et al. 2024, Tables 1-4. system -> encoder -> (precision, recall, F1), and system -> ROUGE-1, -2, -L
 SIMILARITY = {
@@ -44,20 +44,12 @@ Table = list[list[str]]  # a header row, then rows
 def write_tables(run_dir: str | Path, summary: dict) -> list[Path]:
     """Write every table that the summary has figures for, as CSV and as Markdown; returns the paths."""
     folder = Path(run_dir) / "tables"
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, (title, table) in all_tables(summary).items():
         title = " ".join(filter(None, [summary.get("unfinished"), title]))
-        written.append(_replace(folder / f"{name}.csv", as_csv(table)))
-        written.append(_replace(folder / f"{name}.md", f"{title}\n\n{as_markdown(table)}"))
+        written.append(replace_text(folder / f"{name}.csv", as_csv(table)))
+        written.append(replace_text(folder / f"{name}.md", f"{title}\n\n{as_markdown(table)}"))
     return written
-
-
-def _replace(path: Path, text: str) -> Path:
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
-    return path
 
 
 def all_tables(summary: dict) -> dict[str, tuple[str, Table]]:
