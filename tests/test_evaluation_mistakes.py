@@ -123,6 +123,14 @@ def test_a_system_that_cannot_answer_is_told_before_any_other_answers(data, answ
     assert not read_items(tmp_path / "run" / "evaluation" / "items.jsonl")
 
 
+def test_a_control_without_an_rna_to_show_is_told(data, tmp_path, capsys):
+    write_rows(data / "test.parquet", [row | {"rna_type": ""} for row in qa_rows("test", 6, 2)])
+    recipe = recipe_file(tmp_path, data, [{"name": "a", "kind": "rna", "model": "demo", "controls": ["swapped"]}])
+    assert run(tmp_path / "run", recipe) == 2
+    assert "a's control swapped shows an RNA of another type, and all RNAs asked about are of type ''" in \
+        capsys.readouterr().err
+
+
 def test_an_encoder_that_is_not_there_is_told_before_any_answer(data, answers, tmp_path, capsys):
     recipe = recipe_file(tmp_path, data, [system(answers)],
                          encoders=[{"label": "S", "kind": "vector", "model": str(data)}])

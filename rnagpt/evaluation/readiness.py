@@ -19,9 +19,13 @@ def check_ready(recipe: EvaluationRecipe, items: Sequence[Item], writer: ItemWri
 
     Raises:
         UserError: a checkpoint, an LLM or an encoder is not there, a file of answers is incomplete or no longer says
-            what was read from it, or a key is not set.
+            what was read from it, a key is not set, or there is no RNA of another type to swap in.
     """
+    types = sorted({item.rna_type for item in items})
     for part in recipe.systems:
+        if "swapped" in part.controls and len(types) < 2:
+            raise UserError(f"{part.name}'s control swapped shows an RNA of another type, and all RNAs asked about "
+                            f"are of type {types[0]!r}: leave the control out, or ask about RNAs of more types")
         if part.kind == "file":
             check_file(part, items, writer)
     pending = [part for part in recipe.systems if not all(
