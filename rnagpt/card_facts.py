@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rnagpt.errors import UserError
+from rnagpt.folders import assets
 
 # what the evaluation asks, in words
 TOPICS = {
@@ -34,9 +35,9 @@ FACTS_TABLE = "the packaged table of RNA facts"
 
 @dataclass(frozen=True)
 class RunFacts:
-    """stages: the training.json of each, in order. summary: evaluation/summary.json. run: run.json.
-
-    seconds: of training, all stages. cost: what the releaser adds: "hardware", "cost_usd", "co2_grams".
+    """stages: the training.json of each, in order. summary: evaluation/summary.json, its `main` this checkpoint.
+    run: run.json. seconds: of training, all stages. cost: what the releaser adds: "hardware", "cost_usd", "co2_grams".
+    left_out: an evaluation that is there and measured another checkpoint, in words; "" where there is none.
     """
 
     stages: list[dict] = field(default_factory=list)
@@ -44,6 +45,7 @@ class RunFacts:
     run: dict = field(default_factory=dict)
     seconds: float | None = None
     cost: dict = field(default_factory=dict)
+    left_out: str = ""
 
     def sections(self) -> dict:
         """Arguments of `model_card.fill`; those that nothing is known of are left out, and `fill` says so."""
@@ -94,9 +96,39 @@ def read_facts(checkpoint: str | Path, run_dir: str | Path | None = None, cost: 
     stages = [read_json(file) for file in files]
     stages = [stage for stage in stages if "recipe" in stage]
     summary = around / "evaluation" / "summary.json"
-    figures = read_json(summary) if summary.is_file() else recorded_summary(folder / "items.jsonl.gz")
     run = read_json(around / "run.json") if (around / "run.json").is_file() else {}
-    return RunFacts(stages, figures, run, training_seconds(folder, stages), dict(cost or {}))
+    left_out, figures = "", None
+    if summary.is_file():
+        measured = read_json(summary)
+        main = measured_as(folder, around, measured, run)
+        figures = {**measured, "main": main} if main else None
+        if figures is None:
+            left_out = f"{summary} measured other checkpoints than {folder}: the card tells none of its figures"
+    else:
+        figures = recorded_summary(folder / "items.jsonl.gz")
+    return RunFacts(stages, figures, run, training_seconds(folder, stages), dict(cost or {}), left_out)
+
+
+def measured_as(folder: Path, around: Path, summary: dict, run: dict) -> str | None:
+    """Under which key a run's evaluation has the figures of this very checkpoint; None where it measured others.
+
+    A recipe's evaluation names the checkpoint of each system (evaluation.json). A quick start measures its first
+    stage, as "stage1", and what its last one left, as "stage2".
+    """
+    name, keys = folder.resolve().name, {row["system"] for row in summary.get("systems", [])}
+    if (around / "evaluation.json").is_file():
+        asked = read_json(around / "evaluation.json").get("systems", [])
+        # its folder may have been moved since, the two last names stay
+        here = {part["name"]: assets() / "demo" if part["model"] == "demo" else Path(part["model"]).absolute()
+                for part in asked if part.get("kind") == "rna"}  # fmt: skip
+        found = [key for key, path in here.items() if path.parts[-2:] == folder.absolute().parts[-2:]]
+        return next((key for key in found if key in keys), None)
+    main, stages = summary.get("main"), [file.parent.name for file in sorted(around.glob("stage*/training.json"))]
+    if name in stages[:-1]:
+        return name if name in keys and name != main else None
+    if name in stages and name not in keys and name.replace("stage", "stage ") not in run.get("Seconds", {}):
+        return None  # trained after the quick start
+    return name if name in keys else main
 
 
 def read_json(path: Path) -> dict:
@@ -276,6 +308,8 @@ def state_text(summary: dict) -> str:
             other = f"Shown an RNA of another type instead, it is right in {share(swapped['rna_type'])}"
             follows = summary.get("follows_shown_rna", {}).get(swapped["system"])
             lines.append(other + (f", and names that other RNA's type in {share(follows)}." if follows else "."))
+        elif swapped is None:
+            lines.append("It was not asked with another RNA in its place: this does not show that it reads RNA.")
         lines += other_controls(rows, main["system"])
         better = [row for row in rows.values() if row["group"] in ("reference", "floor") and row["rna_type"]
                   and row["rna_type"]["value"] >= main["rna_type"]["value"]]  # fmt: skip

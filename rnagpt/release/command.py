@@ -15,6 +15,7 @@ on: files that are there are not sent again.
 """
 
 import argparse
+import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -129,6 +130,8 @@ def stage_model(args: argparse.Namespace, folder: Path) -> None:
     cost = {name: value for name, value in given.items() if value is not None}
     model.checkpoint_form(path)
     facts = read_facts(path, args.run_dir, cost)
+    if facts.left_out:
+        print(f"note: {facts.left_out}", file=sys.stderr)
     source = model.source_of(path, facts, args.llm, args.encoder)
     form = args.form or (source.form if source.form in FORMS else "whole")
     model.check_licence(source, args.repo, args.licence, form)

@@ -1,0 +1,76 @@
+"""Whose figures a card tells: those of the very checkpoint that it is written for, or none.
+
+    pytest tests/test_card_facts.py
+"""
+
+import gzip
+import json
+import shutil
+
+import pytest
+from test_release_model import recorded_share
+
+from rnagpt.card_facts import read_facts
+from rnagpt.evaluation.summary import summarise
+from rnagpt.folders import assets
+
+# the demo's recorded answers under other names: with the true RNA as stage 2, with another RNA as stage 1
+KEYS = {"demo": "stage2", "demo_no_rna": "stage2_no_rna", "demo_swapped": "stage1"}
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A run of three stages, of which the first two were measured. Read only."""
+    run = tmp_path_factory.mktemp("run")
+    (run / "evaluation").mkdir()
+    with gzip.open(assets() / "demo" / "items.jsonl.gz", "rt") as file:
+        rows = [row for row in map(json.loads, file) if row["system"] in KEYS]
+    items = run / "evaluation" / "items.jsonl"
+    items.write_text("".join(json.dumps({**row, "system": KEYS[row["system"]]}) + "\n" for row in rows))
+    (run / "evaluation" / "summary.json").write_text(json.dumps(summarise(items)))
+    stage = json.loads((assets() / "demo" / "training.json").read_text())
+    for name in ("stage1", "stage2", "stage3", "checkpoint"):
+        (run / name).mkdir()
+        if name != "checkpoint":
+            (run / name / "training.json").write_text(json.dumps(stage))
+    (run / "run.json").write_text(json.dumps({"Seconds": {"stage 1": 1.0, "stage 2": 1.0}}))
+    return run
+
+
+def told(folder, run=None) -> float | None:
+    """The share of right types that the card's sentences and its model-index tell."""
+    facts = read_facts(folder, run)
+    if facts.summary is None:
+        assert "model-index" not in facts.metadata("x") and not {"state", "evaluation"} & set(facts.sections())
+        assert "measured other checkpoints than" in facts.left_out
+        return None
+    (value, *_) = (metric["value"] for result in facts.metadata("x")["model-index"][0]["results"]
+                   for metric in result["metrics"])  # fmt: skip
+    assert f"is right in {100 * value:.1f}% [" in facts.sections()["state"]
+    assert facts.sections()["evaluation"].count("this model**") == 1
+    return value
+
+
+def test_a_stages_card_has_its_own_figures(measured, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(measured, run)
+    assert told(run / "stage1") == pytest.approx(recorded_share("demo_swapped"), abs=1e-4)
+    assert "was not asked with another RNA" in read_facts(run / "stage1").sections()["state"]
+    assert told(run / "stage3") is None  # trained later than the quick start, which noted two stages
+    assert told(run / "stage2") is None  # a quick start's "stage2" is what its last stage left
+    (run / "stage3" / "training.json").unlink()
+    for name in ("stage2", "checkpoint"):
+        assert told(run / name) == pytest.approx(recorded_share("demo"), abs=1e-4)
+
+
+def test_figures_of_another_model_are_left_out(measured, tmp_path):
+    """evaluation.json names the checkpoint of each system; the packaged demo may have been measured in the run."""
+    run = tmp_path / "mine"
+    shutil.copytree(measured, run)
+    recipe = {"systems": [{"name": "stage2", "kind": "rna", "model": "demo"},
+                          {"name": "stage1", "kind": "rna", "model": "elsewhere/mine/stage1"},
+                          {"name": "gpt", "kind": "endpoint", "model": "mine/checkpoint"}]}  # fmt: skip
+    (run / "evaluation.json").write_text(json.dumps(recipe))
+    assert told(run / "checkpoint") is None and told(run / "stage2") is None
+    assert told(run / "stage1") == pytest.approx(recorded_share("demo_swapped"), abs=1e-4)
+    assert told(assets() / "demo", run) == pytest.approx(recorded_share("demo"), abs=1e-4)
