@@ -3,13 +3,18 @@
     pytest tests/test_card_facts.py
 """
 
+import configparser
 import gzip
 import json
+import re
 import shutil
 
 import pytest
-from test_release_model import recorded_share
+from test_build_checkpoint_parts import adapted
+from test_house import ROOT
+from test_release_model import NAMES, recorded_share, release
 
+from rnagpt import checkpoint, model_card
 from rnagpt.card_facts import read_facts
 from rnagpt.evaluation.summary import summarise
 from rnagpt.folders import assets
@@ -74,3 +79,28 @@ def test_figures_of_another_model_are_left_out(measured, tmp_path):
     assert told(run / "checkpoint") is None and told(run / "stage2") is None
     assert told(run / "stage1") == pytest.approx(recorded_share("demo_swapped"), abs=1e-4)
     assert told(assets() / "demo", run) == pytest.approx(recorded_share("demo"), abs=1e-4)
+
+
+def test_an_untrained_checkpoint_is_called_so(tiny_model, tiny_checkpoint, tmp_path):
+    model, processor = tiny_model
+    folder = tmp_path / "built"
+    shutil.copytree(tiny_checkpoint, folder)
+    (folder / "README.md").write_text(checkpoint.card(model, processor, "llm", "encoder", trained=False))
+    assert release(folder, *NAMES, "--repo", "owner/built", "--dry-run", "--out", tmp_path / "up") == 0
+    card = (tmp_path / "up" / "README.md").read_text()
+    assert model_card.UNTRAINED in card and "| projector | random numbers |" in card and 'name = "owner/built"' in card
+
+
+def test_an_adapter_is_not_counted_with_what_it_adapts(tiny_model):
+    model, processor = tiny_model
+    counts = [re.findall(r"\| ([\d,]+) \|", checkpoint.card(one, processor, "llm", "encoder"))
+              for one in (model, adapted(model).get_base_model())]  # fmt: skip
+    assert counts[0] == counts[1] and len(counts[0]) == 3
+    assert sum(int(count.replace(",", "")) for count in counts[0]) == sum(p.numel() for p in model.parameters())
+
+
+def test_the_card_names_the_transformers_that_setup_cfg_needs():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    (floor,) = re.findall(r"transformers>=([\d.]+)", setup["options"]["install_requires"])
+    assert f"With transformers {floor} or newer" in (ROOT / "model_card.md").read_text()

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,7 +156,9 @@ def write_adapter(source: Source, folder: Path, base: str):
         raise UserError(f"{source.path} holds no adapter of its own: leave --form out, or name the stage's folder")
     parts = json.loads((source.path / PARTS).read_text())
     model, processor = checkpoint.build(**{**parts["build"], "quantize": None})
-    adapted = PeftModel.from_pretrained(model, str(source.path)).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # as in checkpoint.load_parts
+        adapted = PeftModel.from_pretrained(model, str(source.path)).eval()
     checkpoint.save_adapter(adapted, processor, folder, base)
     return adapted, processor
 
@@ -186,16 +189,18 @@ def link(path: Path, to: Path) -> None:
 def write_card(folder: Path, model, processor, source: Source, facts: RunFacts, repo: str, form: str) -> None:
     """README.md, with all that the run's files tell."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    before = source.path / "README.md"
+    untrained = not facts.stages and before.is_file() and model_card.UNTRAINED in before.read_text(errors="replace")
     text = checkpoint.card(
-        inner, processor, source.llm, source.encoder, repo=repo, metadata=facts.metadata(repo.split("/")[-1]),
-        **facts.sections(),
+        inner, processor, source.llm, source.encoder, trained=not untrained, repo=repo,
+        metadata=facts.metadata(repo.split("/")[-1]), **facts.sections(),
     )  # fmt: skip
     if form != "whole":
         what = {
             "projector": "holds the projector alone; `from_pretrained` fetches language model and encoder from the "
             "repositories that `config.json` names (`weights_from`), whose licences must be accepted there.",
             "adapter": "holds a LoRA adapter and its projector; `from_pretrained` fetches the RNA-GPT that "
-            "`adapter_config.json` names (`base_model_name_or_path`).",
+            "`adapter_config.json` names (`base_model_name_or_path`), and needs `peft` for it (`pip install peft`).",
         }[form]
         heading = "\n## What it can and cannot do"
         text = text.replace(heading, f"\nThis repository {what}\n{heading}")
