@@ -13,11 +13,12 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from rnagpt import model_card
-from rnagpt.errors import UserError
+from rnagpt.errors import UserError, one_line
 from rnagpt.folders import ADAPTER, PARTS, PROJECTOR, assets, checkpoint_form
 from rnagpt.language_model import (
     EMBEDDED_PACKAGE,
@@ -107,16 +108,22 @@ def load(path: str | Path, dtype: str | None = None):
         dtype: the LLM's, "auto" as stored; by default what this machine computes in. Parts know their own.
 
     Raises:
-        UserError: the folder is missing or holds neither form.
+        UserError: the folder is missing, holds neither form, or a file of it is damaged or missing.
     """
     form = checkpoint_form(path)
-    if form == "parts":
-        return load_parts(Path(path))
     if form == "hub":
         reach_hub(str(path))
     computed = torch.bfloat16 if torch.cuda.is_available() else torch.float32
-    model = RnaGptForCausalLM.from_pretrained(path, dtype=dtype or computed).eval()
-    return model, RnaGptProcessor.from_pretrained(path)
+    try:
+        if form == "parts":
+            return load_parts(Path(path))
+        model = RnaGptForCausalLM.from_pretrained(path, dtype=dtype or computed).eval()
+        return model, RnaGptProcessor.from_pretrained(path)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path} cannot be loaded ({one_line(error)[:160]}): a file of it is damaged or missing; fetch it again, "
+            "or write it again from its run"
+        ) from error
 
 
 def save(

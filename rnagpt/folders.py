@@ -19,6 +19,7 @@ PARTS = "parts.json"
 PROJECTOR = "projector.safetensors"
 ADAPTER = "adapter_model.safetensors"  # PEFT's name, as is adapter_config.json
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 PACKAGED_ENCODER = "packaged"
 
 
@@ -32,7 +33,7 @@ def checkpoint_form(path: str | Path) -> str:
     for what can only be a Hub id.
 
     Raises:
-        UserError: nothing is there, or it is of no form; says what was expected.
+        UserError: nothing is there, it is of no form or incomplete; says what was expected.
     """
     folder = Path(path)
     if not folder.exists():
@@ -40,7 +41,10 @@ def checkpoint_form(path: str | Path) -> str:
         if len(folder.parts) == 2 and not folder.parent.is_dir():
             return "hub"
         raise UserError(f"no checkpoint at {path}: give a folder written by RNA-GPT's training, or a Hub id")
+    refuse_pointers(folder)
     if (folder / PARTS).is_file():
+        if not any((folder / name).is_file() for name in (PROJECTOR, ADAPTER)):
+            raise UserError(f"{path} holds {PARTS} but no weights ({PROJECTOR} or {ADAPTER}): it is incomplete")
         return "parts"
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         if not json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path"):
@@ -63,6 +67,17 @@ def checkpoint_form(path: str | Path) -> str:
     if not any((folder / name).is_file() for name in WEIGHTS):
         raise UserError(f"{path} holds a configuration but no weights ({WEIGHTS[0]}): it is incomplete")
     return "whole"
+
+
+def refuse_pointers(folder: Path) -> None:
+    """UserError for files that git left out: a clone without git-lfs holds some lines about each in its place."""
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("tokenizer.json")]):
+        with open(path, "rb") as file:
+            if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise UserError(
+                    f"{path} is a git-lfs pointer, not the file: run `git lfs pull` in {folder}, or fetch it with "
+                    "`hf download`"
+                )
 
 
 def is_checkpoint(path: Path) -> bool:

@@ -29,6 +29,9 @@ def test_both_forms_and_hub_ids(tmp_path, monkeypatch):
 def test_a_run_is_told_from_the_checkpoint_inside_it(tmp_path):
     (tmp_path / "run" / "stage2").mkdir(parents=True)
     (tmp_path / "run" / "stage2" / "parts.json").write_text("{}")
+    with pytest.raises(UserError, match="holds parts.json but no weights"):
+        checkpoint_form(tmp_path / "run" / "stage2")
+    (tmp_path / "run" / "stage2" / "projector.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match="there is one inside: .*stage2"):
         checkpoint_form(tmp_path / "run")
 

@@ -199,12 +199,53 @@ def test_mistakes_are_one_sentence(tiny_checkpoint, capsys, arguments, says):
     assert says in error and error.count("\n") == 1
 
 
+def test_a_hub_id_is_no_checkpoint_to_release(capsys):
+    assert release("owner/name", *NAMES, "--repo", "owner/other", "--dry-run") == 2
+    assert "there is no folder owner/name" in capsys.readouterr().err
+
+
 def test_a_stray_file_in_the_checkpoint_is_told(tiny_checkpoint, tmp_path, capsys):
     shutil.copytree(tiny_checkpoint, tmp_path / "own")
     (tmp_path / "own" / "optimizer.pt").write_bytes(b"")
     assert release(tmp_path / "own", *NAMES, "--repo", "owner/name", "--dry-run") == 2
     assert "optimizer.pt: a pickle" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["own"]
+
+
+def damage(folder, name: str, content: bytes | None) -> None:
+    (folder / name).write_bytes(content) if content is not None else (folder / name).unlink()
+
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 7\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("model.safetensors", LFS_POINTER, "is a git-lfs pointer, not the file: run `git lfs pull`"),
+        ("model.safetensors", b"", "cannot be loaded (Error while deserializing header"),
+        ("model.safetensors", b"\x10\0\0\0\0\0\0\0{}", "cannot be loaded (Error while deserializing header"),
+        ("tokenizer.json", LFS_POINTER, "is a git-lfs pointer, not the file"),
+        ("tokenizer.json", None, "a file of it is damaged or missing"),
+    ],
+)
+def test_damaged_weights_are_one_sentence(tiny_checkpoint, tmp_path, capsys, name, content, says):
+    """In every command that reads a checkpoint."""
+    folder = tmp_path / "own"
+    shutil.copytree(tiny_checkpoint, folder)
+    damage(folder, name, content)
+    assert release(folder, *NAMES, "--repo", "owner/name", "--dry-run") == 2
+    assert main(["chat", str(folder), "--rna", "ACGU", "--question", "Type?"]) == 2
+    first, second = [line for line in capsys.readouterr().err.splitlines() if line.startswith("rnagpt: error")]
+    assert says in first and says in second
+    assert [path.name for path in tmp_path.iterdir()] == ["own"]
+
+
+def test_a_stage_without_its_weights_is_not_looked_for_on_the_hub(tmp_path, capsys, hub):
+    (tmp_path / "stage2").mkdir()
+    (tmp_path / "stage2" / "parts.json").write_text('{"build": {"llm": "a", "encoder": "b"}, "llm_fingerprint": null}')
+    assert release(tmp_path / "stage2", "--repo", "owner/name", "--dry-run") == 2
+    assert "holds parts.json but no weights" in capsys.readouterr().err and not hub.requests
 
 
 # --- what the Hub has to say

@@ -71,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
     kind = "space" if args.kind == "metric" else args.kind
     allowed = {"model": contents.MODEL_FILES, "dataset": contents.DATASET_FILES, "space": contents.SPACE_FILES}[kind]
     upload.check_repo_id(args.repo)
+    if args.kind == "model":
+        check_arguments(args)
     if args.out is not None and args.out.exists():
         raise UserError(f"{args.out} exists already: remove it, or give another --out")
     if args.dry_run:
@@ -109,12 +111,20 @@ def staging(args: argparse.Namespace):
         yield Path(folder) / "release"
 
 
-def stage_model(args: argparse.Namespace, folder: Path) -> None:
-    """The checkpoint in the form asked for, its card, and the proof that it stands on its own."""
+def check_arguments(args: argparse.Namespace) -> None:
+    """UserError for arguments of `release model` that contradict or miss something; no weight is read."""
+    from rnagpt.folders import checkpoint_form
+
     if (args.checkpoint is None) != args.demo:
         raise UserError("name one checkpoint: a folder, or --demo")
+    if args.checkpoint is not None and checkpoint_form(args.checkpoint) == "hub":
+        raise UserError(f"there is no folder {args.checkpoint}: release takes a checkpoint on this machine")
     if args.licence is not None and not args.licence.is_file():
         raise UserError(f"--licence takes a file, and {args.licence} is none")
+
+
+def stage_model(args: argparse.Namespace, folder: Path) -> None:
+    """The checkpoint in the form asked for, its card, and the proof that it stands on its own."""
     import shutil
 
     import transformers
@@ -128,7 +138,6 @@ def stage_model(args: argparse.Namespace, folder: Path) -> None:
     path = assets() / "demo" if args.demo else args.checkpoint
     given = {"hardware": args.hardware, "cost_usd": args.cost_usd, "co2_grams": args.co2_grams}
     cost = {name: value for name, value in given.items() if value is not None}
-    model.checkpoint_form(path)
     facts = read_facts(path, args.run_dir, cost)
     if facts.left_out:
         print(f"note: {facts.left_out}", file=sys.stderr)

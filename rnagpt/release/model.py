@@ -108,16 +108,12 @@ def write_form(source: Source, folder: Path, form: str, base: str | None):
         raise UserError(f"{source.path} is of the form {source.form}, and goes up as that: leave --form out")
     if form == "adapter":
         return write_adapter(source, folder, base or source.base)
-    if source.form == "parts":
-        if form == "projector" and (source.path / ADAPTER).is_file():
-            raise UserError(
-                f"{source.path} holds an adapter beside its projector: give --form adapter --base OWNER/NAME to keep "
-                "it, or --form whole to merge it"
-            )
-        model, processor = checkpoint.load(source.path)
-    else:
-        model = RnaGptForCausalLM.from_pretrained(source.path, dtype="auto").eval()
-        processor = RnaGptProcessor.from_pretrained(source.path)
+    if source.form == "parts" and form == "projector" and (source.path / ADAPTER).is_file():
+        raise UserError(
+            f"{source.path} holds an adapter beside its projector: give --form adapter --base OWNER/NAME to keep "
+            "it, or --form whole to merge it"
+        )
+    model, processor = checkpoint.load(source.path, dtype="auto")
     if form == "projector":
         origins = dict(model.config.weights_from or {"llm": source.llm, "encoder": source.encoder})
         for part in ("llm", "encoder"):
@@ -145,8 +141,7 @@ def write_adapter(source: Source, folder: Path, base: str):
             "an adapter-only release names the RNA-GPT that it was trained on: give --base OWNER/NAME, released before"
         )
     if source.form == "adapter":
-        model = RnaGptForCausalLM.from_pretrained(source.path, dtype="auto").eval()
-        processor = RnaGptProcessor.from_pretrained(source.path)
+        model, processor = checkpoint.load(source.path, dtype="auto")
         folder.mkdir()
         for name in (ADAPTER, "adapter_config.json"):
             link(source.path / name, folder / name)
