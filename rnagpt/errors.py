@@ -36,6 +36,7 @@ EXTRA_OF_PACKAGE = {
 
 # Class names, because the Hub's client and its HTTP library must not be imported to read an error:
 # huggingface_hub's "not here, and could not be fetched"; httpx's connection failures and time-outs.
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 UNREACHABLE = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "TransportError"}
 
 
@@ -65,6 +66,11 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         sentence = f"{named_path(error) or fullest_folder()}: no space left on the device"
         return f"{sentence}; free some and run the same command again", MACHINE_TROUBLE
     if hub_is_unreachable(error):
+        if offline := [name for name in OFFLINE if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")]:
+            return (
+                f"the Hugging Face Hub could not be reached because {offline[0]} is set: unset it, or give a local "
+                "folder where a name was given"
+            ), MACHINE_TROUBLE
         return (
             "the Hugging Face Hub could not be reached; connect and run the command again, or give a local folder "
             "where a name was given (--debug shows what was asked of it)"

@@ -53,6 +53,7 @@ class LoopbackHub:
         self.objects = Path(folder) / "lfs"
         self.objects.mkdir(parents=True, exist_ok=True)
         self.owner, self.token = owner, "hf_" + secrets.token_hex(17)
+        self.role = "write"  # of every token, as whoami tells it
         self.users = {self.token: owner}  # further users: hub.users["hf_..."] = "name"
         self.repos: dict[tuple[str, str], Repo] = {}
         self.requests: list[str] = []  # "GET /api/models/owner/name", in order
@@ -207,7 +208,7 @@ class Handler(BaseHTTPRequestHandler):
     def whoami(self) -> None:
         if self.user is None:
             raise Refused(401, "Invalid credentials in Authorization header")
-        access = {"displayName": "loopback", "role": "write"}
+        access = {"displayName": "loopback", "role": self.hub.role}
         auth = {"type": "access_token", "accessToken": access}
         self.send(200, {"type": "user", "id": self.user, "name": self.user, "fullname": self.user, "orgs": [],
                         "auth": auth})  # fmt: skip

@@ -172,7 +172,8 @@ for load in [hub.model_info, hub.snapshot_download, AutoConfig.from_pretrained][
         print(explain(error))
 """,
     )
-    said = "('the Hugging Face Hub could not be reached; connect and run the command again, or give a local folder "
+    why = " because HF_HUB_OFFLINE is set: unset it" if offline else "; connect and run the command again"
+    said = f"('the Hugging Face Hub could not be reached{why}, or give a local folder "
     assert done.stdout.count(said) == loads, done.stdout + done.stderr
 
 

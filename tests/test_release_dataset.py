@@ -197,6 +197,28 @@ def test_the_library_of_another_dataset_proves_nothing(tmp_path, capsys):
     assert "collected for another dataset" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--collected", "yesterday"], "--collected takes a date of the past as YYYY-MM-DD, got 'yesterday'"),
+        (["--collected", "20261101"], "--collected takes a date"),
+        (["--collected", "2999-01-01"], "--collected takes a date of the past"),
+        (["--licence", "CC BY 4.0"], "such as cc-by-4.0, got 'CC BY 4.0'"),
+    ],
+)
+def test_words_that_the_card_cannot_take(tmp_path, capsys, arguments, says):
+    assert main(["release", "dataset", str(write(tmp_path)), "--repo", "owner/rna-qa", "--dry-run", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1
+
+
+def test_copies_that_were_not_looked_for_are_told(tmp_path, capsys):
+    """The dataset was moved away from the library that holds the abstracts."""
+    dataset.stage(write(tmp_path), tmp_path / "staged", "owner/rna-qa", "cc-by-4.0")
+    assert "not checked: passages copied from abstracts" in capsys.readouterr().out
+    assert "was not looked through" in (tmp_path / "staged" / "README.md").read_text()
+
+
 def test_what_is_no_dataset_or_holds_a_stray(tmp_path, capsys):
     assert main(["release", "dataset", str(tmp_path), "--repo", "owner/rna-qa", "--dry-run"]) == 2
     assert "is no published RNA-QA" in capsys.readouterr().err

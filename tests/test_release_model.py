@@ -189,6 +189,14 @@ def test_a_checkpoint_in_good_order_may_go_up(tiny_checkpoint):
         (["--repo", "owner/name", *NAMES, "--form", "adapter"], "--base OWNER/NAME"),
         (["--repo", "owner/name", *NAMES, "--licence", "none"], "takes a file"),
         (["--repo", "owner/name", *NAMES, "--run", "none"], "is no folder"),
+        (["--repo", "owner/name.git", *NAMES], "takes OWNER/NAME"),
+        (["--repo", "owner/name-", *NAMES], "takes OWNER/NAME"),
+        (["--repo", "owner/na\u00efve", *NAMES], "takes OWNER/NAME"),
+        (["--repo", "owner/name", *NAMES, "--tag", "v 2"], "--tag takes a name such as v2"),
+        (["--repo", "owner/name", *NAMES, "--tag", "v1/../main"], "--tag takes a name such as v2"),
+        (["--repo", "owner/name", *NAMES, "--tag", "main"], "--tag takes a name such as v2"),
+        (["--repo", "owner/name", *NAMES, "--cost-usd", "-5"], "--cost-usd takes a number of at least 0"),
+        (["--repo", "owner/name", *NAMES, "--co2-grams", "nan"], "--co2-grams takes a number of at least 0"),
         (["--repo", "owner/name", "--llm", "meta-llama/Meta-Llama-3-8B", "--encoder", "x"], "Llama-3-name"),
         (["--repo", "owner/Llama-3-rna", "--llm", "meta-llama/Meta-Llama-3-8B", "--encoder", "x"], "--licence FILE"),
     ],
@@ -267,6 +275,13 @@ def test_tokens_and_names(hub, api, staged, monkeypatch):
     api.upload_file(repo_id="owner/taken", path_or_fileobj=b"mine", path_in_repo="notes.txt")
     with pytest.raises(UserError, match="the name is taken: owner/taken exists"):
         upload.look("model", "owner/taken")
+    api.create_repo("owner/ours")
+    api.create_branch("owner/ours", branch="v7")
+    with pytest.raises(UserError, match="has a branch v7"):
+        upload.look("model", "owner/ours", tag="v7")
+    hub.role = "read"
+    with pytest.raises(UserError, match="this token may only read"):
+        upload.look("model", "owner/name")
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     with pytest.raises(UserError, match="does not know this token"):
         upload.look("model", "owner/name")

@@ -15,6 +15,7 @@ on: files that are there are not sent again.
 """
 
 import argparse
+import math
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -71,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
     kind = "space" if args.kind == "metric" else args.kind
     allowed = {"model": contents.MODEL_FILES, "dataset": contents.DATASET_FILES, "space": contents.SPACE_FILES}[kind]
     upload.check_repo_id(args.repo)
+    if args.tag is not None:
+        upload.check_tag(args.tag)
     if args.kind == "model":
         check_arguments(args)
     if args.out is not None and args.out.exists():
@@ -86,7 +89,8 @@ def run(args: argparse.Namespace) -> int:
         files = contents.check_contents(folder, allowed)
         print(contents.listing(folder, files))
         if args.dry_run:
-            print(f"dry run: nothing was sent; it would go to {target.page}, tag {target.tag}")
+            tag = f"tag {target.tag}" + ("" if args.tag else ", or the next that is free there")
+            print(f"dry run: nothing was sent; it would go to {target.page}, {tag}")
         else:
             commit = upload.publish(folder, target, says)
             seen = "private: look at it, then make it public in its settings" if target.private else "public"
@@ -121,6 +125,10 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise UserError(f"there is no folder {args.checkpoint}: release takes a checkpoint on this machine")
     if args.licence is not None and not args.licence.is_file():
         raise UserError(f"--licence takes a file, and {args.licence} is none")
+    for name in ("cost_usd", "co2_grams"):
+        value = getattr(args, name)
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise UserError(f"--{name.replace('_', '-')} takes a number of at least 0, got {value}")
 
 
 def stage_model(args: argparse.Namespace, folder: Path) -> None:
@@ -136,7 +144,8 @@ def stage_model(args: argparse.Namespace, folder: Path) -> None:
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     path = assets() / "demo" if args.demo else args.checkpoint
-    given = {"hardware": args.hardware, "cost_usd": args.cost_usd, "co2_grams": args.co2_grams}
+    hardware = " ".join((args.hardware or "").split()) or None  # one line of a table or sentence
+    given = {"hardware": hardware, "cost_usd": args.cost_usd, "co2_grams": args.co2_grams}
     cost = {name: value for name, value in given.items() if value is not None}
     facts = read_facts(path, args.run_dir, cost)
     if facts.left_out:

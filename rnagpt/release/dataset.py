@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 from collections import Counter, defaultdict
+from datetime import date
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ def stage(source: Path, folder: Path, repo: str, licence: str, collected: str | 
         UserError: no published dataset; other columns or types than `published_schemas`; splits that share an RNA, a
             near sequence or a paper; abstracts, or long passages of them, without a licence; a stray file.
     """
+    check_words(licence, collected)
     if not (source / "README.md").is_file() or not any((source / name).is_dir() for name in published_schemas()):
         raise UserError(
             f"{source} is no published RNA-QA: expected README.md, alignment/ and qa/, as `rnagpt build-dataset` "
@@ -52,6 +54,22 @@ def stage(source: Path, folder: Path, repo: str, licence: str, collected: str | 
     described = croissant(files, repo, licence)
     (folder / "croissant.json").write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n")
     print(f"checked: columns, splits (by RNA, sequence and paper){', copied passages' if looked else ''}")
+    if not looked:
+        missing = source.parent / "work" / "library.sqlite"
+        print(f"not checked: passages copied from abstracts, because there is no {missing}; the card says so")
+
+
+def check_words(licence: str, collected: str | None) -> None:
+    """UserError for a licence that is no id of the Hub's form, or a date that is none or has not come yet."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
+        raise UserError(f"--licence takes a licence's id as the Hub writes it, such as cc-by-4.0, got {licence!r}")
+    if collected is None:
+        return
+    try:
+        if len(collected) != len("YYYY-MM-DD") or date.fromisoformat(collected) > date.today():
+            raise ValueError
+    except ValueError:
+        raise UserError(f"--collected takes a date of the past as YYYY-MM-DD, got {collected!r}") from None
 
 
 def check_schemas(source: Path) -> dict[str, dict[str, list[Path]]]:
@@ -252,7 +270,8 @@ questions = load_dataset("{repo}", "qa", split="test", streaming=True)
 - Collected: {collected or "the date is not recorded"}. Written by RNA-GPT {__version__}.
 - Sequences, names and types: RNAcentral and its member databases. Literature: titles and abstracts found by LitScan
   and Europe PMC, named by PubMed id; they are not part of the dataset{
-  ", and no annotation repeats a long passage of one without an open licence (looked through)" if looked else ""}.
+  ", and no annotation repeats a long passage of one without an open licence (looked through)" if looked else
+  ". Whether an annotation repeats a long passage of one was not looked through"}.
 - Every statement lists its papers, so that it can be checked against them.
 
 ## Licences

@@ -18,7 +18,8 @@ from rnagpt.errors import UserError
 
 # every card of ours carries one of these tags: by it a repository of ours is told from a stranger's
 OURS = {"model": "rna-gpt", "dataset": "rna-qa", "space": "rna-gpt"}
-REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9](?:[\w.-]*\w)?", re.ASCII)
+TAG = re.compile(r"[A-Za-z0-9](?:[\w.-]*\w)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,15 @@ class Target:
 
 def check_repo_id(repo_id: str) -> None:
     """UserError for what can be no repository's name."""
-    if not REPO_ID.fullmatch(repo_id) or "--" in repo_id or ".." in repo_id or len(repo_id) > 96:
+    odd = "--" in repo_id or ".." in repo_id or repo_id.endswith(".git") or len(repo_id) > 96
+    if not REPO_ID.fullmatch(repo_id) or odd:
         raise UserError(f"--repo takes OWNER/NAME, letters, digits, '-', '_' and '.', got {repo_id!r}")
+
+
+def check_tag(tag: str) -> None:
+    """UserError for what can be no tag, or would be taken for a branch: found out after the commit, it is too late."""
+    if not TAG.fullmatch(tag) or ".." in tag or tag.endswith(".lock") or tag == "main" or len(tag) > 64:
+        raise UserError(f"--tag takes a name such as v2 or paper-1.0, and not 'main', got {tag!r}")
 
 
 def look(kind: str, repo_id: str, tag: str | None = None, private: bool = True) -> Target:
@@ -53,15 +61,20 @@ def look(kind: str, repo_id: str, tag: str | None = None, private: bool = True) 
     tag: of the release; by default the next of v1, v2, ...
 
     Raises:
-        UserError: no or a wrong token, another owner's name, a repository that is not of ours, a tag that exists.
+        UserError: no or a wrong token, another owner's name, a repository that is not of ours, a tag that exists, a
+            name that can be no repository's or tag's.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
     check_repo_id(repo_id)
+    if tag is not None:
+        check_tag(tag)
     api = HfApi()
     with refusals(repo_id):
         who = api.whoami()
+        if ((who.get("auth") or {}).get("accessToken") or {}).get("role") == "read":
+            raise UserError("this token may only read: make one with the role 'write', then `hf auth login` with it")
         owners = {who["name"], *(org["name"] for org in who.get("orgs", []))}
         owner = repo_id.split("/")[0]
         if owner not in owners:
@@ -73,7 +86,8 @@ def look(kind: str, repo_id: str, tag: str | None = None, private: bool = True) 
             info: Any = api.repo_info(repo_id, repo_type=kind)
         except RepositoryNotFoundError:
             return Target(kind, repo_id, tag or "v1", private)
-        tags = tuple(ref.name for ref in api.list_repo_refs(repo_id, repo_type=kind).tags)
+        refs = api.list_repo_refs(repo_id, repo_type=kind)
+        tags = tuple(ref.name for ref in refs.tags)
         files = [sibling.rfilename for sibling in info.siblings or [] if sibling.rfilename != ".gitattributes"]
         card_tags = set((info.card_data or {}).get("tags") or [])
         if files and OURS[kind] not in card_tags:
@@ -83,6 +97,8 @@ def look(kind: str, repo_id: str, tag: str | None = None, private: bool = True) 
             )
         if tag is not None and tag in tags:
             raise UserError(f"{repo_id} has the tag {tag} already (of {', '.join(sorted(tags))}): give another --tag")
+        if tag in [ref.name for ref in refs.branches]:
+            raise UserError(f"{repo_id} has a branch {tag}, and a tag of its name would be ambiguous: another --tag")
         changelog = ""
         if "CHANGELOG.md" in files:
             try:
