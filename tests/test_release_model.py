@@ -19,7 +19,7 @@ from rnagpt import checkpoint, model_card
 from rnagpt.cli import main
 from rnagpt.errors import UserError
 from rnagpt.folders import assets
-from rnagpt.release import contents, upload
+from rnagpt.release import upload
 
 NAMES = ["--llm", "tiny-llm", "--encoder", "tiny-encoder"]
 
@@ -147,37 +147,6 @@ def test_code_that_needs_the_package_is_found_by_the_reload(tiny_model, tiny_che
 # --- what is refused before anything is sent
 
 
-def test_what_a_folder_may_not_hold(tmp_path):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    token = "hf_" + "a" * 34
-    wrong = {
-        "notes.txt": (b"", "a stray file"),
-        "optimizer.pt": (b"", "pickle"),
-        "model.safetensors": (b"\x80\x04\x95rest", "pickle"),
-        "config.json": (f'{{"token": "{token}"}}'.encode(), "Hugging Face token"),
-        "README.md": (b"see /ho" b"me/somebody/weights", "a folder of this machine"),
-        "tokenizer.json": (b"x" * (1 << 22) + b"-----BEGIN RSA PRI" b"VATE KEY-----", "private key"),
-        "generation_config.json": (b'{"url": "https://user:secret@example.org"}', "password"),
-        "sub/config.json": (b"{}", "a stray file"),
-    }
-    for name, (content, _) in wrong.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(content)
-    (folder / "LICENSE").symlink_to(tmp_path)
-    for name, (_, reason) in wrong.items():
-        assert reason in contents.objection(folder / name, folder, contents.MODEL_FILES), name
-    assert "link" in contents.objection(folder / "LICENSE", folder, contents.MODEL_FILES)
-    with pytest.raises(UserError) as caught:
-        contents.check_contents(folder, contents.MODEL_FILES)
-    assert token not in str(caught.value) and "and 1 more" in str(caught.value)
-
-
-def test_a_checkpoint_in_good_order_may_go_up(tiny_checkpoint):
-    files = contents.check_contents(tiny_checkpoint, contents.MODEL_FILES)
-    assert len(files) == sum(path.is_file() for path in tiny_checkpoint.rglob("*"))
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -210,50 +179,6 @@ def test_mistakes_are_one_sentence(tiny_checkpoint, capsys, arguments, says):
 def test_a_hub_id_is_no_checkpoint_to_release(capsys):
     assert release("owner/name", *NAMES, "--repo", "owner/other", "--dry-run") == 2
     assert "there is no folder owner/name" in capsys.readouterr().err
-
-
-def test_a_stray_file_in_the_checkpoint_is_told(tiny_checkpoint, tmp_path, capsys):
-    shutil.copytree(tiny_checkpoint, tmp_path / "own")
-    (tmp_path / "own" / "optimizer.pt").write_bytes(b"")
-    assert release(tmp_path / "own", *NAMES, "--repo", "owner/name", "--dry-run") == 2
-    assert "optimizer.pt: a pickle" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["own"]
-
-
-def damage(folder, name: str, content: bytes | None) -> None:
-    (folder / name).write_bytes(content) if content is not None else (folder / name).unlink()
-
-
-LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 7\n"
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "says"),
-    [
-        ("model.safetensors", LFS_POINTER, "is a git-lfs pointer, not the file: run `git lfs pull`"),
-        ("model.safetensors", b"", "cannot be loaded (Error while deserializing header"),
-        ("model.safetensors", b"\x10\0\0\0\0\0\0\0{}", "cannot be loaded (Error while deserializing header"),
-        ("tokenizer.json", LFS_POINTER, "is a git-lfs pointer, not the file"),
-        ("tokenizer.json", None, "a file of it is damaged or missing"),
-    ],
-)
-def test_damaged_weights_are_one_sentence(tiny_checkpoint, tmp_path, capsys, name, content, says):
-    """In every command that reads a checkpoint."""
-    folder = tmp_path / "own"
-    shutil.copytree(tiny_checkpoint, folder)
-    damage(folder, name, content)
-    assert release(folder, *NAMES, "--repo", "owner/name", "--dry-run") == 2
-    assert main(["chat", str(folder), "--rna", "ACGU", "--question", "Type?"]) == 2
-    first, second = [line for line in capsys.readouterr().err.splitlines() if line.startswith("rnagpt: error")]
-    assert says in first and says in second
-    assert [path.name for path in tmp_path.iterdir()] == ["own"]
-
-
-def test_a_stage_without_its_weights_is_not_looked_for_on_the_hub(tmp_path, capsys, hub):
-    (tmp_path / "stage2").mkdir()
-    (tmp_path / "stage2" / "parts.json").write_text('{"build": {"llm": "a", "encoder": "b"}, "llm_fingerprint": null}')
-    assert release(tmp_path / "stage2", "--repo", "owner/name", "--dry-run") == 2
-    assert "holds parts.json but no weights" in capsys.readouterr().err and not hub.requests
 
 
 # --- what the Hub has to say

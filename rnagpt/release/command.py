@@ -155,7 +155,8 @@ def stage_model(args: argparse.Namespace, folder: Path) -> None:
     model.check_licence(source, args.repo, args.licence, form)
     if source.form != "parts":
         known = (*contents.MODEL_FILES, "training.json", "curve.jsonl", "curve.csv", "curve.png")
-        contents.check_contents(path, known)  # a stray or a pickle in the checkpoint is told, not left out in silence
+        # a stray or a pickle in the checkpoint is told, not left out in silence
+        contents.check_contents(path, known, paths=False)
     loaded, processor = model.write_form(source, folder, form, args.base)
     model.write_card(folder, loaded, processor, source, facts, args.repo, form)
     if args.licence is not None:

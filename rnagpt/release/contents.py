@@ -4,6 +4,7 @@
 """
 
 import fnmatch
+import json
 import re
 from pathlib import Path
 
@@ -38,19 +39,25 @@ SECRETS = {
 }
 # folders of a person's machine, as they stand in configurations by mistake
 MACHINE = rb"(?<![\w.}>/-])(?:/(?:home|root|Users|tmp|scratch|mnt|workspace|work)/[\w.-]+|[A-Z]:\\\\?Users\\\\?\w+)"
+# a value of a configuration that is a path, wherever it leads; in a vocabulary such words are tokens
+LOCAL = re.compile(r"(?:/|~/|\.{1,2}/|[A-Za-z]:[\\/]|\\\\|file:)[\w.@~-][\w .@~/\\-]*")
+VOCABULARIES = ("tokenizer.json", "vocab.json", "added_tokens.json")
 TEXT = (".json", ".md", ".txt", ".py", ".jinja", ".model", "")
 BLOCK = 1 << 22  # bytes read at a time
 
 
-def check_contents(folder: Path, allowed: tuple[str, ...]) -> list[Path]:
+def check_contents(folder: Path, allowed: tuple[str, ...], paths: bool = True) -> list[Path]:
     """Every file of the folder, once all of them may go up.
+
+    paths: look for folders of this machine, too; not needed of a folder whose texts are written anew.
 
     Raises:
         UserError: a file has no business there, is or holds a pickle, a secret or a folder of this machine, or is a
             link that leads out of the folder.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    wrong = {str(path.relative_to(folder)): reason for path in files if (reason := objection(path, folder, allowed))}
+    found = ((path.relative_to(folder), objection(path, folder, allowed, paths)) for path in files)
+    wrong = {str(name): reason for name, reason in found if reason}
     if wrong:
         listed = "; ".join(f"{name}: {reason}" for name, reason in list(wrong.items())[:8])
         more = f"; and {len(wrong) - 8} more" if len(wrong) > 8 else ""
@@ -58,7 +65,7 @@ def check_contents(folder: Path, allowed: tuple[str, ...]) -> list[Path]:
     return files
 
 
-def objection(path: Path, folder: Path, allowed: tuple[str, ...]) -> str | None:
+def objection(path: Path, folder: Path, allowed: tuple[str, ...], paths: bool = True) -> str | None:
     """What speaks against publishing a file; None where nothing does."""
     if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
         return "a link that leads out of the folder"
@@ -80,9 +87,29 @@ def objection(path: Path, folder: Path, allowed: tuple[str, ...]) -> str | None:
                     return f"it holds {named}"
             if path.suffix not in TEXT:
                 break  # of weights and tables the head: their metadata is there
-            if found := re.search(MACHINE, text):
+            if paths and (found := re.search(MACHINE, text)):
                 return f"it names a folder of this machine ({found.group().decode(errors='replace')})"
             before, block = block, file.read(BLOCK)
+    if paths and path.suffix == ".json" and path.name not in VOCABULARIES:
+        return local_value(path)
+    return None
+
+
+def local_value(path: Path) -> str | None:
+    """What speaks against a JSON file with a path of this machine among its values, or that is no JSON at all."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return "no JSON"
+    values = [("", found)]
+    while values:
+        key, value = values.pop()
+        if isinstance(value, dict):
+            values += value.items()
+        elif isinstance(value, list):
+            values += [(key, part) for part in value]
+        elif isinstance(value, str) and LOCAL.fullmatch(value):
+            return f"its {key or 'value'} is a path of this machine ({value[:80]})"
     return None
 
 

@@ -114,6 +114,7 @@ def write_form(source: Source, folder: Path, form: str, base: str | None):
             "it, or --form whole to merge it"
         )
     model, processor = checkpoint.load(source.path, dtype="auto")
+    forget_folders(model.config)
     if form == "projector":
         origins = dict(model.config.weights_from or {"llm": source.llm, "encoder": source.encoder})
         for part in ("llm", "encoder"):
@@ -143,8 +144,8 @@ def write_adapter(source: Source, folder: Path, base: str):
     if source.form == "adapter":
         model, processor = checkpoint.load(source.path, dtype="auto")
         folder.mkdir()
-        for name in (ADAPTER, "adapter_config.json"):
-            link(source.path / name, folder / name)
+        link(source.path / ADAPTER, folder / ADAPTER)
+        shutil.copyfile(source.path / "adapter_config.json", folder / "adapter_config.json")
         processor.save_pretrained(folder)
         return model, processor
     if source.form != "parts" or not (source.path / ADAPTER).is_file():
@@ -163,14 +164,21 @@ def copy_whole(source: Path, folder: Path, model: RnaGptForCausalLM, processor: 
     folder.mkdir()
     for path in [source / name for name in (*WEIGHTS, "generation_config.json")] + [*source.glob("model-*-of-*")]:
         if path.is_file() and not (folder / path.name).exists():
-            link(path, folder / path.name)
+            # what a person may edit in --out is a file of its own
+            put = link if path.suffix == ".safetensors" else shutil.copyfile
+            put(path, folder / path.name)
     config = RnaGptConfig.from_pretrained(source)
-    for part in (config.text_config, config.rna_config):
-        if not model_card.is_hub_id(part.name_or_path):
-            part.name_or_path = ""
+    forget_folders(config)
     custom_object_save(model, folder, config=config)
     config.save_pretrained(folder)
     processor.save_pretrained(folder)
+
+
+def forget_folders(config: RnaGptConfig) -> None:
+    """Blank where encoder and LLM were loaded from, unless that is the Hub."""
+    for part in (config.text_config, config.rna_config):
+        if not model_card.is_hub_id(part.name_or_path):
+            part.name_or_path = ""
 
 
 def link(path: Path, to: Path) -> None:
