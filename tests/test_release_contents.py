@@ -4,7 +4,11 @@
 """
 
 import json
+import os
+import platform
 import shutil
+import subprocess
+import sys
 
 import pytest
 from test_release_model import NAMES, api, hub, release  # noqa: F401  (api and hub are fixtures)
@@ -124,3 +128,14 @@ def test_a_stage_without_its_weights_is_not_looked_for_on_the_hub(tmp_path, caps
     (tmp_path / "stage2" / "parts.json").write_text('{"build": {"llm": "a", "encoder": "b"}, "llm_fingerprint": null}')
     assert release(tmp_path / "stage2", "--repo", "owner/name", "--dry-run") == 2
     assert "holds parts.json but no weights" in capsys.readouterr().err and not hub.requests
+
+
+def test_what_a_killed_release_left_is_removed(tiny_checkpoint, tmp_path):
+    """By the next one beside the same checkpoint; another that runs is let alone."""
+    shutil.copytree(tiny_checkpoint, tmp_path / "own")
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    for pid in (killed.pid, os.getpid()):
+        (tmp_path / f".release-{platform.node()}-{pid}-abc" / "release").mkdir(parents=True)
+    assert release(tmp_path / "own", *NAMES, "--repo", "owner/name", "--dry-run") == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"own", f".release-{platform.node()}-{os.getpid()}-abc"}

@@ -232,6 +232,20 @@ def test_what_is_no_dataset_or_holds_a_stray(tmp_path, capsys):
     assert "is no Parquet file" in capsys.readouterr().err
 
 
+def test_edits_on_the_hub_are_told_before_they_are_replaced(hub, capsys):  # noqa: F811
+    command = ["release", "metric", "--repo", "owner/rna_answers"]
+    assert main(command) == 0 and main(command) == 0
+    assert not capsys.readouterr().err
+    api = HfApi(endpoint=hub.url, token=hub.token)
+    where = {"repo_id": "owner/rna_answers", "repo_type": "space"}
+    api.upload_file(**where, path_or_fileobj=b"---\ntags: [rna-gpt]\n---\nMy own words.", path_in_repo="README.md")
+    edited = api.repo_info(**where).sha
+    assert main(command) == 0
+    assert f"was edited on the Hub since its last release: this one takes the place of all its files, and the edits " \
+        f"stay in its history (commit {edited[:8]})" in capsys.readouterr().err  # fmt: skip
+    assert main(command) == 0 and not capsys.readouterr().err
+
+
 def test_the_metric_as_a_space(hub, tmp_path):  # noqa: F811
     import evaluate
 

@@ -16,6 +16,9 @@ on: files that are there are not sent again.
 
 import argparse
 import math
+import os
+import platform
+import shutil
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -82,6 +85,11 @@ def run(args: argparse.Namespace) -> int:
         target = upload.Target(kind, args.repo, args.tag or "v1", not args.public)
     else:
         target = upload.look(kind, args.repo, args.tag, private=not args.public)
+    if target.changed:
+        print(
+            f"note: {args.repo} was edited on the Hub since its last release: this one takes the place of all its "
+            f"files, and the edits stay in its history (commit {str(target.head)[:8]})", file=sys.stderr
+        )  # fmt: skip
     says = args.message or f"{'First' if not target.tags else 'New'} release."
     with staging(args) as folder:
         work(args, folder)
@@ -110,9 +118,29 @@ def staging(args: argparse.Namespace):
             yield part
         return
     beside = args.checkpoint.absolute().parent if getattr(args, "checkpoint", None) else Path.cwd()
+    ours = f".release-{platform.node()}-"
+    for left in beside.glob(f"{ours}*"):
+        if not is_running(left.name.removeprefix(ours).split("-")[0]):
+            shutil.rmtree(left, ignore_errors=True)  # of a release that was killed
     # beside a checkpoint its weights can be linked instead of copied
-    with tempfile.TemporaryDirectory(prefix=".release-", dir=beside) as folder:
+    where = beside if os.access(beside, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix=f"{ours}{os.getpid()}-", dir=where) as folder:
         yield Path(folder) / "release"
+
+
+def is_running(pid: str) -> bool:
+    """Whether a process of this machine has the number; what is no number counts as running.
+
+    >>> is_running(str(os.getpid())), is_running("99999999"), is_running("x")
+    (True, False, True)
+    """
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (ValueError, OSError):
+        return True
+    return True
 
 
 def check_arguments(args: argparse.Namespace) -> None:
@@ -133,8 +161,6 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 def stage_model(args: argparse.Namespace, folder: Path) -> None:
     """The checkpoint in the form asked for, its card, and the proof that it stands on its own."""
-    import shutil
-
     import transformers
 
     from rnagpt.card_facts import read_facts

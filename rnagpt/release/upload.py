@@ -24,7 +24,8 @@ TAG = re.compile(r"[A-Za-z0-9](?:[\w.-]*\w)?", re.ASCII)
 
 @dataclass(frozen=True)
 class Target:
-    """Where a release goes: `head` is the commit it is made on (None: the repository does not exist yet)."""
+    """Where a release goes: `head` is the commit it is made on (None: the repository does not exist yet); `changed`
+    says that it is not that of a release, so somebody has edited the repository since."""
 
     kind: str
     repo_id: str
@@ -33,6 +34,7 @@ class Target:
     head: str | None = None
     changelog: str = ""
     tags: tuple[str, ...] = ()
+    changed: bool = False
 
     @property
     def page(self) -> str:
@@ -106,7 +108,8 @@ def look(kind: str, repo_id: str, tag: str | None = None, private: bool = True) 
                 changelog = Path(path).read_text(encoding="utf-8")
             except HfHubHTTPError:
                 raise UserError(f"{repo_id} has a CHANGELOG.md that cannot be read: run again") from None
-    return Target(kind, repo_id, tag or next_tag(tags), bool(info.private), info.sha, changelog, tags)
+    changed = bool(tags) and info.sha not in {ref.target_commit for ref in refs.tags}
+    return Target(kind, repo_id, tag or next_tag(tags), bool(info.private), info.sha, changelog, tags, changed)
 
 
 def next_tag(tags: tuple[str, ...]) -> str:
