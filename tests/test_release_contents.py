@@ -68,8 +68,16 @@ def test_no_path_of_a_private_encoder_goes_up(hub, api, tiny_parts, tmp_path, ca
         for part, path in (("llm", llm), ("encoder", encoder)):
             api.create_repo(f"owner/{part}")
             api.upload_folder(repo_id=f"owner/{part}", folder_path=path)
-        given[1], given[3] = "owner/llm", "owner/encoder"
+        given[1], given[3] = "owner/nothing", "owner/encoder"
+        assert release(built, *given, "--out", out) == 2
+        assert "--llm owner/nothing is not on the Hub" in capsys.readouterr().err
+        given[1] = "owner/llm@v9"
+        assert release(built, *given, "--out", out) == 2
+        assert "--llm owner/llm has no revision v9" in capsys.readouterr().err and not out.exists()
+        given[1] = "owner/llm"
+        api.update_repo_settings("owner/llm", private=True)
     assert release(built, *given, "--out", out) == 0
+    assert ("note: owner/llm is private" in capsys.readouterr().err) == (form == "projector")
     for path in out.rglob("*"):
         if path.is_file():
             assert str(tiny_parts).encode() not in path.read_bytes() and b"gpfs" not in path.read_bytes(), path

@@ -124,6 +124,7 @@ def write_form(source: Source, folder: Path, form: str, base: str | None):
                     f"a projector-only release names its LLM and encoder on the Hub, and {name!r} is no Hub id: give "
                     f"--{part} OWNER/NAME (OWNER/NAME@REVISION pins it), or --form whole"
                 )
+            check_on_hub(f"--{part}", name, revision or origins.get(f"{part}_revision"))
             origins |= {part: name} | ({f"{part}_revision": revision} if revision else {})
         checkpoint.save_projector(model, processor, folder, origins, dtype="float32")
     elif source.form == "parts":
@@ -131,6 +132,26 @@ def write_form(source: Source, folder: Path, form: str, base: str | None):
     else:
         copy_whole(source.path, folder, model, processor)
     return model, processor
+
+
+def check_on_hub(option: str, name: str, revision: str | None = None) -> None:
+    """UserError where the Hub has no such repository or revision; a note where only its owner can load it."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        info = HfApi().model_info(name, revision=revision, timeout=15)
+    except OfflineModeIsEnabled:
+        return  # the reload finds it in the cache, or not
+    except RevisionNotFoundError:
+        raise UserError(f"{option} {name} has no revision {revision}: give one of its tags or commits") from None
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"{option} {name} is not on the Hub, or not for this token: the release would load for nobody; check the "
+            "name, or release that first"
+        ) from None
+    if info.private:
+        print(f"note: {name} is private: nobody else can load this release before it is public", file=sys.stderr)
 
 
 def write_adapter(source: Source, folder: Path, base: str):
@@ -142,6 +163,7 @@ def write_adapter(source: Source, folder: Path, base: str):
             "an adapter-only release names the RNA-GPT that it was trained on: give --base OWNER/NAME, released before"
         )
     if source.form == "adapter":
+        check_on_hub("--base", base)
         model, processor = checkpoint.load(source.path, dtype="auto")
         folder.mkdir()
         link(source.path / ADAPTER, folder / ADAPTER)
@@ -150,6 +172,7 @@ def write_adapter(source: Source, folder: Path, base: str):
         return model, processor
     if source.form != "parts" or not (source.path / ADAPTER).is_file():
         raise UserError(f"{source.path} holds no adapter of its own: leave --form out, or name the stage's folder")
+    check_on_hub("--base", base)
     parts = json.loads((source.path / PARTS).read_text())
     model, processor = checkpoint.build(**{**parts["build"], "quantize": None})
     with warnings.catch_warnings():
