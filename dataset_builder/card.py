@@ -17,6 +17,7 @@ PICTURES = (
     ("RNA types", "rna_types.png"),
     ("lengths (nt, in steps of 100)", "lengths.png"),
 )
+VERBATIM = "Annotations are sentences of the abstracts, word for word"  # `rnagpt release dataset` looks for it
 
 
 def write_card(folder: Path, statistics: dict, digests: dict, settings: BuildSettings, library: Library) -> None:
@@ -74,7 +75,7 @@ def biases(statistics: dict, settings: BuildSettings) -> str:
         share /= yes + no
         lines.append(f"- Yes-or-no questions: {yes} yes, {no} no: always saying {more} gets {share:.0%} right.")
     if settings.limits.small:
-        lines.append("- Annotations are sentences of the abstracts, word for word, under the licences of the papers.")
+        lines.append(f"- {VERBATIM}, under the licences of the papers.")
     least = settings.limits.fewest_questions
     lines.append(f"- An annotation has at least {least} question{'s' * (least > 1)}, else its RNA has none.")
     return "\n".join(lines)

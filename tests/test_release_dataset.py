@@ -18,6 +18,7 @@ from test_auto_classes import clean
 from test_house import ROOT
 from test_release_model import hub  # noqa: F401  (a fixture)
 
+from dataset_builder.card import VERBATIM
 from dataset_builder.library import Library
 from dataset_builder.records import Paper, published_schemas
 from rnagpt.cli import main
@@ -217,6 +218,27 @@ def test_copies_that_were_not_looked_for_are_told(tmp_path, capsys):
     dataset.stage(write(tmp_path), tmp_path / "staged", "owner/rna-qa", "cc-by-4.0")
     assert "not checked: passages copied from abstracts" in capsys.readouterr().out
     assert "was not looked through" in (tmp_path / "staged" / "README.md").read_text()
+
+
+def test_sentences_of_abstracts_get_no_licence_of_ours(tmp_path, capsys):
+    """What a small model's builder says of its own card, in the very words."""
+    output = write(tmp_path)
+    with open(output / "README.md", "a") as card:
+        card.write(f"\n- {VERBATIM}, under the licences of the papers.\n")
+    command = ["release", "dataset", str(output), "--repo", "owner/rna-qa", "--dry-run", "--out", str(tmp_path / "up")]
+    assert main(command) == 2
+    assert "cc-by-4.0 is not ours to give them: give --licence other" in capsys.readouterr().err
+    assert main([*command, "--licence", "other"]) == 0
+    card = (tmp_path / "up" / "README.md").read_text()
+    assert "license: other" in card and "each keeps the licence of its paper" in card and "own texts" not in card
+
+
+@pytest.mark.parametrize(("release", "says"), [("25", "RNAcentral (release 25)"), ("", "0 of its 3 ids are RNAc")])
+def test_the_card_claims_no_source_that_the_rows_do_not_have(tmp_path, release, says):
+    output = write(tmp_path, lambda config, split, rows: [found | {"release": release} for found in rows])
+    dataset.stage(output, tmp_path / "staged", "owner/rna-qa", "cc-by-4.0")
+    card = (tmp_path / "staged" / "README.md").read_text()
+    assert says in card and ("LitScan" in card) == bool(release)
 
 
 def test_what_is_no_dataset_or_holds_a_stray(tmp_path, capsys):

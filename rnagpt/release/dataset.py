@@ -15,6 +15,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from dataset_builder.card import VERBATIM
 from dataset_builder.qa_splits import EXHAUSTIVE, SPLITS, found_across
 from dataset_builder.records import RnaRecord, published_schemas
 from rnagpt import __version__
@@ -23,6 +24,7 @@ from rnagpt.release import contents
 from rnagpt.release.croissant import croissant
 
 COPIED = 60  # words in a row: a third of an abstract
+NOT_OURS = ("other", "unknown")
 DEFAULT_CONFIG = "alignment"
 OPEN_LICENCE = re.compile(r"cc[ -]?0|cc[ -]?by(?![ -]?(?:nc|nd))|public domain", re.IGNORECASE)
 
@@ -41,8 +43,14 @@ def stage(source: Path, folder: Path, repo: str, licence: str, collected: str | 
             "writes into OUTPUT/dataset"
         )
     contents.check_contents(source, contents.DATASET_FILES)
+    if VERBATIM in (source / "README.md").read_text(encoding="utf-8") and licence not in NOT_OURS:
+        raise UserError(
+            f"the annotations of {source} are sentences of the abstracts, word for word, and {licence} is not ours to "
+            "give them: give --licence other, or build with a language model that writes in its own words"
+        )
     files = check_schemas(source)
-    check_leaks(read_rnas(files))
+    known = read_rnas(files)
+    check_leaks(known)
     looked = check_copies(files, source.parent / "work" / "library.sqlite")
     folder.mkdir()
     for path in contents.check_contents(source, contents.DATASET_FILES):
@@ -50,7 +58,8 @@ def stage(source: Path, folder: Path, repo: str, licence: str, collected: str | 
         to.parent.mkdir(exist_ok=True)
         shutil.copyfile(path, to)
     statistics = json.loads((source / "statistics.json").read_text()) if (source / "statistics.json").is_file() else {}
-    write_card(folder, statistics, repo, licence, collected, looked)
+    where = sources_text(files, set().union(*(known[split]["id"] for split in SPLITS)))
+    write_card(folder, statistics, repo, licence, collected, looked, where)
     described = croissant(files, repo, licence)
     (folder / "croissant.json").write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n")
     print(f"checked: columns, splits (by RNA, sequence and paper){', copied passages' if looked else ''}")
@@ -236,7 +245,30 @@ def longest_at(text: str, words: list[str], start: int, size: int) -> int:
     return last - first
 
 
-def write_card(folder: Path, statistics: dict, repo: str, licence: str, collected: str | None, looked: bool) -> None:
+def sources_text(files: dict, ids: set[str]) -> str:
+    """Where sequences and literature come from, as far as the rows tell."""
+    import pyarrow.parquet as pq
+
+    releases: set[str] = set()
+    for paths in files["alignment"].values():
+        for path in paths:
+            releases.update(pq.read_table(path, columns=["release"]).column(0).unique().to_pylist())
+    named = sorted(str(release) for release in releases if release)
+    if named:
+        return (
+            f"Sequences, names and types: RNAcentral (release {', '.join(named)}) and its member databases. "
+            "Literature: titles and abstracts found by LitScan and Europe PMC"
+        )
+    urs = sum(name.startswith("URS") for name in ids)
+    return (
+        f"Sequences, names and types: those of the folder that it was built from; {urs:,} of its {len(ids):,} ids are "
+        "RNAcentral's. Literature: titles and abstracts of the same folder"
+    )
+
+
+def write_card(
+    folder: Path, statistics: dict, repo: str, licence: str, collected: str | None, looked: bool, where: str
+) -> None:
     """The builder's card with the default configuration, licence and what a reader must know before using it."""
     from huggingface_hub import DatasetCard
 
@@ -254,6 +286,9 @@ def write_card(folder: Path, statistics: dict, repo: str, licence: str, collecte
     total = sum(types.values()) or 1
     most = "; ".join(f"{name} {100 * n / total:.0f}%" for name, n in list(types.items())[:4]) or "not counted"
     yes = statistics.get("yes and no", {})
+    texts = f"The dataset's own texts: {licence}."
+    if VERBATIM in card.text:
+        texts = "The annotations are sentences of the abstracts: each keeps the licence of its paper."
     card.text = card.text.rstrip() + f"""
 
 ## Use
@@ -268,16 +303,16 @@ questions = load_dataset("{repo}", "qa", split="test", streaming=True)
 ## Provenance
 
 - Collected: {collected or "the date is not recorded"}. Written by RNA-GPT {__version__}.
-- Sequences, names and types: RNAcentral and its member databases. Literature: titles and abstracts found by LitScan
-  and Europe PMC, named by PubMed id; they are not part of the dataset{
+- {where}, named by PubMed id; they are not part of the dataset{
   ", and no annotation repeats a long passage of one without an open licence (looked through)" if looked else
   ". Whether an annotation repeats a long passage of one was not looked through"}.
 - Every statement lists its papers, so that it can be checked against them.
 
 ## Licences
 
-The dataset's own texts: {licence}. Sequences and names: CC0 (RNAcentral). The papers stay their publishers'. What a
-language model wrote may fall under its provider's terms of use: see the model named above.
+{texts} Sequences and names: CC0 where they are RNAcentral's (ids that begin with URS). The
+papers stay their publishers'. What a language model wrote may fall under its provider's terms of use: see the model
+named above.
 
 ## Known biases
 
