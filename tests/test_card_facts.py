@@ -104,3 +104,15 @@ def test_the_card_names_the_transformers_that_setup_cfg_needs():
     setup.read(ROOT / "setup.cfg")
     (floor,) = re.findall(r"transformers>=([\d.]+)", setup["options"]["install_requires"])
     assert f"With transformers {floor} or newer" in (ROOT / "model_card.md").read_text()
+
+
+def test_the_readme_has_the_demos_figures_of_its_card():
+    """The demo's own rows, recounted from its recorded answers, and its time from its learning curve."""
+    readme = (ROOT / "README.md").read_text()
+    rows = [json.loads(line) for line in (assets() / "demo" / "curve.jsonl").read_text().splitlines()]
+    stages = {row["stage"] for row in rows}
+    seconds = sum(max(row["seconds"] for row in rows if row["stage"] == stage) for stage in stages)
+    assert f"{seconds / 60:.0f} minutes of training on two CPU cores" in readme
+    labels = {"demo": "shipped demo", "demo_swapped": "the same, shown another type's RNA"}
+    for system, label in labels.items():
+        assert f"| {label} | {100 * recorded_share(system):.1f}% [" in readme
