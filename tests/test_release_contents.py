@@ -94,6 +94,12 @@ def test_a_checkpoint_in_good_order_may_go_up(tiny_checkpoint):
     assert len(files) == sum(path.is_file() for path in tiny_checkpoint.rglob("*"))
 
 
+def test_what_is_kept_does_not_lie_in_what_is_released(tiny_checkpoint, capsys):
+    out = tiny_checkpoint / "sub" / "up"
+    assert release(tiny_checkpoint, *NAMES, "--repo", "owner/name", "--dry-run", "--out", out) == 2
+    assert "would then hold a stray folder" in capsys.readouterr().err and not out.parent.exists()
+
+
 def test_a_stray_file_in_the_checkpoint_is_told(tiny_checkpoint, tmp_path, capsys):
     shutil.copytree(tiny_checkpoint, tmp_path / "own")
     (tmp_path / "own" / "optimizer.pt").write_bytes(b"")

@@ -81,6 +81,10 @@ def run(args: argparse.Namespace) -> int:
         check_arguments(args)
     if args.out is not None and args.out.exists():
         raise UserError(f"{args.out} exists already: remove it, or give another --out")
+    source = {"model": "checkpoint", "dataset": "folder"}.get(args.kind, "")
+    given = getattr(args, source, None) if source else None
+    if args.out is not None and given is not None and args.out.resolve().is_relative_to(given.resolve()):
+        raise UserError(f"--out {args.out} lies in {given}, which would then hold a stray folder: give another")
     if args.dry_run:
         target = upload.Target(kind, args.repo, args.tag or "v1", not args.public)
     else:

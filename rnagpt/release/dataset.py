@@ -307,6 +307,7 @@ questions = load_dataset("{repo}", "qa", split="test", streaming=True)
   ", and no annotation repeats a long passage of one without an open licence (looked through)" if looked else
   ". Whether an annotation repeats a long passage of one was not looked through"}.
 - Every statement lists its papers, so that it can be checked against them.
+- The method is that of RNA-GPT's RNA-QA (Xiao et al., 2024, [arXiv:2411.08900](https://arxiv.org/abs/2411.08900)).
 
 ## Licences
 

@@ -14,6 +14,7 @@ import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -199,7 +200,8 @@ def copy_whole(source: Path, folder: Path, model: RnaGptForCausalLM, processor: 
 
 def forget_folders(config: RnaGptConfig) -> None:
     """Blank where encoder and LLM were loaded from, unless that is the Hub."""
-    for part in (config.text_config, config.rna_config):
+    parts: tuple[Any, ...] = (config.text_config, config.rna_config)  # a dict only while one is read
+    for part in parts:
         if not model_card.is_hub_id(part.name_or_path):
             part.name_or_path = ""
 
