@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from rnagpt import model_card
-from rnagpt.errors import UserError, one_line
+from rnagpt.errors import UserError, disk_is_full, one_line
 from rnagpt.folders import ADAPTER, PARTS, PROJECTOR, assets, checkpoint_form
 from rnagpt.language_model import (
     EMBEDDED_PACKAGE,
@@ -120,6 +120,8 @@ def load(path: str | Path, dtype: str | None = None):
         model = RnaGptForCausalLM.from_pretrained(path, dtype=dtype or computed).eval()
         return model, RnaGptProcessor.from_pretrained(path)
     except (SafetensorError, ValueError, KeyError) as error:
+        if disk_is_full(error):  # while converting the language model
+            raise
         raise UserError(
             f"{path} cannot be loaded ({one_line(error)[:160]}): a file of it is damaged or missing; fetch it again, "
             "or write it again from its run"

@@ -31,7 +31,7 @@ from pathlib import Path
 
 from rnagpt.chat.fasta import BARE_SEQUENCE, MAX_COMPARED, Record, parse_sequence, read_fasta
 from rnagpt.chat.rnacentral import fetch, is_rnacentral_id
-from rnagpt.errors import UserError, disk_is_full
+from rnagpt.errors import UserError
 from rnagpt.folders import assets, checkpoint_form
 
 DEMO = assets() / "demo"
@@ -247,20 +247,13 @@ def load(checkpoint: str, dtype: str | None = None):
     """
     check_tokenizers(checkpoint)
     with contextlib.redirect_stdout(sys.stderr):
-        from safetensors import SafetensorError
         from transformers.utils import logging
 
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         from rnagpt import checkpoint as checkpoints
 
-        try:
-            return checkpoints.load(checkpoint, dtype)
-        except SafetensorError as error:
-            if disk_is_full(error):  # while converting the language model
-                raise
-            sentence = f"the weights in {checkpoint} are damaged ({error}): copy or download them again"
-            raise UserError(sentence) from None
+        return checkpoints.load(checkpoint, dtype)
 
 
 def check_tokenizers(checkpoint: str) -> None:
