@@ -201,9 +201,8 @@ def test_the_library_of_another_dataset_proves_nothing(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--collected", "yesterday"], "--collected takes a date of the past as YYYY-MM-DD, got 'yesterday'"),
+        (["--collected", "yesterday"], "--collected takes a date as YYYY-MM-DD, got 'yesterday'"),
         (["--collected", "20261101"], "--collected takes a date"),
-        (["--collected", "2999-01-01"], "--collected takes a date of the past"),
         (["--licence", "CC BY 4.0"], "such as cc-by-4.0, got 'CC BY 4.0'"),
     ],
 )
