@@ -416,7 +416,9 @@ def test_answers_from_a_file(rna_qa, tmp_path):
     rows = [{"rna_id": item.rna_id, "question": item.question, "answer": item.reference} for item in items]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = FileAnswers(path)
-    assert source.answer([source.asks(item, "ACGU") for item in items]) == [item.reference for item in items]
+    asked = [source.asks(item, "ACGU") for item in items]
+    assert source.answer(asked) == [item.reference for item in items]
+    assert source.passed_over(asked) == 0 and source.passed_over(asked[1:]) == 1
     path.write_text(json.dumps(rows[0]) + "\n")
     with pytest.raises(UserError, match="lacks answers to 5 of the questions"):
         FileAnswers(path).answer([source.asks(item, None) for item in items])

@@ -180,8 +180,16 @@ class FileAnswers:
     def asks(self, item: Item, sequence: str | None) -> str:
         return json.dumps([item.rna_id, item.question])
 
+    @staticmethod
+    def _keys(asked: Sequence[str]) -> list[tuple[str, str]]:
+        return [(rna_id, question.strip()) for rna_id, question in map(json.loads, asked)]
+
+    def passed_over(self, asked: Sequence[str]) -> int:
+        """How many of the file's answers are to questions that are not asked."""
+        return len(self._answers.keys() - set(self._keys(asked)))
+
     def answer(self, asked: Sequence[str]) -> list[str]:
-        keys = [(rna_id, question.strip()) for rna_id, question in map(json.loads, asked)]
+        keys = self._keys(asked)
         missing = [key for key in keys if key not in self._answers]
         if missing:
             raise UserError(f"{self.path} lacks answers to {len(missing)} of the questions that are asked here, the "

@@ -3,6 +3,7 @@
     check_ready(recipe, items, writer)      # UserError now, instead of after hours of another system's answers
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,8 +53,10 @@ def _keys(part: SystemPart) -> list[str]:
 def check_file(part: SystemPart, items: Sequence[Item], writer: ItemWriter) -> None:
     """A file of answers has one to each question, and still says what an earlier run read from it."""
     source = FileAnswers(part.model)
-    now = dict(zip([item.key for item in items], source.answer([source.asks(item, None) for item in items]),
-                   strict=True))
+    asked = [source.asks(item, None) for item in items]
+    now = dict(zip([item.key for item in items], source.answer(asked), strict=True))
+    if other := source.passed_over(asked):
+        print(f"{part.model}: {other:,} answers to questions that are not asked here are passed over", file=sys.stderr)
     changed = [item for item in read_items(writer.path)
                if item.system == part.name and item.answer != now.get(item.key, item.answer)]
     if changed:
