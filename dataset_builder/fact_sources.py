@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 MAX_LENGTH = 1024  # nt: what RNA-FM reads
@@ -169,16 +169,24 @@ def _row(rna_id: str, sequence: str, rna_type: str, source: str, **facts: str) -
 def read_fasta(path: Path) -> Iterator[tuple[str, str]]:
     """FASTA (gzipped or not) -> (header without ">", sequence as written)."""
     opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8-sig", errors="replace") as handle:
+        yield from fasta_records(handle)
+
+
+def fasta_records(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Lines of FASTA -> (header without ">", sequence as written).
+
+    >>> list(fasta_records([">a one", "AC", "GU", ">b"]))
+    [('a one', 'ACGU'), ('b', '')]
+    """
     header, parts = None, []
-    with opener(path, "rt", encoding="utf-8", errors="replace") as handle:
-        for line in handle:
-            line = line.strip()
-            if line.startswith(">"):
-                if header is not None:
-                    yield header, "".join(parts)
-                header, parts = line[1:], []
-            elif line:
-                parts.append(line)
+    for line in map(str.strip, lines):
+        if line.startswith(">"):
+            if header is not None:
+                yield header, "".join(parts)
+            header, parts = line[1:], []
+        elif line:
+            parts.append(line)
     if header is not None:
         yield header, "".join(parts)
 

@@ -22,7 +22,17 @@ from pathlib import Path
 from dataset_builder.errors import BuildError
 from dataset_builder.fact_sources import read_fasta
 from dataset_builder.library import Library
-from dataset_builder.records import MAX_LENGTH, CuratedFact, Dropped, RnaRecord, paper, rna_id_of, rna_record, text_of
+from dataset_builder.records import (
+    MAX_LENGTH,
+    PAPER_ID,
+    CuratedFact,
+    Dropped,
+    RnaRecord,
+    paper,
+    rna_id_of,
+    rna_record,
+    text_of,
+)  # fmt: skip
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
 FASTA_ENDINGS = (".fasta", ".fa", ".fasta.gz", ".fa.gz")
@@ -138,23 +148,30 @@ def add_rna_with_papers(library: Library, rna: RnaRecord, pmids: set[str]) -> No
 def add_facts(path: Path, library: Library) -> Counter:
     """Curated facts of a file -> library; those on RNAs that were left out are left out as well."""
     counts: Counter = Counter()
-    facts: dict[str, list[CuratedFact]] = {}
+    facts: dict[str, dict[CuratedFact, None]] = {}  # in the file's order
     for line, row in rows_of(path, library, counts):
         rna_id, source, text = rna_id_of(row), text_of(row.get("source")), text_of(row.get("text"))
         pmids = row.get("pmids") or []
+        more = [text_of(row.get(key)) for key in ("accession", "evidence")]
         try:
+            if any(isinstance(row.get(key), list | dict) for key in ("source", "text", "accession", "evidence")):
+                raise Dropped("fact with a list or an object where a text is expected")
             if not source or not text:
                 raise Dropped("fact without a source or a text")
             if not isinstance(pmids, list):
                 raise Dropped("pmids that are no list")
+            fact = CuratedFact(source, text, *more, tuple(map(text_of, pmids)))
+            if not all(map(PAPER_ID.fullmatch, fact.pmids)):
+                raise Dropped("pmids that are no PMIDs or PMC ids")
             if not library.db.execute("SELECT 1 FROM rna WHERE rna_id = ?", (rna_id,)).fetchone():
                 raise Dropped("fact on an RNA that is not there")
+            if fact in facts.setdefault(rna_id, {}):
+                raise Dropped("fact seen before")
         except Dropped as reason:
             leave_out(library, counts, path, line, rna_id, reason)
-            continue
-        more = (text_of(row.get(key)) for key in ("accession", "evidence"))
-        facts.setdefault(rna_id, []).append(CuratedFact(source, text, *more, tuple(map(text_of, pmids))))
-        counts["kept"] += 1
+        else:
+            facts[rna_id][fact] = None
+            counts["kept"] += 1
     for rna_id, found in facts.items():
         library.add_curated(rna_id, found)
     return counts

@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 import gzip
+import io
 import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dataset_builder.errors import BuildError
-from dataset_builder.fact_sources import read_fasta
+from dataset_builder.fact_sources import fasta_records
 
 RNA_ID = re.compile(r"(URS[0-9A-F]{10})[_/](\d+)")
 WRONG = "no RNAcentral id with a taxid, such as URS000047C79B_9606"
@@ -24,29 +26,35 @@ def listed(path: str | Path) -> Iterator[tuple[int, str, dict | None]]:
     Raises:
         BuildError: the file cannot be read.
     """
-    path = Path(path)
     try:
-        opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rt", encoding="utf-8-sig", errors="replace") as handle:
-            in_fasta = next((line for line in handle if line.strip()), "").startswith(">")
-        yield from of_fasta(path) if in_fasta else of_lines(path, opener)
+        in_fasta = next((line for line in text_lines(path) if line.strip()), "").lstrip().startswith(">")
+        yield from (of_fasta if in_fasta else of_lines)(text_lines(path))
     except FileNotFoundError:
         raise BuildError(f"{path} does not exist: --ids takes a file of RNAcentral ids, or FASTA") from None
-    except (OSError, EOFError) as error:
-        raise BuildError(f"{path} cannot be read: {error}") from None
+    except IsADirectoryError:
+        raise BuildError(f"{path} is a folder: --ids takes a file of RNAcentral ids, or FASTA") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise BuildError(f"{path} cannot be read ({error}): copy it again, or give another file") from None
 
 
-def of_lines(path: Path, opener) -> Iterator[tuple[int, str, dict | None]]:
-    with opener(path, "rt", encoding="utf-8-sig", errors="replace") as handle:
-        for number, line in enumerate(handle, start=1):
-            first = re.split(r"[\s,;]", line.strip(), maxsplit=1)[0]
-            if first and not first.startswith("#"):
-                match = RNA_ID.fullmatch(first)
-                yield number, "_".join(match.groups()) if match else first, {} if match else None
+def text_lines(path: str | Path) -> Iterator[str]:
+    """Lines of a text in UTF-8 or UTF-16, gzipped or not, whatever the file is called."""
+    with open(path, "rb") as file:
+        content = gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == b"\x1f\x8b" else file
+        utf_16 = content.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff")
+        yield from io.TextIOWrapper(content, "utf-16" if utf_16 else "utf-8-sig", errors="replace")
 
 
-def of_fasta(path: Path) -> Iterator[tuple[int, str, dict | None]]:
-    for number, (header, sequence) in enumerate(read_fasta(path), start=1):
+def of_lines(lines: Iterable[str]) -> Iterator[tuple[int, str, dict | None]]:
+    for number, line in enumerate(lines, start=1):
+        first = re.split(r"[\s,;]", line.strip(), maxsplit=1)[0]
+        if first and not first.startswith("#"):
+            match = RNA_ID.fullmatch(first)
+            yield number, "_".join(match.groups()) if match else first, {} if match else None
+
+
+def of_fasta(lines: Iterable[str]) -> Iterator[tuple[int, str, dict | None]]:
+    for number, (header, sequence) in enumerate(fasta_records(lines), start=1):
         first, _, description = header.partition(" ")
         match = RNA_ID.fullmatch(first)
         row = {"sequence": sequence, "description": description, "taxid": int(match[2])} if match else None

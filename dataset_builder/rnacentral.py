@@ -59,11 +59,11 @@ CREATE TABLE IF NOT EXISTS paper_ids (pmid TEXT PRIMARY KEY, pmcid TEXT, checked
 
 @dataclass
 class Collection:
-    """One collection. `query` restricts the RNAs, `limit` their number; `by_export` takes the sequences from there;
-    `ids`: a file that names the RNAs (`rna_list`); `facts`: which of curated_facts.SOURCES are asked, too, a request
-    per RNA each."""
+    """One collection, into `library` (None: to check() the wishes alone). `query` restricts the RNAs, `limit` their
+    number; `by_export` takes the sequences from there; `ids`: a file that names the RNAs (`rna_list`); `facts`: which
+    of curated_facts.SOURCES are asked, too, a request per RNA each."""
 
-    library: Library
+    library: Library | None
     client: PoliteClient
     max_length: int = 1024
     release: str = ""
@@ -81,21 +81,21 @@ class Collection:
         Raises:
             BuildError: a service did not answer, or gave fewer records than it says it has.
         """
-        if unknown := set(self.facts) - set(curated_facts.SOURCES):
-            raise BuildError(f"facts come from {', '.join(curated_facts.SOURCES)}; got {', '.join(sorted(unknown))}")
-        if self.ids and (self.query or self.by_export):
-            raise BuildError("a file of ids names the RNAs itself: leave the query and the export out")
+        self.check()
         self.library.db.executescript(TABLES)
-        self.same_as_before()
         stages = [self.list_rnas, self.sequences, self.aliases, self.articles, self.gaps, self.retractions]
         for stage in [*stages, *([self.curated] if self.facts else [])]:
             self.say(f"collecting: {stage.__name__.replace('_', ' ')}")
             stage()
         self.finish()
 
-    def same_as_before(self) -> None:
-        """BuildError where a restart asks for other RNAs or facts than those that were listed."""
-        before, now = self.library.fact("asked"), self.asked()
+    def check(self) -> None:
+        """BuildError for wishes that cannot be, and where a restart has others than the RNAs were listed by."""
+        if unknown := set(self.facts) - set(curated_facts.SOURCES):
+            raise BuildError(f"facts come from {', '.join(curated_facts.SOURCES)}; got {', '.join(sorted(unknown))}")
+        if self.ids and (self.query or self.by_export):
+            raise BuildError("a file of ids names the RNAs itself: leave the query and the export out")
+        before, now = self.library.fact("asked") if self.library else None, self.asked()
         if changed := [key for key in now if before and before.get(key) != now[key]]:
             raise BuildError(
                 f"{self.library.path} was begun with another {' and '.join(changed)}: use the same, or another output "
@@ -109,7 +109,7 @@ class Collection:
             with open(self.ids, "rb") as handle:
                 digest = hashlib.file_digest(handle, "sha256").hexdigest()
         wishes = {"query": self.query, "limit": self.limit, "by_export": self.by_export}
-        return wishes | {"ids": digest, "facts": sorted(self.facts)}
+        return wishes | {"ids": digest, "facts": sorted(set(self.facts))}
 
     # --- RNAs
 
@@ -154,9 +154,9 @@ class Collection:
             for line, rna_id, row in rna_list.listed(path):
                 if row is None:
                     self.library.leave_out(Path(path).name, line, rna_id[:80], rna_list.WRONG)
-                    self.counts[f"dropped: {rna_list.WRONG}"] += 1
                 elif not self.limit or kept < self.limit:
-                    values = (rna_id, json.dumps(row), 1 if row else None)  # FASTA has the sequence
+                    done = 1 if row else None  # FASTA has the sequence
+                    values = (rna_id, json.dumps({**row, "line": line}), done)
                     insert = "INSERT OR IGNORE INTO candidate (rna_id, row, sequence_done) VALUES (?, ?, ?)"
                     kept += self.library.db.execute(insert, values).rowcount
             if not kept:
@@ -207,8 +207,7 @@ class Collection:
         todo = db.execute(query, (self.limit or -1,)).fetchall()
         for (rna_id, row), found in self.client.many(lambda item: self.one_rna(item[0]), todo):
             with self.library.writing():
-                kept = {**json.loads(row), **found} if found else None
-                values = (json.dumps(kept) if kept else None, 1 if found else 0, rna_id)
+                values = (json.dumps({**json.loads(row), **(found or {})}), 1 if found else 0, rna_id)
                 db.execute("UPDATE candidate SET row = ?, sequence_done = ? WHERE rna_id = ?", values)
 
     def one_rna(self, rna_id: str) -> dict | None:
@@ -409,8 +408,13 @@ class Collection:
                     self.finish_one(rna_id, json.loads(row))
                 except Dropped as reason:
                     counts[f"dropped: {reason}"] += 1
+                    if self.ids:
+                        self.library.leave_out(Path(self.ids).name, json.loads(row)["line"], rna_id, str(reason))
                 else:
                     counts["kept"] += 1
+            if self.ids:
+                no_id = sum(reason == rna_list.WRONG for *_, reason in self.library.left_out())
+                counts.update({f"dropped: {rna_list.WRONG}": no_id} if no_id else {})
             self.library.set_counts("rnas", counts)
             self.counts["kept"] = self.library.number_of("paper")
             self.library.set_counts("papers", self.counts)

@@ -79,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                          "a line, or RNAcentral's FASTA, which saves asking for sequences")  # fmt: skip
     collect.add_argument("--limit", type=int, metavar="N", help="RNAs at most")
     collect.add_argument("--by-export", action="store_true", help="sequences from the export service, in one download")
-    collect.add_argument("--facts", nargs="*", default=[], metavar="NAME", help="what others say of the RNAs, for "
+    collect.add_argument("--facts", nargs="+", default=[], metavar="NAME", help="what others say of the RNAs, for "
                          "the configuration facts: litsumm, rfam, go (a request per RNA each)")  # fmt: skip
     collect.add_argument("--service", nargs="*", default=[], metavar="NAME=URL", help="another address of a service: "
                          "ebi, rnacentral, export, europe_pmc")  # fmt: skip
@@ -177,23 +177,39 @@ def model_settings(args: argparse.Namespace):
 
 
 def collector(args: argparse.Namespace):
-    """The function that fills the library from the source."""
+    """The function that fills the library from the source, once what was asked of it is checked."""
     if args.source != "rnacentral":
         from dataset_builder import local_source
 
+        given = {"--query": args.query, "--ids": args.ids, "--limit": args.limit, "--facts": args.facts or None}
+        given["--by-export"] = args.by_export or None
+        if wrong := [name for name, value in given.items() if value is not None]:
+            raise UserError(
+                f"{', '.join(wrong)} goes with rnacentral, and the folder {args.source} is read as it is: leave it out"
+            )
         if not (args.output / "work" / "library.sqlite").exists():
             local_source.files_of(args.source)  # before anything is written
 
         return lambda library: local_source.collect(args.source, library, args.max_length, args.release)
     from dataset_builder import rna_list
+    from dataset_builder.library import Library
     from dataset_builder.polite_client import PoliteClient
     from dataset_builder.rnacentral import ADDRESSES, Collection
 
     client = PoliteClient(ADDRESSES | dict(pair.partition("=")[::2] for pair in args.service), args.contact or "")
     options = {"release": args.release, "query": args.query or "", "limit": args.limit, "by_export": args.by_export}
     options |= {"facts": tuple(args.facts), "ids": args.ids}
-    if args.ids:
+    if args.ids is not None:
         next(rna_list.listed(args.ids), None)  # a file that cannot be read is told before anything is written
+    if args.limit is not None and args.limit < 1:
+        raise UserError(f"--limit must be at least 1, got {args.limit}")
+    begun = args.output / "work" / "library.sqlite"
+    library = Library(begun) if begun.exists() else None
+    try:
+        Collection(library, client, **options).check()  # a finished collection is gone on with as it was asked for
+    finally:
+        if library:
+            library.close()
     return lambda library: Collection(library, client, args.max_length, say=say, **options).run()
 
 

@@ -23,6 +23,9 @@ from synthetic_literature import literature, write_folder
 from dataset_builder.annotation import Limits
 from dataset_builder.build_settings import BuildSettings, ModelSettings
 from dataset_builder.card import biases
+from dataset_builder.library import Library
+from dataset_builder.local_source import collect
+from dataset_builder.records import CuratedFact
 from dataset_builder.yes_no_balance import YesNoBalance
 from rnagpt.cli import main
 
@@ -338,6 +341,11 @@ def test_an_endpoint_that_refuses_the_key_is_one_sentence(tmp_path, capsys):
     [
         (["nowhere"], "no folder at nowhere"),
         (["rnacentral"], "give --contact"),
+        (["rnacentral", "--contact", "a@b", "--ids", ""], "--ids takes a file of RNAcentral ids, or FASTA"),
+        (["rnacentral", "--contact", "a@b", "--ids", "."], ". is a folder: --ids takes"),
+        (["rnacentral", "--contact", "a@b", "--limit", "0"], "--limit must be at least 1, got 0"),
+        (["rnacentral", "--contact", "a@b", "--facts", "LitSumm"], "facts come from litsumm, rfam, go; got LitSumm"),
+        (["folder", "--facts", "go", "--limit", "3"], "--limit, --facts goes with rnacentral, and the folder folder"),
         (["nowhere", "--method", "magic"], "methods are divide_and_conquer, ais"),
         (["nowhere", "--endpoint", "ftp://x"], "--endpoint must begin with http"),
         (["nowhere", "--topics", "many"], "topics are rule, coherence or a number"),
@@ -417,7 +425,7 @@ def test_a_mistyped_source_and_a_plan_do_not_bind_the_folder(tmp_path, capsys):
     assert "was begun with other settings (answer_tokens 900)" in capsys.readouterr().err
 
 
-def test_from_the_services_to_the_dataset(tmp_path, monkeypatch):
+def test_from_the_services_to_the_dataset(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("dataset_builder.polite_client.RATES", dict.fromkeys(
         ("ebi", "rnacentral", "export", "europe_pmc"), (1e6, 1e9)))  # fmt: skip
     rnas, papers = literature(24)
@@ -425,7 +433,31 @@ def test_from_the_services_to_the_dataset(tmp_path, monkeypatch):
         addresses = [f"{name}={url}" for name, url in services.addresses.items()]
         more = ["--contact", "tests@example.org", "--service", *addresses]
         assert main(command("rnacentral", tmp_path / "out", server, *more)) == 0
+        capsys.readouterr()
+        for other in (["--facts", "rfam"], ["--limit", "3"], ["--ids", __file__]):  # of a collection that is finished
+            assert main(command("rnacentral", tmp_path / "out", server, *more, *other)) == 2
+            assert f"was begun with another {other[0][2:]}: use the same" in capsys.readouterr().err
     assert {row["rna_id"] for row in rows(tmp_path / "out", "alignment")} == {row["rna_id"] for row in rnas}
+
+
+def test_facts_of_another_form_are_left_out_by_line(tmp_path):
+    """No list is cut to its first text, no object published as Python would print it, and nothing stands twice."""
+    rnas, papers = literature(3)
+    fact = {"rna_id": rnas[0]["rna_id"], "source": "X", "text": "It is known.", "pmids": [int(rnas[0]["pmids"][0])]}
+    wrong = {"text": [{"a": 1}, ["one", "two"]], "evidence": [{"by": "eye"}], "pmids": ["12", [None], ["<b>"]]}
+    lines = [fact, fact, *({**fact, key: value} for key, values in wrong.items() for value in values)]
+    source = write_folder(tmp_path / "source", rnas, papers)
+    (source / "facts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    library = Library(tmp_path / "library.sqlite")
+    collect(source, library)
+    kept = CuratedFact("X", "It is known.", pmids=(rnas[0]["pmids"][0],))
+    assert library.curated(rnas[0]["rna_id"]) == [kept]
+    shape = "fact with a list or an object where a text is expected"
+    no_ids = "pmids that are no PMIDs or PMC ids"
+    reasons = ["fact seen before", shape, shape, shape, "pmids that are no list", no_ids, no_ids]
+    assert library.left_out() == [
+        ("facts.jsonl", line, fact["rna_id"], reason) for line, reason in enumerate(reasons, start=2)
+    ]
 
 
 # --- killed

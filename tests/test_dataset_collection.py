@@ -12,9 +12,11 @@ from synthetic_literature import literature
 
 from dataset_builder import rnacentral
 from dataset_builder.errors import BuildError
+from dataset_builder.fact_sources import read_fasta
 from dataset_builder.library import Library
 from dataset_builder.polite_client import RATES, NotThere, PoliteClient, has_keys
 from dataset_builder.records import CuratedFact, dna_md5
+from dataset_builder.rna_list import listed
 from dataset_builder.rnacentral import Collection
 
 FAST = dict.fromkeys(RATES, (1e6, 1e9))  # the loopback needs no politeness; TokenBucket has a test of its own
@@ -124,6 +126,42 @@ def test_the_rnas_of_a_list_of_ids_and_of_fasta(tmp_path):
             wish = {"ids": str(tmp_path / "some.fasta.gz"), "limit": 9} | other
             with pytest.raises(BuildError, match=f"was begun with another {next(iter(other))}: use the same"):
                 collection(services, tmp_path / "fasta", **wish).run()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "gzip"])
+def test_a_list_as_other_machines_write_it(tmp_path, encoding):
+    """Byte order marks, UTF-16, Windows line ends, gzip without the ending: every RNA is read."""
+    named = literature(3)[0]
+    ids = [(number, row["rna_id"]) for number, row in enumerate(named, start=1)]
+    fasta = "".join(f">{row['rna_id']} {row['name']}\r\n{row['sequence']}\r\n" for row in named)
+    for text in (fasta, "\r\n".join(rna_id for _, rna_id in ids)):
+        written = gzip.compress(text.encode()) if encoding == "gzip" else text.encode(encoding)
+        (tmp_path / "list").write_bytes(written)
+        found = list(listed(tmp_path / "list"))
+        assert [row[:2] for row in found] == ids
+        if text == fasta:
+            assert [row["sequence"] for *_, row in found] == [row["sequence"] for row in named]
+    if encoding == "utf-8-sig":  # a folder's own FASTA, too
+        (tmp_path / "x.fa").write_text(fasta, encoding=encoding)
+        assert [header.split()[0] for header, _ in read_fasta(tmp_path / "x.fa")] == [rna_id for _, rna_id in ids]
+
+
+def test_an_rna_of_the_list_that_cannot_be_used_is_named(tmp_path):
+    rnas, papers = literature(4)
+    rnas[2]["gone"] = True
+    ids = [row["rna_id"] for row in rnas]
+    (tmp_path / "ids.txt").write_text("\n".join(ids))
+    text = "".join(f">{rna_id} x\n{'ACGU' * n}\n" for n, rna_id in enumerate(ids, start=1))
+    (tmp_path / "some.fa").write_text(text)
+    with ScriptedServices(rnas, papers) as services:
+        for name, left in (("ids.txt", [(3, ids[2], "RNA that RNAcentral has no record of")]),
+                           ("some.fa", [(n, ids[n - 1], "shorter than 10 nt") for n in (1, 2)])):  # fmt: skip
+            (tmp_path / "of").mkdir(exist_ok=True)
+            made = collection(services, tmp_path / "of", ids=str(tmp_path / name))
+            made.run()
+            assert made.library.left_out() == [(name, *row) for row in left]
+            made.library.close()
+            (tmp_path / "of" / "library.sqlite").unlink()
 
 
 @pytest.mark.parametrize(
