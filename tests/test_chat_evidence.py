@@ -3,11 +3,13 @@
     pytest tests/test_chat_evidence.py
 """
 
+import hashlib
 import math
 import random
 from collections import Counter
 from types import SimpleNamespace
 
+import edlib
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -74,26 +76,76 @@ def test_the_index_counts_shared_words_as_a_plain_count_does(known):
     assert known.blocks[0].shared(TRNA.sequence).max() > 40
 
 
+def test_known_rnas_are_found_in_a_long_rna(known):
+    """Where all 6-mers occur anyway, as in a genome; with the distance of an alignment against the whole."""
+    rng = random.Random(3)
+    noise = "".join(rng.choices("ACGU", k=40_000))
+    facts = [fact for fact in load_facts() if 60 <= len(fact.sequence) <= 900]
+    for fact in rng.sample(facts, 6):
+        mutated = "".join(rng.choice("ACGU") if rng.random() < 0.08 else letter for letter in fact.sequence)
+        cut = rng.randrange(40_000)
+        whole = noise[:cut] + mutated + noise[cut:]
+        found = known.nearest(whole, most=50)
+        same = next(one for one in found if one.rna.rna_id == fact.rna_id)
+        edits = edlib.align(fact.sequence, whole, mode="HW")["editDistance"]
+        assert same.identity == pytest.approx(1 - edits / len(fact.sequence))
+
+
+def write_rna_qa(folder, parts, schema=None):
+    """An RNA-QA folder with the alignment rows of each split, as `rnagpt build-dataset` publishes them."""
+    schema = schema or published_schemas()["alignment"]
+    (folder / "alignment").mkdir(parents=True)
+    files = []
+    for split, rows in parts.items():
+        # datasets would else take those of another folder from its cache
+        mark = hashlib.sha256(f"{schema} {rows}".encode()).hexdigest()[:12]
+        files.append({"split": split, "path": f"alignment/{split}-{mark}.parquet"})
+        table = pa.Table.from_pylist([dict.fromkeys(schema.names) | row for row in rows], schema=schema)
+        pq.write_table(table, folder / files[-1]["path"])
+    card = {"configs": [{"config_name": "alignment", "data_files": files}]}
+    (folder / "README.md").write_text(f"---\n{yaml.safe_dump(card)}---\n")
+    return folder
+
+
 @pytest.fixture(scope="module")
 def rna_qa_folder(tmp_path_factory):
-    """An RNA-QA folder as `rnagpt build-dataset` publishes it: three RNAs, one of them annotated by two methods."""
-    folder = tmp_path_factory.mktemp("rna-qa")
-    schema = published_schemas()["alignment"]
-    plain = dict.fromkeys(schema.names) | {"rna_type": "tRNA", "species": "Danio rerio", "method": "ais"}
+    """Three RNAs, one of them annotated by two methods."""
+    plain = {"rna_type": "tRNA", "species": "Danio rerio", "method": "ais"}
     rows = [
         {"rna_id": "URS000047C79B_7955", "sequence": TRNA.sequence, "name": "tRNA", "pmids": ["12", "PMC3"]},
         {"rna_id": "URS000047C79B_7955", "sequence": TRNA.sequence, "name": "tRNA", "pmids": ["12", "4"]},
         {"rna_id": "my1", "sequence": "ACGU" * 20, "name": SCRIPT, "pmids": [str(n) for n in range(9)]},
         {"rna_id": "my2", "sequence": "ACG", "name": "short", "pmids": []},
     ]
-    (folder / "alignment").mkdir()
-    for split, part in (("train", rows[:2]), ("test", rows[2:])):
-        table = pa.Table.from_pylist([plain | row for row in part], schema=schema)
-        pq.write_table(table, folder / "alignment" / f"{split}.parquet")
-    files = [{"split": split, "path": f"alignment/{split}.parquet"} for split in ("train", "test")]
-    card = {"configs": [{"config_name": "alignment", "data_files": files}]}
-    (folder / "README.md").write_text(f"---\n{yaml.safe_dump(card)}---\n")
-    return folder
+    rows = [plain | row for row in rows]
+    return write_rna_qa(tmp_path_factory.mktemp("rna-qa"), {"train": rows[:2], "test": rows[2:]})
+
+
+def test_rnas_that_others_wrote_are_read_as_far_as_they_go(tmp_path):
+    """DNA letters, gaps in a column, one id for two sequences, ids of no paper; rows that name no RNA are counted."""
+    other, hostile = "GGCAUUACGC" * 3, ["javascript:alert(1)", "<b>", None, "PMC1", "", "7"]
+    rows = [
+        {"rna_id": "a", "sequence": TRNA.sequence.lower().replace("u", "t"), "pmids": hostile},
+        {"rna_id": "a", "sequence": other, "pmids": ["8"]},
+        {"rna_id": "a", "sequence": other, "pmids": None},
+        {"rna_id": None, "sequence": other}, {"rna_id": "b", "sequence": None}, {"rna_id": "c", "sequence": ""},
+        {"rna_id": "d", "sequence": other + "É"},
+    ]  # fmt: skip
+    more = rna_qa(str(write_rna_qa(tmp_path / "texts", {"train": rows})))
+    assert (len(more), more.left_out) == (2, 4)
+    known = KnownRnas([more], table=[])
+    for sequence, pmids in ((TRNA.sequence, ("PMC1", "7")), (other, ("8",))):
+        (found,) = known.nearest(sequence)
+        assert (found.rna.rna_id, found.identity, found.rna.pmids) == ("a", 1, pmids)
+        assert found.described() == "a, 100% identical, RNA-QA a"
+    numbers = pa.schema([(name, pa.int64()) for name in ("rna_id", "name")])
+    numbers = pa.schema([*numbers, *((name, pa.string()) for name in ("sequence", "rna_type", "species"))])
+    numbers = numbers.append(pa.field("pmids", pa.list_(pa.int64())))
+    rows = [{"rna_id": 0, "name": 5, "sequence": TRNA.sequence, "pmids": [12]}]
+    (found,) = KnownRnas([rna_qa(str(write_rna_qa(tmp_path / "numbers", {"train": rows}, numbers)))], []).nearest(
+        TRNA.sequence
+    )
+    assert (found.rna.rna_id, found.rna.name, found.papers()) == ("0", "5", "PMID 12")
 
 
 def test_rnas_of_rna_qa_are_found_with_their_papers(rna_qa_folder):
@@ -129,6 +181,25 @@ def test_what_is_no_rna_qa_is_told(tmp_path):
     )
     with pytest.raises(UserError, match="lacks the columns name, pmids, rna_type, sequence, species"):
         rna_qa(str(tmp_path))
+
+
+def test_an_rna_qa_without_rnas_is_told(tmp_path):
+    schema = published_schemas()["alignment"]
+    as_text = schema.set(schema.get_field_index("pmids"), pa.field("pmids", pa.string()))
+    rows = [{"rna_id": "x", "sequence": "ACGUACGUACGU", "pmids": "12;13"}]
+    for name, parts, form, said in (
+        ("empty", {"train": []}, schema, "empty .*has no rows"),
+        ("no letters", {"train": [{"rna_id": "x", "sequence": "MKLV"}]}, schema, "no row with an rna_id and a"),
+        ("texts", {"train": rows}, as_text, "its pmids are string, and an RNA-QA has lists"),
+    ):
+        with pytest.raises(UserError, match=said):
+            rna_qa(str(write_rna_qa(tmp_path / name, parts, form)))
+    write_rna_qa(tmp_path / "build" / "dataset", {"train": []})
+    with pytest.raises(UserError, match=r"build is the folder of a build: the data set is .*build/dataset$"):
+        rna_qa(str(tmp_path / "build"))
+    for name in ("", __file__):
+        with pytest.raises(UserError, match="is no data set: give its folder or its Hub id"):
+            rna_qa(name)
 
 
 def test_an_answers_weight(tiny_model):

@@ -226,7 +226,8 @@ def given_evidence(args: argparse.Namespace):
         return Evidence(args.min_confidence)
     with contextlib.redirect_stdout(sys.stderr):
         more = rna_qa(args.known_rnas)
-    print(f"{len(more):,} known RNAs in {args.known_rnas}", file=sys.stderr, flush=True)
+    left = f" ({more.left_out:,} rows without an id or with other letters left out)" if more.left_out else ""
+    print(f"{len(more):,} known RNAs in {args.known_rnas}{left}", file=sys.stderr, flush=True)
     return Evidence(args.min_confidence, KnownRnas([more]))
 
 
@@ -300,8 +301,8 @@ def answer_batch(args: argparse.Namespace, checkpoint: str) -> int:
         "weigh": args.weigh and args.min_confidence, "known_rnas": args.known_rnas, **sampling,
     }
     journal = batch.Journal(args.out, what)
-    journal.open()  # before the model loads: a journal of another run is a mistake
     evidence = given_evidence(args)
+    journal.open()  # before the model loads: a journal of another run is a mistake
     model, processor = load(checkpoint)
     from rnagpt.chat.decoding import Sampling
     from rnagpt.chat.engine import Engine
