@@ -181,13 +181,23 @@ def test_rows_without_a_question_are_asked_every_one_given(monkeypatch, capsys, 
     path.write_text(f"id\trna\tquestion\na\tACGUACGU\t\nb\t{LET7.sequence}\tOwn?\nc\tNNNN\t\n")
     rows, _ = batch.read_rows(path, [TYPE, YEAST])
     assert [(row.number, row.row_id, row.question) for row in rows] == [
-        (1, "a", TYPE), (2, "a", YEAST), (3, "b", "Own?"), (4, "c", ""), (5, "c", "")
+        (1, "a", TYPE), (2, "a", YEAST), (3, "b", "Own?"), (4, "c", TYPE), (5, "c", YEAST)
     ]
     arguments = [tiny_checkpoint, "--batch", path, "--out", out, "--max-new-tokens", 2, "--question", TYPE, YEAST]
     code, _, err = run_chat(monkeypatch, capsys, *arguments)
     assert code == 2 and "1 of 5 rows have a question of their own; --question is for the others" in err
     assert ["error" in row for row in lines(out)] == [False, False, False, True, True]
     assert "only codes for unknown ones: there is nothing to read" in lines(out)[3]["error"]
+    assert [row["question"] for row in lines(out)[3:]] == [TYPE, YEAST]  # of a row without an answer, too
+
+
+def test_a_blank_question_is_none_and_zero_is_an_id(tmp_path):
+    path = tmp_path / "in.jsonl"
+    given = [{"id": 0, "question": " \t"}, {"id": "", "question": None}, {"id": "a", "question": 0}, {"question": []}]
+    path.write_text("".join(json.dumps({"rna": TRNA.sequence} | row) + "\n" for row in given))
+    rows, _ = batch.read_rows(path, [TYPE])
+    assert [(row.row_id, row.question) for row in rows] == [("0", TYPE), ("row2", TYPE), ("a", ""), ("row4", "")]
+    assert [row.error for row in rows] == [None, None, *["question: expected a text that is not empty"] * 2]
 
 
 def test_an_answer_without_a_word_says_so_and_is_not_weighed(tiny_model, tsv):

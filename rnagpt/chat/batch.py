@@ -125,13 +125,17 @@ def rows_of_jsonl(text: str, questions: list[str]) -> Iterator[Row]:
 
 def rows_of_one(number: int, given: dict, questions: list[str]) -> list[Row]:
     """A row of a table or of JSON lines, checked; without a question of its own it is asked all of --question."""
-    asked = [given["question"]] if given.get("question") else questions or [""]
+    own = given.get("question")
+    blank = own is None or (isinstance(own, str) and not own.strip())
+    asked = questions or [""] if blank else [own]
     return [row_of(number, given, question) for question in asked]
 
 
 def row_of(number: int, given: dict, question) -> Row:
     """One question about a row's RNAs, checked."""
-    row = Row(number, one_line(str(given.get("id") or f"row{number}")))
+    row_id = given.get("id")
+    row = Row(number, f"row{number}" if row_id in (None, "") else one_line(str(row_id)))
+    row.question = question if isinstance(question, str) else ""
     rnas = given.get("rna")
     rnas = [rnas] if isinstance(rnas, str) else rnas
     try:
@@ -143,7 +147,6 @@ def row_of(number: int, given: dict, question) -> Row:
             raise UserError(f"rna: {found.strip()} is an RNAcentral id, which only --rna fetches: give the sequence")
         names = [f"{row.row_id}.{i}" for i in range(1, len(rnas) + 1)] if len(rnas) > 1 else [row.row_id]
         row.rnas = [parse_sequence(rna, "rna", name) for rna, name in zip(rnas, names, strict=True)]
-        row.question = question
     except UserError as error:
         row.error = str(error)
     return row
