@@ -17,6 +17,7 @@ PICTURES = (
     ("RNA types", "rna_types.png"),
     ("lengths (nt, in steps of 100)", "lengths.png"),
 )
+COLLECTED = "Collected from RNAcentral, LitScan and Europe PMC"  # the release looks for this, too
 VERBATIM = "Annotations are sentences of the abstracts, word for word"  # `rnagpt release dataset` looks for it
 
 
@@ -95,6 +96,7 @@ def words(statistics: dict, digests: dict, settings: BuildSettings, library: Lib
         for split, found in splits.items()
     )
     shown = "\n\n".join(f"![{name}](figures/{file})" for name, file in PICTURES if file in pictures)
+    collected = f"- {COLLECTED}.\n" if settings.source == "rnacentral" else ""
     return f"""# RNA-QA
 
 Annotations of RNAs and questions about them, written by a language model from abstracts of the literature. Every
@@ -105,7 +107,7 @@ statement lists the papers it rests on (`statements`, `evidence_pmids`); abstrac
 {rows}
 
 - `alignment`: one annotation of an RNA per row. `qa`: one question about an RNA per row, open or closed.
-{facts(statistics)}- Splits share no sequence, no sequence cluster and no paper.
+{facts(statistics)}{collected}- Splits share no sequence, no sequence cluster and no paper.
 - Language model: {settings.model.name}. Prompts: sha256 {prompts_sha256()[:16]}. Seed {settings.seed}.
   RNAcentral release: {settings.release or "not stated"}.
 - Methods: {", ".join(settings.methods)}. At most {settings.cap_papers} papers per RNA, up to {settings.max_length} nt.

@@ -398,7 +398,8 @@ class Collection:
         db, counts = self.library.db, Counter()
         with self.library.writing():
             db.execute("DELETE FROM paper WHERE pmid IN (SELECT pmid FROM withdrawn)")
-            (self.counts["dropped: retracted paper"],) = db.execute("SELECT count(*) FROM withdrawn").fetchone()
+            (withdrawn,) = db.execute("SELECT count(*) FROM withdrawn").fetchone()
+            self.counts.update({"dropped: retracted paper": withdrawn} if withdrawn else {})
             for rna_id, row, done in db.execute("SELECT rna_id, row, sequence_done FROM candidate").fetchall():
                 if done is None:
                     continue  # past the limit

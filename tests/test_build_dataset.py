@@ -22,7 +22,7 @@ from synthetic_literature import literature, write_folder
 
 from dataset_builder.annotation import Limits
 from dataset_builder.build_settings import BuildSettings, ModelSettings
-from dataset_builder.card import biases
+from dataset_builder.card import COLLECTED, biases
 from dataset_builder.library import Library
 from dataset_builder.local_source import collect
 from dataset_builder.records import CuratedFact
@@ -438,6 +438,7 @@ def test_from_the_services_to_the_dataset(tmp_path, monkeypatch, capsys):
             assert main(command("rnacentral", tmp_path / "out", server, *more, *other)) == 2
             assert f"was begun with another {other[0][2:]}: use the same" in capsys.readouterr().err
     assert {row["rna_id"] for row in rows(tmp_path / "out", "alignment")} == {row["rna_id"] for row in rnas}
+    assert f"- {COLLECTED}.\n" in (tmp_path / "out" / "dataset" / "README.md").read_text()
 
 
 def test_facts_of_another_form_are_left_out_by_line(tmp_path):

@@ -18,7 +18,7 @@ from test_auto_classes import clean
 from test_house import ROOT
 from test_release_model import hub  # noqa: F401  (a fixture)
 
-from dataset_builder.card import VERBATIM
+from dataset_builder.card import COLLECTED, VERBATIM
 from dataset_builder.library import Library
 from dataset_builder.records import Paper, published_schemas
 from rnagpt.cli import main
@@ -238,6 +238,17 @@ def test_the_card_claims_no_source_that_the_rows_do_not_have(tmp_path, release, 
     dataset.stage(output, tmp_path / "staged", "owner/rna-qa", "cc-by-4.0")
     card = (tmp_path / "staged" / "README.md").read_text()
     assert says in card and ("LitScan" in card) == bool(release)
+    with open(output / "README.md", "a") as written:
+        written.write(f"\n- {COLLECTED}.\n")  # as the builder says of what it collected itself
+    dataset.stage(output, tmp_path / "collected", "owner/rna-qa", "cc-by-4.0")
+    card = (tmp_path / "collected" / "README.md").read_text()
+    assert f"RNAcentral (release {release or 'not stated'})" in card and "the folder that it was built" not in card
+
+
+def test_facts_keep_the_terms_of_their_sources(tmp_path):
+    dataset.stage(write(tmp_path), tmp_path / "staged", "owner/rna-qa", "cc-by-4.0")
+    card = (tmp_path / "staged" / "README.md").read_text()
+    assert "Each row of `facts` keeps the terms of its `source` (Gene Ontology: CC BY 4.0;" in card
 
 
 def test_what_is_no_dataset_or_holds_a_stray(tmp_path, capsys):

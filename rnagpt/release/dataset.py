@@ -15,7 +15,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from dataset_builder.card import VERBATIM
+from dataset_builder.card import COLLECTED, VERBATIM
 from dataset_builder.qa_splits import EXHAUSTIVE, SPLITS, found_across
 from dataset_builder.records import RnaRecord, published_schemas
 from rnagpt import __version__
@@ -58,7 +58,8 @@ def stage(source: Path, folder: Path, repo: str, licence: str, collected: str | 
         to.parent.mkdir(exist_ok=True)
         shutil.copyfile(path, to)
     statistics = json.loads((source / "statistics.json").read_text()) if (source / "statistics.json").is_file() else {}
-    where = sources_text(files, set().union(*(known[split]["id"] for split in SPLITS)))
+    collected_from = COLLECTED in (source / "README.md").read_text(encoding="utf-8")
+    where = sources_text(files, set().union(*(known[split]["id"] for split in SPLITS)), collected_from)
     write_card(folder, statistics, repo, licence, collected, looked, where)
     described = croissant(files, repo, licence)
     (folder / "croissant.json").write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n")
@@ -246,8 +247,8 @@ def longest_at(text: str, words: list[str], start: int, size: int) -> int:
     return last - first
 
 
-def sources_text(files: dict, ids: set[str]) -> str:
-    """Where sequences and literature come from, as far as the rows tell."""
+def sources_text(files: dict, ids: set[str], collected: bool) -> str:
+    """Where sequences and literature come from, as far as the rows tell, or the builder's card (`collected`)."""
     import pyarrow.parquet as pq
 
     releases: set[str] = set()
@@ -255,9 +256,10 @@ def sources_text(files: dict, ids: set[str]) -> str:
         for path in paths:
             releases.update(pq.read_table(path, columns=["release"]).column(0).unique().to_pylist())
     named = sorted(str(release) for release in releases if release)
-    if named:
+    if named or collected:
         return (
-            f"Sequences, names and types: RNAcentral (release {', '.join(named)}) and its member databases. "
+            f"Sequences, names and types: RNAcentral (release {', '.join(named) or 'not stated'}) and its member "
+            "databases. "
             "Literature: titles and abstracts found by LitScan and Europe PMC"
         )
     urs = sum(name.startswith("URS") for name in ids)
@@ -290,6 +292,11 @@ def write_card(
     texts = f"The dataset's own texts: {licence}."
     if VERBATIM in card.text:
         texts = "The annotations are sentences of the abstracts: each keeps the licence of its paper."
+    if any(config["config_name"] == "facts" for config in data.configs or []):
+        texts += (
+            " Each row of `facts` keeps the terms of its `source` (Gene Ontology: CC BY 4.0; Rfam: CC0; others: ask "
+            "there)."
+        )
     card.text = card.text.rstrip() + f"""
 
 ## Use
