@@ -196,7 +196,11 @@ def collector(args: argparse.Namespace):
     from dataset_builder.polite_client import PoliteClient
     from dataset_builder.rnacentral import ADDRESSES, Collection
 
-    client = PoliteClient(ADDRESSES | dict(pair.partition("=")[::2] for pair in args.service), args.contact or "")
+    services = dict(pair.partition("=")[::2] for pair in args.service)
+    for name, url in services.items():
+        if name not in ADDRESSES or not url.startswith(("http://", "https://")):
+            raise UserError(f"--service takes NAME=URL with a NAME of {', '.join(ADDRESSES)}, got {name}={url}")
+    client = PoliteClient(ADDRESSES | services, args.contact or "")
     options = {"release": args.release, "query": args.query or "", "limit": args.limit, "by_export": args.by_export}
     options |= {"facts": tuple(args.facts), "ids": args.ids}
     if args.ids is not None:

@@ -343,6 +343,8 @@ def test_an_endpoint_that_refuses_the_key_is_one_sentence(tmp_path, capsys):
         (["rnacentral"], "give --contact"),
         (["rnacentral", "--contact", "a@b", "--ids", ""], "--ids takes a file of RNAcentral ids, or FASTA"),
         (["rnacentral", "--contact", "a@b", "--ids", "."], ". is a folder: --ids takes"),
+        (["rnacentral", "--contact", "a@b", "--service", "ebix=http://x"], "--service takes NAME=URL with a NAME of"),
+        (["rnacentral", "--contact", "a@b", "--service", "ebi"], "--service takes NAME=URL"),
         (["rnacentral", "--contact", "a@b", "--limit", "0"], "--limit must be at least 1, got 0"),
         (["rnacentral", "--contact", "a@b", "--facts", "LitSumm"], "facts come from litsumm, rfam, go; got LitSumm"),
         (["folder", "--facts", "go", "--limit", "3"], "--limit, --facts goes with rnacentral, and the folder folder"),
