@@ -16,7 +16,7 @@ import io
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dataset_builder.errors import BuildError
@@ -48,15 +48,16 @@ def collect(folder: str | Path, library: Library, max_length: int = MAX_LENGTH, 
     with library.writing():
         library.db.execute("DELETE FROM left_out")
         library.set_fact("files", fingerprints(folder))
-        library.set_counts("papers", add_papers(papers, library))
+        pmid_of: dict[str, str] = {}
+        library.set_counts("papers", add_papers(papers, library, pmid_of))
         links: dict[str, list[str]] = {}
         counts: Counter = Counter()
         for _, row in rows_of(links_file, library, counts) if links_file else ():
             links.setdefault(rna_id_of(row), []).append(text_of(row.get("pmid")))
         library.set_counts("links", counts)
-        library.set_counts("rnas", add_rnas(rnas, library, links, max_length, release))
+        library.set_counts("rnas", add_rnas(rnas, library, links, pmid_of, max_length, release))
         if facts_file:
-            library.set_counts("facts", add_facts(facts_file, library))
+            library.set_counts("facts", add_facts(facts_file, library, pmid_of))
 
 
 def files_of(folder: str | Path) -> tuple[Path, Path, Path | None, Path | None]:
@@ -89,13 +90,16 @@ def fingerprints(folder: str | Path) -> dict[str, str]:
     return found
 
 
-def add_papers(path: Path, library: Library) -> Counter:
-    """Papers of a file -> library; the counted reasons to drop or repair."""
+def add_papers(path: Path, library: Library, pmid_of: dict[str, str]) -> Counter:
+    """Papers of a file -> library, and the PMC ids that they have besides -> `pmid_of`; the counted reasons to drop or
+    repair."""
     counts: Counter = Counter()
     for line, row in rows_of(path, library, counts):
         try:
             found, repaired = paper(row)
             counts.update(f"repaired: {reason}" for reason in repaired)
+            if found.pmcid:
+                pmid_of[found.pmcid.upper()] = found.pmid
             if library.add_paper(found) != "new":
                 raise Dropped("PMID seen before (the longer abstract is kept)")
         except Dropped as reason:
@@ -105,12 +109,30 @@ def add_papers(path: Path, library: Library) -> Counter:
     return counts
 
 
+def named(papers: Iterable, pmid_of: dict[str, str]) -> list[str]:
+    """Papers as rows name them, by PMID or PMC id -> the ids that the library has them by, each once.
+
+    >>> named([12, "pmc7", "PMC8"], {"PMC7": "30"})
+    ['12', '30', 'PMC8']
+    """
+    ids = map(text_of, papers)
+    ids = (one.upper() if one[:3].upper() == "PMC" else one for one in ids)
+    return list(dict.fromkeys(pmid_of.get(one, one) for one in ids))
+
+
 def leave_out(library: Library, counts: Counter, path: Path, line: int, record: str, reason) -> None:
     counts[f"dropped: {reason}"] += 1
     library.leave_out(path.name, line, record, str(reason))
 
 
-def add_rnas(path: Path, library: Library, links: dict[str, list[str]], max_length: int, release: str) -> Counter:
+def add_rnas(
+    path: Path,
+    library: Library,
+    links: dict[str, list[str]],
+    pmid_of: dict[str, str],
+    max_length: int,
+    release: str,
+) -> Counter:
     """RNAs of a file -> library; an RNA without any usable paper is dropped."""
     counts: Counter = Counter()
     in_fasta = path.name.endswith(FASTA_ENDINGS)
@@ -120,8 +142,8 @@ def add_rnas(path: Path, library: Library, links: dict[str, list[str]], max_leng
             rna = rna_record(row, max_length, release)
             if isinstance(row.get("pmids"), str):
                 raise Dropped("pmids that are a text: a list of PMIDs is expected")
-            pmids = {text_of(pmid) for pmid in row.get("pmids") or ()} | set(links.get(rna.rna_id, ()))
-            add_rna_with_papers(library, rna, pmids)
+            papers = named([*(row.get("pmids") or ()), *links.get(rna.rna_id, ())], pmid_of)
+            add_rna_with_papers(library, rna, set(papers))
         except Dropped as reason:
             leave_out(library, counts, path, line, rna_id_of(row), reason)
         else:
@@ -145,7 +167,7 @@ def add_rna_with_papers(library: Library, rna: RnaRecord, pmids: set[str]) -> No
         raise Dropped("rna_id seen before")
 
 
-def add_facts(path: Path, library: Library) -> Counter:
+def add_facts(path: Path, library: Library, pmid_of: dict[str, str]) -> Counter:
     """Curated facts of a file -> library; those on RNAs that were left out are left out as well."""
     counts: Counter = Counter()
     facts: dict[str, dict[CuratedFact, None]] = {}  # in the file's order
@@ -160,7 +182,7 @@ def add_facts(path: Path, library: Library) -> Counter:
                 raise Dropped("fact without a source or a text")
             if not isinstance(pmids, list):
                 raise Dropped("pmids that are no list")
-            fact = CuratedFact(source, text, *more, tuple(map(text_of, pmids)))
+            fact = CuratedFact(source, text, *more, tuple(named(pmids, pmid_of)))
             if not all(map(PAPER_ID.fullmatch, fact.pmids)):
                 raise Dropped("pmids that are no PMIDs or PMC ids")
             if not library.db.execute("SELECT 1 FROM rna WHERE rna_id = ?", (rna_id,)).fetchone():

@@ -248,6 +248,26 @@ def test_records_have_the_published_columns():
     assert {"qa_id", "question", "answer", "kind", "options", "evidence_pmids", "method"} <= set(schemas["qa"].names)
 
 
+def test_papers_may_be_named_by_their_pmc_id(tmp_path):
+    """In RNAs, links and facts, though the library has them by their PMIDs."""
+    rnas, papers = literature(6)
+    expected = [set(row["pmids"]) for row in rnas]
+    for row in papers:
+        row["pmcid"] = f"PMC{row['pmid']}"
+    links = [{"rna_id": row["rna_id"], "pmid": f"PMC{pmid}"} for row in rnas[3:] for pmid in row.pop("pmids")]
+    for row in rnas[:3]:
+        row["pmids"] = [f"pmc{pmid}" for pmid in row["pmids"]]
+    source = write_folder(tmp_path / "source", rnas, papers)
+    fact = {"rna_id": rnas[0]["rna_id"], "source": "x", "text": "y", "pmids": rnas[0]["pmids"][:1]}
+    for name, rows in (("links", links), ("facts", [fact])):
+        (source / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    library = collected(source)
+    query = "SELECT pmid FROM literature_paper JOIN paper ON paper.id = paper WHERE literature = ?"
+    found = [{pmid for (pmid,) in library.db.execute(query, (number,))} for _, _, number, _ in library.rnas()]
+    assert found == expected
+    assert library.curated(rnas[0]["rna_id"])[0].pmids == (fact["pmids"][0][3:],)
+
+
 def test_links_in_another_format_are_told(tmp_path):
     source = write_folder(tmp_path, *literature(3))
     (source / "links.tsv").write_text("rna_id\tpmid\n")
