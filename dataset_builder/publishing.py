@@ -49,13 +49,13 @@ def publish(work: Path, output: Path, settings: BuildSettings, ranks: int) -> di
                 balance.count(made["method"], usable(made["questions"], settings), rnas_of_split)
         for unit in annotated_units(work, ranks):
             statistics.unit(unit)
+            own = {pmid for _, pmids in unit["topics"] for pmid in pmids}
             for rna, split in library.rnas_of_unit(unit["unit"]):
                 rows = list(rows_of(rna, split, unit, settings, balance))
                 statistics.rna(rna, unit, rows, split)
                 for config, row in rows:
                     tables[config].add(split, row)
                 if rows:
-                    own = {pmid for _, pmids in unit["topics"] for pmid in pmids}
                     facts = library.curated(rna.rna_id)
                     kept = [fact for fact in facts if own.issuperset(fact.pmids)]
                     statistics.facts(kept, len(facts) - len(kept))

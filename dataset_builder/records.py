@@ -97,7 +97,7 @@ def rna_record(row: dict, max_length: int = MAX_LENGTH, release: str = "") -> Rn
     rna_id = rna_id_of(row)
     if not rna_id:
         raise Dropped("RNA without an id")
-    sequence = re.sub(r"\s", "", str(row.get("sequence") or "")).upper().replace("T", "U")
+    sequence = written(row.get("sequence"))
     if not sequence:
         raise Dropped("RNA without a sequence" if "sequence" in row else "RNA without a column sequence")
     if set(sequence) - IUPAC:
@@ -138,6 +138,15 @@ def rna_id_of(row: dict) -> str:
     """
     values = (row.get(name) for name in ("rna_id", "rnacentral_id", "urs_taxid", "id"))
     return next(filter(None, ("0" if value == 0 else text_of(value) for value in values)), "")
+
+
+def written(sequence: object) -> str:
+    """A sequence as all are written here: upper case, U for T, no white space.
+
+    >>> written("acgt N"), written(None)
+    ('ACGUN', '')
+    """
+    return "".join(str(sequence or "").split()).upper().replace("T", "U")
 
 
 def dna_md5(sequence: str) -> str:

@@ -34,9 +34,9 @@ EXTRA_OF_PACKAGE = {
     "uvicorn": "serve",
 }
 
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 # Class names, because the Hub's client and its HTTP library must not be imported to read an error:
 # huggingface_hub's "not here, and could not be fetched"; httpx's connection failures and time-outs.
-OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 UNREACHABLE = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "TransportError"}
 
 

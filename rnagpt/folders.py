@@ -12,6 +12,7 @@ import os
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
+from typing import IO
 
 from rnagpt.errors import UserError
 
@@ -96,15 +97,22 @@ def only_one(folder: Path, instead: str):
     Raises:
         UserError: another process holds it.
     """
-    import fcntl
-
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another run is working in {folder}: wait for it, or give {instead}") from None
+        hold(lock, f"another run is working in {folder}: wait for it, or give {instead}")
         yield
+
+
+def hold(file: IO, taken: str) -> None:
+    """Hold an open file until it is closed; UserError, with the sentence `taken`, when another process holds it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(taken) from None
 
 
 def replace_text(path: Path, text: str) -> Path:

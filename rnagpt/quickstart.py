@@ -25,7 +25,7 @@ from importlib import metadata, resources
 from pathlib import Path
 
 from rnagpt.errors import UserError
-from rnagpt.folders import PARTS, assets, only_one
+from rnagpt.folders import PARTS, assets, only_one, replace_text
 
 RECIPES = ("quickstart", "demo")
 TEST_RNAS_PER_TYPE = 26
@@ -198,9 +198,7 @@ def write_card(output: Path) -> None:
         *checkpoint.load(output / "checkpoint"), built["llm"], built["encoder"],
         metadata=facts.metadata(output.resolve().name), **facts.sections(),
     )  # fmt: skip
-    part = output / "checkpoint" / ".README.md.part"
-    part.write_text(text, encoding="utf-8")
-    part.replace(part.with_name("README.md"))
+    replace_text(output / "checkpoint" / "README.md", text)
 
 
 def show(output: Path) -> int:
@@ -237,10 +235,7 @@ def read_facts(output: Path) -> dict:
 
 def note(output: Path, heading: str, values: dict) -> None:
     """Set one heading of run.json, which the report shows."""
-    output.mkdir(parents=True, exist_ok=True)
-    part = output / "run.json.part"
-    part.write_text(json.dumps({**read_facts(output), heading: values}, indent=1) + "\n")
-    part.replace(output / "run.json")
+    replace_text(output / "run.json", json.dumps({**read_facts(output), heading: values}, indent=1) + "\n")
 
 
 def machine_facts() -> dict:

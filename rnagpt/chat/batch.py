@@ -22,12 +22,13 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from rnagpt.chat.fasta import Record, check_lengths, decoded, parse_fasta, parse_sequence, read_bytes
 from rnagpt.chat.rnacentral import is_rnacentral_id
 from rnagpt.chat.safe_text import one_line, printable
 from rnagpt.errors import UserError
+from rnagpt.folders import hold
 
 if TYPE_CHECKING:  # mistakes in the file are told before torch is imported
     from rnagpt.chat.decoding import Sampling
@@ -182,7 +183,8 @@ class Journal:
         """Hold the file and read what an interrupted run left; UserError when it is another run's."""
         self.file = open(self.path, "a+", encoding="utf-8")
         try:
-            hold(self.file, self.path)
+            # two runs would answer everything twice into one journal
+            hold(self.file, f"another run is writing {self.path}: wait for it, or give another --out")
             content = self.path.read_bytes()
             lines = content.split(b"\n")[:-1]  # a half-written line goes
             if len(lines) > 1:
@@ -214,18 +216,6 @@ class Journal:
         os.replace(part, out)
         self.path.unlink()
         self.file.close()  # held until nothing is left to take over
-
-
-def hold(file: TextIO, path: Path) -> None:
-    """UserError when another process holds the file; two runs would answer everything twice into one journal."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"another run is writing {path}: wait for it, or give another --out") from None
 
 
 def line_of(row: dict) -> str:

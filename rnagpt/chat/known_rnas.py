@@ -20,7 +20,7 @@ import numpy as np
 from dataset_builder.fact_answers import type_name
 from dataset_builder.fact_splits import largest_distance
 from dataset_builder.facts import RnaFact, load_facts
-from dataset_builder.records import PAPER_ID
+from dataset_builder.records import IUPAC, PAPER_ID, written
 from rnagpt.chat.safe_text import one_line
 from rnagpt.errors import UserError
 
@@ -33,7 +33,6 @@ CODES = np.full(256, 255, dtype=np.uint8)
 CODES[[ord(letter) for letter in "ACGU"]] = range(4)
 ABOUT = ("name", "rna_type", "species")
 COLUMNS = ("rna_id", "sequence", *ABOUT, "pmids")
-NUCLEOTIDES = re.compile("[ACGURYKMSWBDHVN]+")
 
 
 @dataclass(frozen=True)
@@ -207,7 +206,7 @@ class RnaQaRnas(Sequence[KnownRna]):
         sequences = rows.with_format(None).select_columns(["rna_id", "sequence"])
         for place, row in enumerate(sequences):
             sequence = written(row["sequence"])
-            if row["rna_id"] is None or not NUCLEOTIDES.fullmatch(sequence):
+            if row["rna_id"] is None or not sequence or set(sequence) - IUPAC:
                 self.left_out += 1
             else:
                 places.setdefault((row["rna_id"], hash(sequence)), []).append(place)
@@ -223,15 +222,6 @@ class RnaQaRnas(Sequence[KnownRna]):
         pmids = tuple(dict.fromkeys(filter(PAPER_ID.fullmatch, ids)))
         rna_id, *about = ("" if (value := first[key]) is None else str(value) for key in ("rna_id", *ABOUT))
         return KnownRna(rna_id, written(first["sequence"]), *about, "RNA-QA", page_of(rna_id), pmids)
-
-
-def written(sequence: str | None) -> str:
-    """A sequence as all are written here.
-
-    >>> written("acgt N"), written(None)
-    ('ACGUN', '')
-    """
-    return "".join((sequence or "").split()).upper().replace("T", "U")
 
 
 def rna_qa(path: str) -> RnaQaRnas:

@@ -18,11 +18,11 @@ writes  RUN_DIR/report.html                one page that stands alone
 import argparse
 import errno
 import json
-import os
 import shutil
 from pathlib import Path
 
 from rnagpt.errors import UserError
+from rnagpt.folders import replace_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,17 +93,9 @@ def evaluate_and_report(args: argparse.Namespace) -> int:
 
 
 def write_summary(run_dir: str | Path, summary: dict) -> Path:
-    """Write run_dir/evaluation/summary.json (a temporary file, then a rename) and return its path."""
-    path = Path(run_dir) / "evaluation" / "summary.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
-                             encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    """Write run_dir/evaluation/summary.json, whole or not at all, and return its path."""
+    text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return replace_text(Path(run_dir) / "evaluation" / "summary.json", text)
 
 
 def read_run_facts(run_dir: str | Path) -> dict:

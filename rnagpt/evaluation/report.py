@@ -7,7 +7,6 @@
 The page needs no script and no network: its style and its figures stand in it. The layout is report.html.jinja.
 """
 
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
@@ -20,6 +19,7 @@ from rnagpt.evaluation.headline import headline, topic_label
 from rnagpt.evaluation.summary import print_table, share_of_row, summarise
 from rnagpt.evaluation.systems import CONTROL_NAMES, GROUPS, system
 from rnagpt.evaluation.tables import all_tables
+from rnagpt.folders import replace_text
 
 __all__ = ["print_table", "render_report", "summarise", "write_report"]
 
@@ -29,20 +29,12 @@ _EXAMPLES = {"right": "Right", "wrong": "Wrong", "swapped": "The same question, 
 
 def write_report(run_dir: str | Path, summary: dict, learning_curves: Sequence[dict] = (),
                  run_facts: dict | None = None) -> Path:
-    """Write run_dir/report.html (a temporary file, then a rename) and return its path.
+    """Write run_dir/report.html, whole or not at all, and return its path.
 
     summary: of `summarise`. learning_curves: rows as in `curves`. run_facts: versions, hardware, seeds, wall time,
     memory, settings, as {name: value} or {heading: {name: value}}, shown in their order.
     """
-    path = Path(run_dir) / "report.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(render_report(summary, learning_curves, run_facts), encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    return replace_text(Path(run_dir) / "report.html", render_report(summary, learning_curves, run_facts))
 
 
 def render_report(summary: dict, learning_curves: Sequence[dict] = (), run_facts: dict | None = None) -> str:
