@@ -24,7 +24,7 @@ FIND_PYTHON = for python in $(or $(PYTHON),python3.11 python3.12 python3.13 pyth
 # A copied or moved .venv still runs the code of the folder it was made in; the stamp holds that folder's name.
 MOVED := $(shell test -e $(READY) && test "$$(cat $(READY))" != "$(CURDIR)" && echo moved)
 
-.PHONY: help setup test test-all coverage lint types docs quickstart demo facts clean moved
+.PHONY: help setup test test-all coverage lint format types docs quickstart demo facts clean moved
 
 help:  ## this list
 	@echo "RNA-GPT: make TARGET, where TARGET is one of"
@@ -58,11 +58,15 @@ moved:
 	@echo "setup: $(VENV) was made in another folder; making it again"
 	@rm -rf $(VENV)
 
-lint: setup  ## ruff, and the rule that imports run one way
-	@echo "lint: ruff check"
+lint: setup  ## ruff's rules and layout, and the rule that imports run one way
+	@echo "lint: ruff check, ruff format"
 	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check --quiet . || { echo "lint: run 'make format'" >&2; exit 1; }
 	@echo "lint: import-linter"
 	@$(BIN)/lint-imports --no-logo
+
+format: setup  ## lay the code out as ruff does
+	@$(BIN)/python -m ruff format --quiet .
 
 # two files of tests at a time, each on one thread (tests/conftest.py); JOBS=0 runs them one by one in this process
 JOBS := 2

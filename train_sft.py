@@ -32,8 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, required=True, help="YAML recipe, e.g. recipes/quickstart_stage1.yaml")
     parser.add_argument("--output", type=Path, help="folder of parts to write (default: the recipe's `output`)")
     parser.add_argument("--start-from", type=Path, help="folder of parts to start from (default: the recipe's)")
-    parser.add_argument("--plan", action="store_true",
-                        help="print parameters, tokens, steps, memory and hours; nothing is trained")
+    parser.add_argument(
+        "--plan", action="store_true", help="print parameters, tokens, steps, memory and hours; nothing is trained"
+    )
     parser.add_argument("--gpu", default="a100-80gb", help="of --plan, a GPU's name and memory (default: a100-80gb)")
     parser.add_argument("--devices", type=int, default=1, metavar="N", help="GPUs of --plan (default: 1)")
 

@@ -47,8 +47,11 @@ def recipes_of(cell: str, output: Path, visits: int) -> list:
     from rnagpt.recipe import load_recipe
 
     stages = [load_recipe(path) for path in find_recipes("quickstart")]
-    changed = {"random_encoder": {"encoder": str(output / "random_weights")},
-               "per_nucleotide": {"rna_pool_size": 1}, "mlp_projector": {"projector_hidden_size": 576}}.get(cell, {})
+    changed = {
+        "random_encoder": {"encoder": str(output / "random_weights")},
+        "per_nucleotide": {"rna_pool_size": 1},
+        "mlp_projector": {"projector_hidden_size": 576},
+    }.get(cell, {})
     recipes, before = [], None
     for number, recipe in enumerate(stages, start=1):
         if number == 1 and cell == "no_stage1":
@@ -56,9 +59,16 @@ def recipes_of(cell: str, output: Path, visits: int) -> list:
         count = visits if number == 2 else max(8, round(visits * STAGE1_SHARE))
         steps = -(-count // recipe.sft["per_device_train_batch_size"])
         folder = output / cell / f"stage{number}"
-        recipes.append(dataclasses.replace(
-            recipe, output=str(folder), start_from=before, model=dataclasses.replace(recipe.model, **changed),
-            data=dataclasses.replace(recipe.data, visits=count), sft=recipe.sft | {"eval_steps": steps}))
+        recipes.append(
+            dataclasses.replace(
+                recipe,
+                output=str(folder),
+                start_from=before,
+                model=dataclasses.replace(recipe.model, **changed),
+                data=dataclasses.replace(recipe.data, visits=count),
+                sft=recipe.sft | {"eval_steps": steps},
+            )
+        )
         before = str(folder)
     return recipes
 
@@ -125,16 +135,19 @@ def train_table(output: Path) -> list[dict]:
         if not answers or not swapped or len(answers) != len(swapped):
             continue
         curve = [json.loads(line) for line in (output / cell / "stage2" / "curve.jsonl").read_text().splitlines()]
-        losses = {name: next((row[name] for row in reversed(curve) if name in row), None)
-                  for name in ("eval_true_loss", "eval_swapped_loss")}
+        losses = {
+            name: next((row[name] for row in reversed(curve) if name in row), None)
+            for name in ("eval_true_loss", "eval_swapped_loss")
+        }
         clusters = [item.cluster for item in answers.values()]
         row = {"cell": cell, **losses, "seconds": curve[-1]["seconds"]}
         for name, some in (("right", answers), ("swapped", swapped)):
             row[name] = accuracy([some[key].correct for key in answers], clusters).to_dict()
         if cell != "base" and "base" in by_system:
             base = by_system["base"]
-            gain, p = paired_difference([answers[key].correct for key in answers],
-                                        [base[key].correct for key in answers], clusters)
+            gain, p = paired_difference(
+                [answers[key].correct for key in answers], [base[key].correct for key in answers], clusters
+            )
             row["difference"], row["p"] = gain.to_dict(), p
         rows.append(row)
     return rows
@@ -144,12 +157,20 @@ def print_training(rows: list[dict]) -> None:
     print("| cell | loss, true RNA | loss, swapped | RNA type right | with another RNA | minus base | stage 2, s |")
     print("|---|---|---|---|---|---|---|")
     for row in rows:
+
         def share(estimate, sign=""):
-            return " [".join([f"{100 * estimate['value']:{sign}.1f}",
-                              f"{100 * estimate['low']:{sign}.1f}, {100 * estimate['high']:{sign}.1f}]"])
+            return " [".join(
+                [
+                    f"{100 * estimate['value']:{sign}.1f}",
+                    f"{100 * estimate['low']:{sign}.1f}, {100 * estimate['high']:{sign}.1f}]",
+                ]
+            )
+
         gain = f"{share(row['difference'], '+')}, p = {row['p']:.3f}" if "difference" in row else "-"
-        print(f"| {row['cell']} | {row['eval_true_loss']:.3f} | {row['eval_swapped_loss']:.3f} | "
-              f"{share(row['right'])} | {share(row['swapped'])} | {gain} | {row['seconds']:.0f} |")
+        print(
+            f"| {row['cell']} | {row['eval_true_loss']:.3f} | {row['eval_swapped_loss']:.3f} | "
+            f"{share(row['right'])} | {share(row['swapped'])} | {gain} | {row['seconds']:.0f} |"
+        )
 
 
 # --- summaries
@@ -170,8 +191,11 @@ def terms(text: str) -> set[str]:
     from dataset_builder.topics import TOKEN
 
     words = (match[0] for match in TOKEN.finditer(text))
-    return {word.lower() for word in words if sum(c.isupper() for c in word) > 1
-            or any(map(str.isdigit, word)) and any(map(str.isalpha, word))}
+    return {
+        word.lower()
+        for word in words
+        if sum(c.isupper() for c in word) > 1 or any(map(str.isdigit, word)) and any(map(str.isalpha, word))
+    }
 
 
 def groupings(papers: Sequence, names: Sequence[str]) -> dict[str, list[list]]:
@@ -184,8 +208,10 @@ def groupings(papers: Sequence, names: Sequence[str]) -> dict[str, list[list]]:
     mixed = random.Random(SEED).sample(in_order, len(in_order))
     count = len(lda)
     bounds = [round(i * len(papers) / count) for i in range(count + 1)]
-    return {"lda": lda} | {name: [some[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
-                           for name, some in (("chunks", in_order), ("random", mixed))}
+    return {"lda": lda} | {
+        name: [some[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+        for name, some in (("chunks", in_order), ("random", mixed))
+    }
 
 
 def read(group: Sequence, words: int) -> str:
@@ -229,8 +255,9 @@ def summaries(papers_file: str, links_file: str, words: int) -> None:
     from dataset_builder.records import Paper
     from rnagpt.evaluation.statistics import mean_score, paired_difference
 
-    papers = {row["pmid"]: Paper(row["pmid"], row["title"] or "", row["abstract"] or "")
-              for row in read_lines(papers_file)}
+    papers = {
+        row["pmid"]: Paper(row["pmid"], row["title"] or "", row["abstract"] or "") for row in read_lines(papers_file)
+    }
     rows = []
     for link in read_lines(links_file):
         own = [papers[article["pmid"]] for article in link["articles"] if article["pmid"] in papers]
@@ -239,8 +266,10 @@ def summaries(papers_file: str, links_file: str, words: int) -> None:
             rows.append(coverage(own, [query, query.removeprefix("hsa-"), query.removeprefix("hsa-mir-")], words))
     counts = [row["papers"] for row in rows]
     groups, key = (sum(row[name] for row in rows) / len(rows) for name in ("groups", "terms"))
-    print(f"{len(rows)} RNAs with {min(counts)} to {max(counts)} abstracts, {groups:.1f} groups and {key:.0f} key "
-          f"terms on average; {words} words a group")
+    print(
+        f"{len(rows)} RNAs with {min(counts)} to {max(counts)} abstracts, {groups:.1f} groups and {key:.0f} key "
+        f"terms on average; {words} words a group"
+    )
     units = list(range(len(rows)))
     print("| what is seen | grouping | key terms covered | LDA minus this | p |")
     print("|---|---|---|---|---|")

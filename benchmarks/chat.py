@@ -26,7 +26,10 @@ import httpx
 import psutil
 
 QUESTIONS = [
-    "What type of RNA is this?", "Which organism group is it from?", "What does this RNA do?", "Is it a tRNA?",
+    "What type of RNA is this?",
+    "Which organism group is it from?",
+    "What does this RNA do?",
+    "Is it a tRNA?",
     "How long is it?",
 ]
 
@@ -78,7 +81,9 @@ def turns(args) -> dict:
                 seconds["cold_start"].append(first_token(conversation, question, on=Engine(model, processor)))
     found = {name: statistics.median(values) for name, values in seconds.items()}
     return {
-        "rna_nt": 1000, "nt_per_soft_token": processor.rna_pool_size, "load_s": round(load_s, 2),
+        "rna_nt": 1000,
+        "nt_per_soft_token": processor.rna_pool_size,
+        "load_s": round(load_s, 2),
         "first_token_after_load_s": round(first_after_load, 3),
         **{f"{name}_s": round(value, 3) for name, value in found.items()},
         "turn_5_share_of_turn_1": round(found["turn_5"] / found["turn_1"], 3),
@@ -156,12 +161,18 @@ def clients(args) -> dict:
             with ThreadPoolExecutor(workers) as pool:
                 answers = list(pool.map(ask, facts))
             seconds = time.perf_counter() - began
-            found[name] = {"seconds": seconds, "answers": [text for text, _ in answers],
-                           "tokens": sum(tokens for _, tokens in answers)}
+            found[name] = {
+                "seconds": seconds,
+                "answers": [text for text, _ in answers],
+                "tokens": sum(tokens for _, tokens in answers),
+            }
     one, eight = found["one_after_another"], found["eight_clients"]
     return {
-        "questions": len(facts), "tokens": one["tokens"], "one_after_another_s": round(one["seconds"], 2),
-        "eight_clients_s": round(eight["seconds"], 2), "times": round(one["seconds"] / eight["seconds"], 2),
+        "questions": len(facts),
+        "tokens": one["tokens"],
+        "one_after_another_s": round(one["seconds"], 2),
+        "eight_clients_s": round(eight["seconds"], 2),
+        "times": round(one["seconds"] / eight["seconds"], 2),
         "same_answers": sum(a == b for a, b in zip(one["answers"], eight["answers"], strict=True)),
     }
 
@@ -215,9 +226,12 @@ def load(args) -> dict:
         for thread in threads:
             thread.join()
         rss.append(watched.memory_info().rss / 1e6)
-        late = threading.Thread(target=lambda: statuses.update(
-            [f"while draining {httpx.post(f'{address}/chat/completions', json=body('ACGU', 'Hm?', 64)).status_code}"]
-        ))
+
+        def ask_late():
+            status = httpx.post(f"{address}/chat/completions", json=body("ACGU", "Hm?", 64)).status_code
+            statuses.update([f"while draining {status}"])
+
+        late = threading.Thread(target=ask_late)
         late.start()
         time.sleep(0.2)
         process.send_signal(signal.SIGTERM)
@@ -225,10 +239,18 @@ def load(args) -> dict:
         late.join()
     half = len(rss) // 2
     return {
-        "clients": args.clients, "seconds": args.seconds, "statuses": dict(statuses),
-        "median_s": round(statistics.median(seconds), 2), "slowest_s": round(max(seconds), 2),
-        "rss_mb": {"start": round(rss[0]), "quarter": round(rss[half // 2]), "half": round(rss[half]),
-                   "most": round(max(rss)), "end": round(rss[-1])},
+        "clients": args.clients,
+        "seconds": args.seconds,
+        "statuses": dict(statuses),
+        "median_s": round(statistics.median(seconds), 2),
+        "slowest_s": round(max(seconds), 2),
+        "rss_mb": {
+            "start": round(rss[0]),
+            "quarter": round(rss[half // 2]),
+            "half": round(rss[half]),
+            "most": round(max(rss)),
+            "end": round(rss[-1]),
+        },
         "exit_code_after_sigterm": code,
     }
 
@@ -252,8 +274,10 @@ def weigh(args) -> dict:
         answers.append(engine.prepare([{"role": "user", "content": content}], Sampling(24), weigh=True))
         asked.append(question)
     engine.run(answers)
-    right = [parse_answer(a.text, "rna_type") == parse_answer(q.answer, "rna_type")
-             for a, q in zip(answers, asked, strict=True)]
+    right = [
+        parse_answer(a.text, "rna_type") == parse_answer(q.answer, "rna_type")
+        for a, q in zip(answers, asked, strict=True)
+    ]
     measures = {
         "least_certain_token": [min(a.logprobs) for a in answers],
         "mean_of_tokens": [statistics.mean(a.logprobs) for a in answers],
@@ -264,19 +288,24 @@ def weigh(args) -> dict:
     kept = [ok for ok, weight in zip(right, weights, strict=True) if not weight.abstains]
     general = ["What is a tRNA?", "What is the capital of France?", "Name three kinds of RNA.", "What is an exon?"]
     others = [
-        engine.prepare([{"role": "user", "content": [{"type": "rna", "rna": fact.sequence},
-                                                     {"type": "text", "text": question}]}], Sampling(24), weigh=True)
+        engine.prepare(
+            [{"role": "user", "content": [{"type": "rna", "rna": fact.sequence}, {"type": "text", "text": question}]}],
+            Sampling(24),
+            weigh=True,
+        )
         for fact, question in zip(facts, general * len(facts), strict=False)
     ]
     engine.run(others)
     from_sequence = [weight_of(answer).source == "from the sequence" for answer in others]
     return {
-        "rnas": len(facts), "right": round(statistics.mean(right), 3),
+        "rnas": len(facts),
+        "right": round(statistics.mean(right), 3),
         "auroc": {name: round(auroc(values, right), 3) for name, values in measures.items()},
         "answered_at_threshold": round(len(kept) / len(right), 3),
         "right_when_answered": round(statistics.mean(kept), 3) if kept else None,
         "type_answers_called_from_the_sequence": round(
-            statistics.mean(weight.source == "from the sequence" for weight in weights), 3),
+            statistics.mean(weight.source == "from the sequence" for weight in weights), 3
+        ),
         "general_answers_called_from_the_sequence": round(statistics.mean(from_sequence), 3),
         "the_same_by_gain_alone": [  # nats of the likelihood, not of the odds
             round(statistics.mean(weight_of(answer).gain >= math.log(20) for answer in some), 3)
@@ -287,8 +316,13 @@ def weigh(args) -> dict:
 
 def auroc(values: list[float], right: list[bool]) -> float:
     """Chance that a right answer has the higher value of a right and a wrong one; ties count half."""
-    pairs = [(v > w) + 0.5 * (v == w) for v, ok in zip(values, right, strict=True) if ok
-             for w, other in zip(values, right, strict=True) if not other]
+    pairs = [
+        (v > w) + 0.5 * (v == w)
+        for v, ok in zip(values, right, strict=True)
+        if ok
+        for w, other in zip(values, right, strict=True)
+        if not other
+    ]
     return statistics.mean(pairs) if pairs else float("nan")
 
 

@@ -72,8 +72,13 @@ def from_abstracts(file: str, count: int, halves: bool) -> Pairs:
         for line in opened:
             parts = sentences(json.loads(line)["abstract"] or "")
             middle = len(parts) // 2
-            found = [(" ".join(parts[:middle]), " ".join(parts[middle:]))] if halves and middle else \
-                [] if halves else list(zip(parts[::2], parts[1::2], strict=False))
+            found = (
+                [(" ".join(parts[:middle]), " ".join(parts[middle:]))]
+                if halves and middle
+                else []
+                if halves
+                else list(zip(parts[::2], parts[1::2], strict=False))
+            )
             for pair in found:
                 if pair[0] != pair[1] and seen.isdisjoint(pair):
                     pairs.append(pair)
@@ -122,11 +127,12 @@ def their_encoder(folder: str, layer: int) -> Callable:
 
     # transformers 5 took this method away, which bert_score calls for an empty text; its meaning is [CLS][SEP]
     if not hasattr(BertTokenizer, "build_inputs_with_special_tokens"):
-        BertTokenizer.build_inputs_with_special_tokens = (
-            lambda self, ids: [self.cls_token_id, *ids, self.sep_token_id])
+        BertTokenizer.build_inputs_with_special_tokens = lambda self, ids: [self.cls_token_id, *ids, self.sep_token_id]
     scorer = bert_score.BERTScorer(model_type=folder, num_layers=layer, device="cpu")
-    return lambda pairs: [(float(value),) for value in scorer.score([answer for _, answer in pairs],
-                                                                    [reference for reference, _ in pairs])[2]]
+    return lambda pairs: [
+        (float(value),)
+        for value in scorer.score([answer for _, answer in pairs], [reference for reference, _ in pairs])[2]
+    ]
 
 
 def clocked(work: Callable, *arguments):
@@ -141,30 +147,42 @@ def compare(kind: str, calls: list[Pairs], folder: str, layer: int) -> None:
     pairs = [pair for call in calls for pair in call]
     texts = [text for pair in pairs for text in pair]
     words = sum(len(text.split()) for text in texts) / len(texts)
-    distinct = [f"{100 * len(set(some)) / len(some):.0f}% of the {name}" for name, some in (("texts", texts),
-                                                                                           ("pairs", pairs))]
-    print(f"{kind}: {len(pairs):,} pairs in {len(calls)} calls, {words:.0f} words a text, {' and '.join(distinct)} "
-          "distinct", flush=True)
+    distinct = [
+        f"{100 * len(set(some)) / len(some):.0f}% of the {name}" for name, some in (("texts", texts), ("pairs", pairs))
+    ]
+    print(
+        f"{kind}: {len(pairs):,} pairs in {len(calls)} calls, {words:.0f} words a text, {' and '.join(distinct)} "
+        "distinct",
+        flush=True,
+    )
     their_rouge(pairs[:2])  # imports, and the first reading of the encoder's file
     for encoder in (our_encoder, their_encoder):
         encoder(folder, layer)(pairs[:2])
-    (ours_load, t_ours_load), (theirs_load, t_theirs_load) = (clocked(encoder, folder, layer)
-                                                             for encoder in (our_encoder, their_encoder))
+    (ours_load, t_ours_load), (theirs_load, t_theirs_load) = (
+        clocked(encoder, folder, layer) for encoder in (our_encoder, their_encoder)
+    )
     seconds, total = {}, {"ours": 0.0, "theirs": 0.0}
     for part, ours, theirs in (("rouge", our_rouge, their_rouge), ("bertscore", ours_load, theirs_load)):
         one, t_one = clocked(ours, pairs)
         other, t_other = clocked(lambda: [row for call in calls for row in theirs(call)])  # noqa: B023  called here
-        difference = max(abs(a - b) for row, same in zip(one, other, strict=True)
-                         for a, b in zip(row, same, strict=True))
+        difference = max(
+            abs(a - b) for row, same in zip(one, other, strict=True) for a, b in zip(row, same, strict=True)
+        )
         seconds[part] = t_one, t_other
         total["ours"], total["theirs"] = total["ours"] + t_one, total["theirs"] + t_other
-        print(f"  {part:<10} ours {t_one:7.2f} s   theirs {t_other:7.2f} s   {t_other / t_one:6.1f} times   "
-              f"largest difference {difference:.1e}", flush=True)
-    print(f"  {'both':<10} ours {total['ours']:7.2f} s   theirs {total['theirs']:7.2f} s   "
-          f"{total['theirs'] / total['ours']:6.1f} times")
+        print(
+            f"  {part:<10} ours {t_one:7.2f} s   theirs {t_other:7.2f} s   {t_other / t_one:6.1f} times   "
+            f"largest difference {difference:.1e}",
+            flush=True,
+        )
+    print(
+        f"  {'both':<10} ours {total['ours']:7.2f} s   theirs {total['theirs']:7.2f} s   "
+        f"{total['theirs'] / total['ours']:6.1f} times"
+    )
     loaded = total["ours"] + t_ours_load, total["theirs"] + t_theirs_load
-    print(f"  {'and load':<10} ours {loaded[0]:7.2f} s   theirs {loaded[1]:7.2f} s   "
-          f"{loaded[1] / loaded[0]:6.1f} times")
+    print(
+        f"  {'and load':<10} ours {loaded[0]:7.2f} s   theirs {loaded[1]:7.2f} s   {loaded[1] / loaded[0]:6.1f} times"
+    )
 
 
 def main() -> None:
@@ -184,11 +202,14 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    calls = {"recorded": lambda: [recorded(args.pairs)], "sampled": lambda: [sampled(args.items, args.pairs)],
-             "evaluation": lambda: by_system(args.items),
-             "distinct": lambda: [made_distinct(recorded(args.pairs))],
-             "sentences": lambda: [from_abstracts(args.texts, args.pairs, halves=False)],
-             "halves": lambda: [from_abstracts(args.texts, args.pairs, halves=True)]}
+    calls = {
+        "recorded": lambda: [recorded(args.pairs)],
+        "sampled": lambda: [sampled(args.items, args.pairs)],
+        "evaluation": lambda: by_system(args.items),
+        "distinct": lambda: [made_distinct(recorded(args.pairs))],
+        "sentences": lambda: [from_abstracts(args.texts, args.pairs, halves=False)],
+        "halves": lambda: [from_abstracts(args.texts, args.pairs, halves=True)],
+    }
     needs = {"sampled": args.items, "evaluation": args.items, "sentences": args.texts, "halves": args.texts}
     for kind in args.kinds:
         if needs.get(kind, True):

@@ -8,8 +8,6 @@ and prints RNAs per second, peak memory per stage and a projection for 407,616 R
 It can be stopped; the same command goes on after the last stage, or rank of one, that was done.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import multiprocessing

@@ -6,8 +6,6 @@ A statement that fails a check (`checks.problems`) is sent back at most `repairs
 annotation that is left without statements is quarantined with the reason.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

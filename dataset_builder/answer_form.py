@@ -7,8 +7,6 @@ answer a beginning of something the schema allows.
 The schema fixes the form, not the truth: what the model says is checked like any other answer.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from functools import lru_cache
@@ -86,8 +84,12 @@ class FormRows:
 
     def __init__(self, patterns: list[str], limits: list[int], prompt_length: int, stops: list[int], texts: list):
         self.patterns, self.limits, self.prompt_length, self.stops, self.texts = (
-            patterns, limits, prompt_length, stops, texts,
-        )  # fmt: skip
+            patterns,
+            limits,
+            prompt_length,
+            stops,
+            texts,
+        )
         self.firsts = by_first(texts)
         self.said = [""] * len(patterns)
         self.ended = [False] * len(patterns)

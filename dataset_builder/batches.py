@@ -8,8 +8,6 @@ batch is noted before and after it is made, and known by its `keys` digest, so t
 nothing twice.
 """
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 import hashlib

@@ -6,8 +6,6 @@ OUTPUT/dataset/   what is published        OUTPUT/report.json, report.txt   what
 OUTPUT/work/      library.sqlite, prepared/, annotated/, calls/, logs/: what a restart goes on from
 """
 
-from __future__ import annotations
-
 import csv
 import fcntl
 import json

@@ -6,7 +6,6 @@ Needs: edlib (PyPI), mmseqs2 and vsearch (Debian), dpkg-deb for unpacking. About
 
     python -m dataset_builder.build_facts --inputs downloads/ --output rna_facts.tsv.gz
 """
-from __future__ import annotations
 
 import argparse
 import gzip

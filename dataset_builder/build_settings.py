@@ -1,8 +1,6 @@
 """What a build is made with. Kept in the work folder as settings.json, so that every process and every restart reads
 the same; what changes the rows (not how fast they come) must not change between restarts."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os
@@ -78,8 +76,15 @@ class BuildSettings:
 
     # from the collection on; and from the first call on
     unchangeable = (
-        "source", "seed", "max_length", "cap_papers", "topics", "held_out_share", "units_per_rank", "release",
-    )  # fmt: skip
+        "source",
+        "seed",
+        "max_length",
+        "cap_papers",
+        "topics",
+        "held_out_share",
+        "units_per_rank",
+        "release",
+    )
     unchangeable_with_calls = ("methods", "limits")
 
     def __post_init__(self):
@@ -98,14 +103,19 @@ class BuildSettings:
         if self.topics not in ("rule", "coherence") and not (self.topics.isdigit() and int(self.topics) > 0):
             raise BuildError(f"topics are rule, coherence or a number of them, got {self.topics}")
         for name, number, least in (
-            ("papers per RNA", self.cap_papers, 1), ("the longest RNA", self.max_length, 1),
-            ("workers", self.workers, 1), ("calls at a time", self.model.concurrency, 1),
-            ("seconds for a call", self.model.timeout, 1), ("repairs", self.limits.repairs, 0),
-            ("prompt tokens", self.limits.prompt_tokens, 100), ("answer tokens", self.limits.answer_tokens, 50),
-            ("the budget in USD", self.budget.usd, 0), ("the budget in tokens", self.budget.tokens, 1),
+            ("papers per RNA", self.cap_papers, 1),
+            ("the longest RNA", self.max_length, 1),
+            ("workers", self.workers, 1),
+            ("calls at a time", self.model.concurrency, 1),
+            ("seconds for a call", self.model.timeout, 1),
+            ("repairs", self.limits.repairs, 0),
+            ("prompt tokens", self.limits.prompt_tokens, 100),
+            ("answer tokens", self.limits.answer_tokens, 50),
+            ("the budget in USD", self.budget.usd, 0),
+            ("the budget in tokens", self.budget.tokens, 1),
             ("the price of prompts", self.model.prices.prompt, 0),
             ("the price of answers", self.model.prices.answer, 0),
-        ):  # fmt: skip
+        ):
             if number is not None and not number >= least:  # so that NaN is refused, too
                 raise BuildError(f"{name} must be at least {least}, got {number}")
 

@@ -6,8 +6,6 @@ each rank writes a file of its own and reads everyone's (`own_file_per_rank`); t
     ledger.get(key) -> stored answer or None        ledger.reserve(...) before a call, ledger.put(...) after it
 """
 
-from __future__ import annotations
-
 import os
 import sqlite3
 import time
@@ -49,7 +47,7 @@ class Budget:
     usd: float | None = None
     tokens: int | None = None
 
-    def divided(self, parts: int) -> Budget:
+    def divided(self, parts: int) -> "Budget":
         return Budget(
             None if self.usd is None else self.usd / parts, None if self.tokens is None else self.tokens // parts
         )

@@ -1,7 +1,5 @@
 """The dataset card (README.md with YAML configs), and its pictures."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from dataset_builder.build_settings import BuildSettings

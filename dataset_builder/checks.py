@@ -6,8 +6,6 @@ They catch invented citations, numbers, names and directions. They cannot tell a
 all there; `support` (the published `faithfulness`) is a share of words, not a proof.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache

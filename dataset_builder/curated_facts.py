@@ -5,8 +5,6 @@
 They are neither shown to the language model nor asked about: they stand beside what it wrote, to compare it with.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 

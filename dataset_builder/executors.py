@@ -8,8 +8,6 @@ death signal). They hold its lock until then, so that none goes on spending unse
     python -m dataset_builder.executors WORK STAGE RANKS RANK [RANK ...]     # one worker, started by the driver
 """
 
-from __future__ import annotations
-
 import ctypes
 import dataclasses
 import os

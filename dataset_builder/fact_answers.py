@@ -1,13 +1,12 @@
 """Names of RNA types and the reading of generated answers: text -> canonical label, or None.
 
-    >>> parse_answer("This RNA is a transfer RNA (tRNA).", "rna_type")
-    'tRNA'
-    >>> parse_answer("It is not a tRNA but a microRNA precursor.", "rna_type")
-    'pre_miRNA'
-    >>> parse_answer("I cannot tell.", "rna_type") is None
-    True
+>>> parse_answer("This RNA is a transfer RNA (tRNA).", "rna_type")
+'tRNA'
+>>> parse_answer("It is not a tRNA but a microRNA precursor.", "rna_type")
+'pre_miRNA'
+>>> parse_answer("I cannot tell.", "rna_type") is None
+True
 """
-from __future__ import annotations
 
 import re
 
@@ -31,18 +30,37 @@ GROUPS: tuple[str, ...] = ("animal", "plant", "fungus", "protist", "bacterium", 
 LENGTH_CLASSES: dict[str, str] = {"short": "under 50 nt", "medium": "50 to 150 nt", "long": "over 150 nt"}
 COMPARTMENTS: tuple[str, ...] = ("nuclear", "mitochondrial", "plastid", "bacterial")
 AMINO_ACID_NAMES: dict[str, str] = {
-    "Ala": "alanine", "Arg": "arginine", "Asn": "asparagine", "Asp": "aspartate", "Cys": "cysteine",
-    "Gln": "glutamine", "Glu": "glutamate", "Gly": "glycine", "His": "histidine", "Ile": "isoleucine",
-    "Leu": "leucine", "Lys": "lysine", "Met": "methionine", "Phe": "phenylalanine", "Pro": "proline",
-    "Ser": "serine", "Thr": "threonine", "Trp": "tryptophan", "Tyr": "tyrosine", "Val": "valine",
+    "Ala": "alanine",
+    "Arg": "arginine",
+    "Asn": "asparagine",
+    "Asp": "aspartate",
+    "Cys": "cysteine",
+    "Gln": "glutamine",
+    "Glu": "glutamate",
+    "Gly": "glycine",
+    "His": "histidine",
+    "Ile": "isoleucine",
+    "Leu": "leucine",
+    "Lys": "lysine",
+    "Met": "methionine",
+    "Phe": "phenylalanine",
+    "Pro": "proline",
+    "Ser": "serine",
+    "Thr": "threonine",
+    "Trp": "tryptophan",
+    "Tyr": "tyrosine",
+    "Val": "valine",
     "SeC": "selenocysteine",
 }
 
 # Most specific first: where two patterns start at the same letter, the earlier one here wins.
 _MICRO = r"(?:micro[- ]?RNA|miRNA|miR)"
 _TYPES: tuple[tuple[str, str], ...] = (
-    ("pre_miRNA", rf"pre[- ]?{_MICRO}s?|precursor (?:of an? )?(?:mature )?{_MICRO}s?"
-                  rf"|{_MICRO}[- ](?:precursor|hairpin|stem[- ]loop)s?|hairpins?(?: precursors?)?|stem[- ]loops?"),
+    (
+        "pre_miRNA",
+        rf"pre[- ]?{_MICRO}s?|precursor (?:of an? )?(?:mature )?{_MICRO}s?"
+        rf"|{_MICRO}[- ](?:precursor|hairpin|stem[- ]loop)s?|hairpins?(?: precursors?)?|stem[- ]loops?",
+    ),
     ("miRNA", rf"(?:mature )?{_MICRO}s?"),
     ("5.8S_rRNA", r"5\.8 ?S(?: (?:ribosomal RNA|rRNA))?s?"),
     ("5S_rRNA", r"5 ?S(?: (?:ribosomal RNA|rRNA))?s?"),
@@ -50,9 +68,12 @@ _TYPES: tuple[tuple[str, str], ...] = (
     ("snoRNA", r"snoRNAs?|small nucleolar RNAs?"),
     ("snRNA", r"snRNAs?|(?:spliceosomal )?small nuclear RNAs?|spliceosomal RNAs?"),
     ("riboswitch", r"riboswitch(?:es)?"),
-    ("autocatalytically_spliced_intron",
-     r"(?:self[- ]splicing )?group[- ]I introns?|(?:self[- ]splicing|autocatalytically spliced|autocatalytic) introns?"
-     r"|(?<!group II )(?<!group-II )introns?"),
+    (
+        "autocatalytically_spliced_intron",
+        r"(?:self[- ]splicing )?group[- ]I introns?"
+        r"|(?:self[- ]splicing|autocatalytically spliced|autocatalytic) introns?"
+        r"|(?<!group II )(?<!group-II )introns?",
+    ),
     ("SRP_RNA", r"SRP(?: RNA)?s?|signal recognition particle(?: RNA)?s?|7SL(?: RNA)?"),
     ("vault_RNA", r"vault RNAs?|vtRNAs?"),
     ("viral_xrRNA", r"(?:viral )?(?:exoribonuclease[- ]resistant RNA|xrRNA)s?"),
@@ -101,7 +122,10 @@ _NEGATED = re.compile(
     re.I,
 )
 _VOCABULARY = {
-    "rna_type": _TYPES, "organism_group": _GROUPS, "compartment": _COMPARTMENTS, "function": _FUNCTIONS,
+    "rna_type": _TYPES,
+    "organism_group": _GROUPS,
+    "compartment": _COMPARTMENTS,
+    "function": _FUNCTIONS,
     "amino_acid": _AMINO_ACIDS,
 }
 

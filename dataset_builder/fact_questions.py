@@ -3,7 +3,6 @@
 Everything is decided by the RNA and a seed: the same call gives the same wording. Answers are short and fixed in form,
 so that `parse_answer` can read a model's answer back into the label it is scored on.
 """
-from __future__ import annotations
 
 import random
 from dataclasses import dataclass
@@ -42,9 +41,16 @@ FUNCTIONS: dict[str, str] = {
     "viral_xrRNA": "It stops the exoribonuclease Xrn1 and so protects viral RNA from decay.",
 }
 SHORT_NAMES = {
-    "tRNA": "tRNA", "pre_miRNA": "pre-miRNA", "miRNA": "mature miRNA", "5S_rRNA": "5S rRNA",
-    "5.8S_rRNA": "5.8S rRNA", "RNase_P_RNA": "RNase P RNA", "autocatalytically_spliced_intron": "group I intron",
-    "SRP_RNA": "SRP RNA", "vault_RNA": "vault RNA", "viral_xrRNA": "viral xrRNA",
+    "tRNA": "tRNA",
+    "pre_miRNA": "pre-miRNA",
+    "miRNA": "mature miRNA",
+    "5S_rRNA": "5S rRNA",
+    "5.8S_rRNA": "5.8S rRNA",
+    "RNase_P_RNA": "RNase P RNA",
+    "autocatalytically_spliced_intron": "group I intron",
+    "SRP_RNA": "SRP RNA",
+    "vault_RNA": "vault RNA",
+    "viral_xrRNA": "viral xrRNA",
 }
 
 # At least five wordings per topic; {name}, {short}, {group} and {options} are filled in.
@@ -217,8 +223,16 @@ def questions(fact: RnaFact, seed: int = 0) -> list[FactQuestion]:
 def _organism_questions(fact: RnaFact, seed: int) -> list[FactQuestion]:
     own = fact.organism_group
     other = _draw(fact, seed, "other group").choice([group for group in GROUPS if group != own])
-    asked = [_ask(fact, seed, "organism_group", f"It comes from {a_group(own)}.", own,
-                  options_text=", ".join(map(a_group, GROUPS[:-1])) + f" or {a_group(GROUPS[-1])}")]
+    asked = [
+        _ask(
+            fact,
+            seed,
+            "organism_group",
+            f"It comes from {a_group(own)}.",
+            own,
+            options_text=", ".join(map(a_group, GROUPS[:-1])) + f" or {a_group(GROUPS[-1])}",
+        )
+    ]
     for group, word in ((own, "Yes"), (other, "No")):
         answer = f"{word}, it comes from {a_group(own)}."
         asked.append(
@@ -228,8 +242,16 @@ def _organism_questions(fact: RnaFact, seed: int) -> list[FactQuestion]:
 
 
 def _ask(
-    fact: RnaFact, seed: int, topic: str, answer: str, gold: str, options: tuple[str, ...] = (),
-    wording: str | None = None, salt: str = "", options_text: str = "", **filled: str,
+    fact: RnaFact,
+    seed: int,
+    topic: str,
+    answer: str,
+    gold: str,
+    options: tuple[str, ...] = (),
+    wording: str | None = None,
+    salt: str = "",
+    options_text: str = "",
+    **filled: str,
 ) -> FactQuestion:
     wording = wording or topic
     template = _draw(fact, seed, wording + salt).choice(WORDINGS[wording])

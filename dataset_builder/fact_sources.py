@@ -3,7 +3,6 @@
 Nothing is fetched here (see `build_facts.py`). Every parser yields dicts with the table's columns except
 `cluster` and `split`; sequences are upper case A, C, G, U, and what holds any other letter is dropped and counted.
 """
-from __future__ import annotations
 
 import gzip
 import re
@@ -14,9 +13,7 @@ from pathlib import Path
 MAX_LENGTH = 1024  # nt: what RNA-FM reads
 MIN_LENGTH = 15  # nt: the shortest mature microRNAs
 
-AMINO_ACIDS = (
-    "Ala Arg Asn Asp Cys Gln Glu Gly His Ile Leu Lys Met Phe Pro Ser Thr Trp Tyr Val SeC"
-).split()
+AMINO_ACIDS = ("Ala Arg Asn Asp Cys Gln Glu Gly His Ile Leu Lys Met Phe Pro Ser Thr Trp Tyr Val SeC").split()
 
 # miRBase names the species; its kingdom is general knowledge. Whatever is neither a plant, a protist nor a virus
 # among miRBase's species is an animal (miRBase 22 lists no fungus and no bacterium).
@@ -65,27 +62,69 @@ ALIGNMENTS = (
     ("rna-tools", RNA_TOOLS + "RF00001.blocked.stk", "5S_rRNA", "RF00001", "5S ribosomal RNA", "", "Rfam"),
     ("rna-tools", RNA_TOOLS + "RF00002.stockholm.stk", "5.8S_rRNA", "RF00002", "5.8S ribosomal RNA", "", "Rfam"),
     ("rna-tools", RNA_TOOLS + "u6_isl_rfam.sto", "snRNA", "RF00026", "U6 spliceosomal RNA", "", "Rfam"),
-    ("rna-tools", RNA_TOOLS + "RF00379.stockholm.stk", "riboswitch", "RF00379", "ydaO/yuaA riboswitch",
-     "bacterium", "Rfam"),
+    (
+        "rna-tools",
+        RNA_TOOLS + "RF00379.stockholm.stk",
+        "riboswitch",
+        "RF00379",
+        "ydaO/yuaA riboswitch",
+        "bacterium",
+        "Rfam",
+    ),
     ("rna-tools", RNA_TOOLS + "RF01831.stockholm.sto", "riboswitch", "RF01831", "THF riboswitch", "", "Rfam"),
-    ("rna-tools", RNA_TOOLS + "RF00167.stockholm.sto", "riboswitch", "RF00167", "purine riboswitch",
-     "bacterium", "Rfam"),
+    (
+        "rna-tools",
+        RNA_TOOLS + "RF00167.stockholm.sto",
+        "riboswitch",
+        "RF00167",
+        "purine riboswitch",
+        "bacterium",
+        "Rfam",
+    ),
     ("rna-tools", RNA_TOOLS + "gmp.sto", "riboswitch", "RF01051", "cyclic di-GMP-I riboswitch", "bacterium", "Rfam"),
     ("rna-tools", RNA_TOOLS + "RF02221.stockholm.sto", "sRNA", "RF02221", "sRNA-Xcc1", "bacterium", "Rfam"),
     ("rna-tools", RNA_TOOLS + "xrrna_rfam.sto", "viral_xrRNA", "", "exoribonuclease-resistant RNA", "virus", "Rfam"),
-    ("rna-tools", RNA_TOOLS + "IA1.gissd.sto", "autocatalytically_spliced_intron", "IA1", "group I intron (IA1)", "",
-     "GISSD"),
-    ("rna-tools", RNA_TOOLS + "IE2.gissd.sto", "autocatalytically_spliced_intron", "IE2", "group I intron (IE2)", "",
-     "GISSD"),
+    (
+        "rna-tools",
+        RNA_TOOLS + "IA1.gissd.sto",
+        "autocatalytically_spliced_intron",
+        "IA1",
+        "group I intron (IA1)",
+        "",
+        "GISSD",
+    ),
+    (
+        "rna-tools",
+        RNA_TOOLS + "IE2.gissd.sto",
+        "autocatalytically_spliced_intron",
+        "IE2",
+        "group I intron (IE2)",
+        "",
+        "GISSD",
+    ),
     ("infernal", INFERNAL + "tRNA.sto", "tRNA", "RF00005", "tRNA", "", "Rfam"),
     ("infernal", INFERNAL + "Vault.sto", "vault_RNA", "RF00006", "vault RNA", "animal", "Rfam"),
     ("infernal", INFERNAL + "snR75.sto", "snoRNA", "RF01185", "small nucleolar RNA snR75", "", "Rfam"),
-    ("infernal", INFERNAL + "Plant_SRP.sto", "SRP_RNA", "RF01855", "plant signal recognition particle RNA",
-     "plant", "Rfam"),
+    (
+        "infernal",
+        INFERNAL + "Plant_SRP.sto",
+        "SRP_RNA",
+        "RF01855",
+        "plant signal recognition particle RNA",
+        "plant",
+        "Rfam",
+    ),
     ("infernal", INFERNAL + "srp-euk.sto", "SRP_RNA", "SRPDB", "signal recognition particle RNA", "", "SRPDB"),
     ("infernal", INFERNAL + "3.4.12.rf.stk", "snRNA", "", "", "", "Rfam"),
-    ("infernal", INFERNAL + "rnaseP-eubact.sto", "RNase_P_RNA", "RNaseP_bact", "bacterial RNase P RNA",
-     "bacterium", "RNase P Database"),
+    (
+        "infernal",
+        INFERNAL + "rnaseP-eubact.sto",
+        "RNase_P_RNA",
+        "RNaseP_bact",
+        "bacterial RNase P RNA",
+        "bacterium",
+        "RNase P Database",
+    ),
 )
 SPLICEOSOMAL = {  # alignments inside 3.4.12.rf.stk
     "U1": ("snRNA", "RF00003", "U1 spliceosomal RNA"),
@@ -107,14 +146,23 @@ LICENCES = {
 }
 # Four-letter codes of the SRP alignment -> (species, group).
 SRP_SPECIES = {
-    "ARA.THA.": ("Arabidopsis thaliana", "plant"), "CAN.SPE.": ("Canis familiaris", "animal"),
-    "CIN.HYB.": ("", "plant"), "DRO.MEL.": ("Drosophila melanogaster", "animal"), "HOM.S.": ("Homo sapiens", "animal"),
-    "HUM.JAP.": ("Humulus japonicus", "plant"), "HUM.L.": ("Humulus lupulus", "plant"),
-    "LYC.ESC.": ("Solanum lycopersicum", "plant"), "MUS.M": ("Mus musculus", "animal"),
-    "RAT.RAT.": ("Rattus rattus", "animal"), "SCH.POM.": ("Schizosaccharomyces pombe", "fungus"),
-    "TET.ROS.": ("", "protist"), "TET.THE.": ("Tetrahymena thermophila", "protist"),
-    "TRI.A.": ("Triticum aestivum", "plant"), "TRY.BRU.": ("Trypanosoma brucei", "protist"),
-    "XEN.LAE.": ("Xenopus laevis", "animal"), "YAR.L.": ("Yarrowia lipolytica", "fungus"),
+    "ARA.THA.": ("Arabidopsis thaliana", "plant"),
+    "CAN.SPE.": ("Canis familiaris", "animal"),
+    "CIN.HYB.": ("", "plant"),
+    "DRO.MEL.": ("Drosophila melanogaster", "animal"),
+    "HOM.S.": ("Homo sapiens", "animal"),
+    "HUM.JAP.": ("Humulus japonicus", "plant"),
+    "HUM.L.": ("Humulus lupulus", "plant"),
+    "LYC.ESC.": ("Solanum lycopersicum", "plant"),
+    "MUS.M": ("Mus musculus", "animal"),
+    "RAT.RAT.": ("Rattus rattus", "animal"),
+    "SCH.POM.": ("Schizosaccharomyces pombe", "fungus"),
+    "TET.ROS.": ("", "protist"),
+    "TET.THE.": ("Tetrahymena thermophila", "protist"),
+    "TRI.A.": ("Triticum aestivum", "plant"),
+    "TRY.BRU.": ("Trypanosoma brucei", "protist"),
+    "XEN.LAE.": ("Xenopus laevis", "animal"),
+    "YAR.L.": ("Yarrowia lipolytica", "fungus"),
     "ZEA.M.": ("Zea mays", "plant"),
 }
 
@@ -161,8 +209,13 @@ def _row(rna_id: str, sequence: str, rna_type: str, source: str, **facts: str) -
         ("species", "organism_group", "name", "family", "amino_acid", "anticodon", "compartment"), ""
     )
     return {
-        "rna_id": rna_id, "sequence": sequence, "rna_type": rna_type, **columns, **facts,
-        "source": source, "licence": LICENCES[source],
+        "rna_id": rna_id,
+        "sequence": sequence,
+        "rna_type": rna_type,
+        **columns,
+        **facts,
+        "source": source,
+        "licence": LICENCES[source],
     }
 
 
@@ -231,9 +284,16 @@ def mimseq_rows(folder: Path) -> Iterator[dict[str, str]]:
                 continue
             yield _row(
                 f"gtrnadb:{label}" if compartment in ("nuclear", "bacterial") else f"organellar:{label}",
-                rna(text), "tRNA", source, species=species, organism_group=group, family="RF00005",
-                name=f"tRNA-{amino_acid} ({anticodon.replace('T', 'U')})", amino_acid=amino_acid,
-                anticodon=anticodon.replace("T", "U"), compartment=compartment,
+                rna(text),
+                "tRNA",
+                source,
+                species=species,
+                organism_group=group,
+                family="RF00005",
+                name=f"tRNA-{amino_acid} ({anticodon.replace('T', 'U')})",
+                amino_acid=amino_acid,
+                anticodon=anticodon.replace("T", "U"),
+                compartment=compartment,
             )
 
 
@@ -253,8 +313,14 @@ def alignment_rows(path: Path, rna_type: str, family: str, name: str, group: str
                 code = re.sub(r"_[A-Z]$|B1$", "", label)
                 species, own_group = SRP_SPECIES.get(code, ("", ""))
             yield _row(
-                f"{source.split()[0].lower()}:{facts[1]}:{label}", sequence, facts[0], source, family=facts[1],
-                name=facts[2], species=species, organism_group=own_group,
+                f"{source.split()[0].lower()}:{facts[1]}:{label}",
+                sequence,
+                facts[0],
+                source,
+                family=facts[1],
+                name=facts[2],
+                species=species,
+                organism_group=own_group,
             )
 
 
@@ -274,8 +340,14 @@ def mirbase_rows(folder: Path) -> Iterator[dict[str, str]]:
 def _mirna_row(label: str, accession: str, species: str, text: str, rna_type: str) -> dict[str, str]:
     group = mirbase_group(species)
     return _row(
-        f"mirbase:{accession}", rna(text), rna_type, "miRBase", name=label, organism_group=group,
-        species="" if species.endswith("sp.") else species, family=mirna_family(label, group),
+        f"mirbase:{accession}",
+        rna(text),
+        rna_type,
+        "miRBase",
+        name=label,
+        organism_group=group,
+        species="" if species.endswith("sp.") else species,
+        family=mirna_family(label, group),
     )
 
 

@@ -6,7 +6,6 @@ RNA, where 0.8 comes by chance (4 edits in 22 nt). This is symmetric, and strict
 query. MMseqs2 and vsearch add the neighbours that only a local alignment shows; miRBase families are kept whole.
 A cluster is a connected component of that graph, and a split takes whole clusters.
 """
-from __future__ import annotations
 
 import random
 import subprocess
@@ -76,16 +75,71 @@ def searched_neighbours(sequences: list[str], threads: int = 2) -> dict[str, set
         fasta = work / "all.fa"
         fasta.write_text("".join(f">{i}\n{text.replace('U', 'T')}\n" for i, text in enumerate(sequences)))
         _run(
-            "mmseqs", "easy-search", fasta, fasta, work / "mmseqs.tsv", work / "tmp", "--search-type", "3",
-            "--strand", "1", "--min-seq-id", IDENTITY, "-c", "0.8", "--cov-mode", "2", "--max-seqs", "3000",
-            "-s", "7.5", "--spaced-kmer-mode", "0", "-k", "7", "-e", "10", "--threads", threads, "-v", "1",
-            "--format-output", "query,target",
+            "mmseqs",
+            "easy-search",
+            fasta,
+            fasta,
+            work / "mmseqs.tsv",
+            work / "tmp",
+            "--search-type",
+            "3",
+            "--strand",
+            "1",
+            "--min-seq-id",
+            IDENTITY,
+            "-c",
+            "0.8",
+            "--cov-mode",
+            "2",
+            "--max-seqs",
+            "3000",
+            "-s",
+            "7.5",
+            "--spaced-kmer-mode",
+            "0",
+            "-k",
+            "7",
+            "-e",
+            "10",
+            "--threads",
+            threads,
+            "-v",
+            "1",
+            "--format-output",
+            "query,target",
         )
         _run(
-            "vsearch", "--usearch_global", fasta, "--db", fasta, "--id", IDENTITY, "--query_cov", "0.8",
-            "--strand", "plus", "--maxaccepts", "0", "--maxrejects", "256", "--minseqlength", "10",
-            "--wordlength", "6", "--qmask", "none", "--dbmask", "none", "--threads", threads,
-            "--userout", work / "vsearch.tsv", "--userfields", "query+target", "--self", "--quiet",
+            "vsearch",
+            "--usearch_global",
+            fasta,
+            "--db",
+            fasta,
+            "--id",
+            IDENTITY,
+            "--query_cov",
+            "0.8",
+            "--strand",
+            "plus",
+            "--maxaccepts",
+            "0",
+            "--maxrejects",
+            "256",
+            "--minseqlength",
+            "10",
+            "--wordlength",
+            "6",
+            "--qmask",
+            "none",
+            "--dbmask",
+            "none",
+            "--threads",
+            threads,
+            "--userout",
+            work / "vsearch.tsv",
+            "--userfields",
+            "query+target",
+            "--self",
+            "--quiet",
         )
         found = {}
         for tool in ("mmseqs", "vsearch"):

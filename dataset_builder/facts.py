@@ -1,10 +1,9 @@
 """The packaged table of real RNAs, their types and what is known of them.
 
-    >>> from dataset_builder.facts import load_facts
-    >>> any(fact.rna_type == "tRNA" for fact in load_facts(split="test"))
-    True
+>>> from dataset_builder.facts import load_facts
+>>> any(fact.rna_type == "tRNA" for fact in load_facts(split="test"))
+True
 """
-from __future__ import annotations
 
 import csv
 import gzip

@@ -7,8 +7,6 @@ Tried again, at most `TRIES` times: 408, 409, 429 (with Retry-After), 5xx, time-
 no JSON. Fatal at once: a wrong key, an unknown model, a used-up quota, a request that is refused.
 """
 
-from __future__ import annotations
-
 import asyncio
 import random
 from typing import Protocol

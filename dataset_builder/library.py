@@ -8,8 +8,6 @@ the same record again changes nothing, so a collector can be interrupted anywher
         library.add_paper(paper); library.add_rna(rna, pmids)
 """
 
-from __future__ import annotations
-
 import json
 import sqlite3
 import zlib

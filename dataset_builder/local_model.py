@@ -4,8 +4,6 @@ Requests that wait are answered together in one batch, greedily, each held to it
 (answer_form.py). The schema fixes the form, not the truth: what the model says is checked like any other answer.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -126,4 +124,3 @@ class LocalBackend:
 
     async def close(self) -> None:
         self.thread.shutdown(wait=False)
-

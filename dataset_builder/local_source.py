@@ -8,8 +8,6 @@
 Each as .jsonl, .jsonl.gz or .parquet; RNAs as .fasta, .fa and .fasta.gz too ("id description" in the header).
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import io
@@ -32,7 +30,7 @@ from dataset_builder.records import (
     rna_id_of,
     rna_record,
     text_of,
-)  # fmt: skip
+)
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
 FASTA_ENDINGS = (".fasta", ".fa", ".fasta.gz", ".fa.gz")

@@ -5,8 +5,6 @@ are made and measured; answers are taken at the share of the limit that past cal
 `ANSWER_SHARE`.
 """
 
-from __future__ import annotations
-
 import json
 import random
 from pathlib import Path

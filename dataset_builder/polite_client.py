@@ -5,8 +5,6 @@ connections and bodies that are no JSON, waiting as Retry-After says or with jit
 tried again. A body is checked even at status 200: Europe PMC reports errors that way.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import threading

@@ -1,7 +1,7 @@
 """Answers to be given up, for preference tuning: right for another RNA, so fluent, but not supported for this one.
 
-    asked about RNA a: "Which gene does it target?"  "PTEN"
-    asked about RNA b: "Which gene is its target?"   "BCL2"   -> for a: PTEN is preferred, BCL2 given up
+asked about RNA a: "Which gene does it target?"  "PTEN"
+asked about RNA b: "Which gene is its target?"   "BCL2"   -> for a: PTEN is preferred, BCL2 given up
 """
 
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ Papers go in as a JSON value: nothing in them can end it, and the instructions s
 that RNAs with the same names and papers ask the same.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -60,14 +58,17 @@ CHOSEN = 3  # sentences of the papers of one call, at most
 EXAMPLES = {
     "open": (
         ("This RNA binds the messenger of ABC1 and is lower in bone.", "Which messenger does this RNA bind?", "ABC1"),
-        ("The loss of this RNA made cells of the skin divide faster.", "What did the loss of this RNA change?",
-         "cells of the skin divided faster"),
+        (
+            "The loss of this RNA made cells of the skin divide faster.",
+            "What did the loss of this RNA change?",
+            "cells of the skin divided faster",
+        ),
     ),
     "closed": (
         ("This RNA binds the messenger of ABC1 and is lower in bone.", "Is this RNA lower in bone?", "Yes"),
         ("We found that this RNA and two others mark old age.", "Does this RNA mark old age?", "Yes"),
     ),
-}  # fmt: skip
+}
 WORD = r"[^\s\"\\\\?,]+"
 ASK_FORMS = {
     "open": rf"(?:What|Which|Where|How)(?: {WORD}){{0,5}} (?:is|was|does|did|can|has|of|by|in|for|with|on) this RNA"
@@ -105,7 +106,7 @@ class Request:
         canonical = json.dumps(self.body(model, seed), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
 
-    def repaired(self, answer: str, problems: Sequence[str]) -> Request:
+    def repaired(self, answer: str, problems: Sequence[str]) -> "Request":
         """The same request with the answer it got and what is wrong with it."""
         said = answer if len(answer) <= 4000 else answer[:4000] + " ..."
         more = (("assistant", said), ("user", REPAIR + "; ".join(dict.fromkeys(problems))[:1500]))

@@ -6,8 +6,6 @@ Rows are streamed, so memory does not grow with the dataset. File names carry a 
 would otherwise show a reader the rows of an earlier build from its cache.
 """
 
-from __future__ import annotations
-
 import hashlib
 import heapq
 import json
@@ -103,9 +101,7 @@ def usable(questions: list[dict], settings: BuildSettings) -> list[dict]:
     ]
 
 
-def rows_of(
-    rna, split: str, unit: dict, settings: BuildSettings, balance: YesNoBalance
-) -> Iterator[tuple[str, dict]]:
+def rows_of(rna, split: str, unit: dict, settings: BuildSettings, balance: YesNoBalance) -> Iterator[tuple[str, dict]]:
     """(config, row) of one RNA: an alignment row per annotation, a qa row per question."""
     base = base_of(rna)
     for made in unit["annotations"]:
@@ -207,12 +203,24 @@ class Statistics:
         self.counts: dict[str, Counter] = {
             name: Counter()
             for name in (
-                "papers per RNA", "topics per RNA", "questions per RNA", "kinds", "yes and no",
-                "place of the right option", "RNA types", "lengths (nt, in steps of 100)",
-                "words per annotation, in steps of 10", "splits", "methods", "left out or repaired", "quarantined",
-                "named", "sampling rules", "curated facts",
+                "papers per RNA",
+                "topics per RNA",
+                "questions per RNA",
+                "kinds",
+                "yes and no",
+                "place of the right option",
+                "RNA types",
+                "lengths (nt, in steps of 100)",
+                "words per annotation, in steps of 10",
+                "splits",
+                "methods",
+                "left out or repaired",
+                "quarantined",
+                "named",
+                "sampling rules",
+                "curated facts",
             )
-        }  # fmt: skip
+        }
         self.faithfulness = [0, 0.0]
         self.units = self.shared = 0
 

@@ -7,8 +7,6 @@ RNA's literature the papers of other splits are taken out, so that no LLM call i
 all of them is dropped. How many papers and RNAs that costs is counted.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import random
@@ -69,9 +67,22 @@ def clustered_pairs(sequences: list[str]) -> set[tuple[int, int]]:
         work = Path(folder)
         write_fasta(work / "all.fa", enumerate(sequences))
         fact_splits._run(
-            "mmseqs", "easy-cluster", work / "all.fa", work / "clusters", work / "tmp", "--min-seq-id", "0.8", "-c",
-            "0.8", "--cov-mode", "1", "-k", KMER, "-v", "1",
-        )  # fmt: skip
+            "mmseqs",
+            "easy-cluster",
+            work / "all.fa",
+            work / "clusters",
+            work / "tmp",
+            "--min-seq-id",
+            "0.8",
+            "-c",
+            "0.8",
+            "--cov-mode",
+            "1",
+            "-k",
+            KMER,
+            "-v",
+            "1",
+        )
         for line in (work / "clusters_cluster.tsv").read_text().splitlines():
             one, other = map(int, line.split("\t"))
             pairs.add((min(one, other), max(one, other)))
@@ -79,10 +90,25 @@ def clustered_pairs(sequences: list[str]) -> set[tuple[int, int]]:
         if len(short) > 1:
             write_fasta(work / "short.fa", ((i, sequences[i]) for i in short))
             fact_splits._run(
-                "vsearch", "--cluster_fast", work / "short.fa", "--id", "0.8", "--query_cov", "0.8", "--strand",
-                "plus", "--minseqlength", "10", "--wordlength", "6", "--qmask", "none", "--uc", work / "short.uc",
+                "vsearch",
+                "--cluster_fast",
+                work / "short.fa",
+                "--id",
+                "0.8",
+                "--query_cov",
+                "0.8",
+                "--strand",
+                "plus",
+                "--minseqlength",
+                "10",
+                "--wordlength",
+                "6",
+                "--qmask",
+                "none",
+                "--uc",
+                work / "short.uc",
                 "--quiet",
-            )  # fmt: skip
+            )
             for line in (work / "short.uc").read_text().splitlines():
                 fields = line.split("\t")
                 if fields[0] == "H":
@@ -104,18 +130,63 @@ def found_across(held_out: dict[int, str], train: dict[int, str]) -> set[int]:
         }
         write_fasta(work / "short.fa", short.items())
         fact_splits._run(
-            "mmseqs", "easy-search", work / "query.fa", work / "train.fa", work / "mmseqs.tsv", work / "tmp",
-            "--search-type", "3", "--strand", "1", "--min-seq-id", "0.8", "-c", "0.8", "--cov-mode", "2", "-s", "7.5",
-            "-k", "7" if len(train) <= MANY else KMER, "--spaced-kmer-mode", "0", "-e", "10", "-v", "1",
-            "--format-output", "query,target",
-        )  # fmt: skip
+            "mmseqs",
+            "easy-search",
+            work / "query.fa",
+            work / "train.fa",
+            work / "mmseqs.tsv",
+            work / "tmp",
+            "--search-type",
+            "3",
+            "--strand",
+            "1",
+            "--min-seq-id",
+            "0.8",
+            "-c",
+            "0.8",
+            "--cov-mode",
+            "2",
+            "-s",
+            "7.5",
+            "-k",
+            "7" if len(train) <= MANY else KMER,
+            "--spaced-kmer-mode",
+            "0",
+            "-e",
+            "10",
+            "-v",
+            "1",
+            "--format-output",
+            "query,target",
+        )
         if not short:
             return {int(line.split("\t")[0]) for line in (work / "mmseqs.tsv").read_text().splitlines()}
         fact_splits._run(
-            "vsearch", "--usearch_global", work / "short.fa", "--db", work / "train.fa", "--id", "0.8", "--query_cov",
-            "0.8", "--strand", "plus", "--minseqlength", "10", "--wordlength", "6", "--qmask", "none", "--dbmask",
-            "none", "--userout", work / "vsearch.tsv", "--userfields", "query+target", "--quiet",
-        )  # fmt: skip
+            "vsearch",
+            "--usearch_global",
+            work / "short.fa",
+            "--db",
+            work / "train.fa",
+            "--id",
+            "0.8",
+            "--query_cov",
+            "0.8",
+            "--strand",
+            "plus",
+            "--minseqlength",
+            "10",
+            "--wordlength",
+            "6",
+            "--qmask",
+            "none",
+            "--dbmask",
+            "none",
+            "--userout",
+            work / "vsearch.tsv",
+            "--userfields",
+            "query+target",
+            "--quiet",
+        )
         lines = (work / "mmseqs.tsv").read_text().splitlines() + (work / "vsearch.tsv").read_text().splitlines()
     return {int(line.split("\t")[0]) for line in lines}
 

@@ -5,8 +5,6 @@ The RNA is called "this RNA": its names are replaced where they stand, and what 
 a yes-or-no question turns on a direction (up or down), half of them are asked the other way round.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import random
@@ -20,11 +18,21 @@ from dataset_builder.records import Paper
 
 FEWEST, MOST = 5, 14
 FLIPS = {
-    "up-regulated": "down-regulated", "upregulated": "downregulated", "overexpressed": "underexpressed",
-    "increased": "decreased", "increase": "decrease", "increases": "decreases", "higher": "lower",
-    "elevated": "reduced", "promote": "inhibit", "promotes": "inhibits", "activate": "repress",
-    "activates": "represses", "enhance": "reduce", "enhances": "reduces",
-}  # fmt: skip
+    "up-regulated": "down-regulated",
+    "upregulated": "downregulated",
+    "overexpressed": "underexpressed",
+    "increased": "decreased",
+    "increase": "decrease",
+    "increases": "decreases",
+    "higher": "lower",
+    "elevated": "reduced",
+    "promote": "inhibit",
+    "promotes": "inhibits",
+    "activate": "repress",
+    "activates": "represses",
+    "enhance": "reduce",
+    "enhances": "reduces",
+}
 YES_OR_NO = re.compile(
     r"(?:(?:In|For|Among|Within|During|With|Under|According) [^?]*, )?"
     r"(?:is|are|was|were|do|does|did|has|have|had|can|could|may|might|will|would|should)\b",

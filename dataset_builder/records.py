@@ -5,8 +5,6 @@
 A sequence is upper case, U for T; md5 is of its DNA string, as RNAcentral has it. Public columns: `published_schemas`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import html
 import re

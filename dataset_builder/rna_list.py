@@ -1,10 +1,8 @@
 """RNAs named by a file instead of a search: RNAcentral ids, one a line, or RNAcentral's FASTA (its FTP has them).
 
-    URS000047C79B_9606            or            >URS000047C79B_9606 Homo sapiens (human) tRNA
-                                                GCGGAUUUAGCUC...
+URS000047C79B_9606            or            >URS000047C79B_9606 Homo sapiens (human) tRNA
+                                            GCGGAUUUAGCUC...
 """
-
-from __future__ import annotations
 
 import gzip
 import io

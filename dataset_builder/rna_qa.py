@@ -4,8 +4,6 @@ builder = RnaQa(config_name="qa", folder="runs/rna-qa/dataset")
 builder.download_and_prepare(); builder.as_dataset(split="test")        # or builder.as_streaming_dataset("test")
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

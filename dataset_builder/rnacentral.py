@@ -13,8 +13,6 @@ Every answer is written with the mark that it is done, in one transaction: the s
 stores nothing twice. Shapes of the answers: the services' own sources; a surprise is an error, not a guess.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import json

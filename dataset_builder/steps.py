@@ -6,8 +6,6 @@
 A rank's file is renamed into place when the rank is done: a file that is there is whole.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -5,8 +5,6 @@
 Up to `FEW` papers make one group without LDA. Over `cap` papers a sample is taken, by a rule that is recorded.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

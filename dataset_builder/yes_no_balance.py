@@ -5,8 +5,6 @@ answer is commoner than allowed, its questions are thinned out by their own dige
 every run and for every RNA that shares them.
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 

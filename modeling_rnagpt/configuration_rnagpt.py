@@ -1,6 +1,6 @@
 """Configuration of RNA-GPT (ships with every checkpoint).
 
-    RNA -> encoder (RNA-FM = EsmModel) -> average over `rna_pool_size` positions -> linear projector -> LLM
+RNA -> encoder (RNA-FM = EsmModel) -> average over `rna_pool_size` positions -> linear projector -> LLM
 """
 
 from huggingface_hub.dataclasses import strict

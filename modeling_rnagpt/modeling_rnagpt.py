@@ -175,9 +175,7 @@ class RnaGptModel(RnaGptPreTrainedModel):
 
         Args and errors: as in `forward`.
         """
-        soft_tokens = self._soft_tokens(
-            rna_input_ids, rna_attention_mask, rna_index, rna_features, rna_feature_mask
-        )
+        soft_tokens = self._soft_tokens(rna_input_ids, rna_attention_mask, rna_index, rna_features, rna_feature_mask)
         placeholder = input_ids == self.config.rna_token_id  # (batch, seq)
         # The placeholder's id may lie beyond the embedding table: look up row 0, which is overwritten below.
         inputs_embeds = self.get_input_embeddings()(input_ids.masked_fill(placeholder, 0))
@@ -411,9 +409,7 @@ def encode_and_pool(
     return summed / torch.bincount(slot, minlength=total)[:, None], slots
 
 
-def run_by_length(
-    encoder: nn.Module, ids: torch.LongTensor, mask: torch.Tensor, kept: torch.Tensor
-) -> torch.Tensor:
+def run_by_length(encoder: nn.Module, ids: torch.LongTensor, mask: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
     """Last hidden states of the kept positions of all windows in order, (kept positions, hidden).
 
     Windows of like length go through the encoder together, so that hardly any padding is computed.

@@ -1,8 +1,8 @@
 """`pipeline("rna-text-generation")` of RNA-GPT (ships with every checkpoint): questions about RNAs in, answers out.
 
-    pipe = pipeline("rna-text-generation", model="owner/name", trust_remote_code=True)
-    pipe({"rna": "GCGGAUUUAGCUC...", "text": "What type of RNA is this?"}, max_new_tokens=40)
-    -> {"generated_text": "..."}
+pipe = pipeline("rna-text-generation", model="owner/name", trust_remote_code=True)
+pipe({"rna": "GCGGAUUUAGCUC...", "text": "What type of RNA is this?"}, max_new_tokens=40)
+-> {"generated_text": "..."}
 """
 
 from transformers import Pipeline

@@ -1,6 +1,6 @@
 """Builds the RNA tokenizer: RNA-FM's 25 tokens as a plain fast tokenizer that AutoTokenizer reloads without code.
 
-    "acgT" -> <cls> A C G U <eos> -> [0, 4, 5, 6, 7, 2]
+"acgT" -> <cls> A C G U <eos> -> [0, 4, 5, 6, 7, 2]
 """
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors

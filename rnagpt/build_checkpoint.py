@@ -29,8 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--llm", help="a folder, a Hub id, a .gguf file (see above)")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; it must not exist")
     parser.add_argument("--pool-size", type=int, default=1, help="encoder positions per soft token (default: 1)")
-    parser.add_argument("--projector-hidden-size", type=int, metavar="N",
-                        help="width of a hidden layer in the projector (default: none, it is linear)")  # fmt: skip
+    parser.add_argument(
+        "--projector-hidden-size",
+        type=int,
+        metavar="N",
+        help="width of a hidden layer in the projector (default: none, it is linear)",
+    )
     parser.add_argument("--template", default="llm", help="chat template: llm (its own), chatml or paper")
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the language model (default: as stored)")
     parser.add_argument("--max-shard-size", default="5GB", help="of one weights file (default: 5GB)")
@@ -62,9 +66,14 @@ def run(args: argparse.Namespace) -> int:
             rna_tokenizer.save_pretrained(part)
     else:
         model, processor = checkpoint.build(
-            args.llm, args.encoder, args.pool_size, args.template, args.dtype, args.seed,
+            args.llm,
+            args.encoder,
+            args.pool_size,
+            args.template,
+            args.dtype,
+            args.seed,
             projector_hidden_size=args.projector_hidden_size,
-        )  # fmt: skip
+        )
         parts = checkpoint.parts_of(model)
         print_sizes(parts)
         check_space(args.out, parts.values())

@@ -26,8 +26,13 @@ from pathlib import Path
 from rnagpt.errors import UserError
 
 # two or three abstracts a call: a small model loses the thread of more, and is slow in answering on long texts
-LOCAL_MODEL_LIMITS = {"prompt_tokens": 1300, "answer_tokens": 260, "question_tokens": 90, "small": True,
-                      "fewest_questions": 1}  # fmt: skip
+LOCAL_MODEL_LIMITS = {
+    "prompt_tokens": 1300,
+    "answer_tokens": 260,
+    "question_tokens": 90,
+    "small": True,
+    "fewest_questions": 1,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,60 +40,115 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="where everything is written")
     parser.add_argument("--plan", action="store_true", help="print calls, tokens, price and hours; send nothing")
     model = parser.add_argument_group("language model")
-    model.add_argument("--llm", default="gpt-4o-mini", help="a model's name at --endpoint, smollm2-135m-instruct or a "
-                       "folder of a local model (default: %(default)s)")  # fmt: skip
-    model.add_argument("--endpoint", metavar="URL", help="an OpenAI-compatible base URL, such as a vLLM or Ollama "
-                       "server's (default: OpenAI's)")  # fmt: skip
-    model.add_argument("--key-variable", default="OPENAI_API_KEY", metavar="NAME", help="environment variable with "
-                       "the API key (default: %(default)s)")  # fmt: skip
+    model.add_argument(
+        "--llm",
+        default="gpt-4o-mini",
+        help="a model's name at --endpoint, smollm2-135m-instruct or a folder of a local model (default: %(default)s)",
+    )
+    model.add_argument(
+        "--endpoint",
+        metavar="URL",
+        help="an OpenAI-compatible base URL, such as a vLLM or Ollama server's (default: OpenAI's)",
+    )
+    model.add_argument(
+        "--key-variable",
+        default="OPENAI_API_KEY",
+        metavar="NAME",
+        help="environment variable with the API key (default: %(default)s)",
+    )
     model.add_argument("--batch-api", action="store_true", help="use the endpoint's Batch API: half the price, slower")
-    model.add_argument("--batch-seconds", type=float, default=30, metavar="S", help="between looks at the batches "
-                       "(default: %(default)s)")  # fmt: skip
+    model.add_argument(
+        "--batch-seconds",
+        type=float,
+        default=30,
+        metavar="S",
+        help="between looks at the batches (default: %(default)s)",
+    )
     model.add_argument("--budget-usd", type=float, metavar="USD", help="stop before this is passed")
     model.add_argument("--budget-tokens", type=int, metavar="N", help="stop before this is passed")
-    model.add_argument("--price", type=float, nargs=2, metavar=("PROMPT", "ANSWER"), help="USD for a million tokens "
-                       "(default: 0.15 0.60)")  # fmt: skip
+    model.add_argument(
+        "--price",
+        type=float,
+        nargs=2,
+        metavar=("PROMPT", "ANSWER"),
+        help="USD for a million tokens (default: 0.15 0.60)",
+    )
     model.add_argument(
         "--concurrency", type=int, default=16, metavar="N", help="calls at a time (default: %(default)s)"
     )
-    model.add_argument("--timeout", type=float, default=120, metavar="S", help="seconds for a call "
-                       "(default: %(default)s)")  # fmt: skip
+    model.add_argument(
+        "--timeout", type=float, default=120, metavar="S", help="seconds for a call (default: %(default)s)"
+    )
     model.add_argument("--prompt-tokens", type=int, metavar="N", help="papers of one call, in tokens")
     model.add_argument("--answer-tokens", type=int, metavar="N", help="longest answer, in tokens")
-    model.add_argument("--repairs", type=int, default=2, metavar="N", help="times an answer is sent back "
-                       "(default: %(default)s)")  # fmt: skip
+    model.add_argument(
+        "--repairs", type=int, default=2, metavar="N", help="times an answer is sent back (default: %(default)s)"
+    )
     data = parser.add_argument_group("data")
-    data.add_argument("--method", default="divide_and_conquer", metavar="LIST", help="divide_and_conquer, ais or "
-                      "both, with a comma (default: %(default)s)")  # fmt: skip
+    data.add_argument(
+        "--method",
+        default="divide_and_conquer",
+        metavar="LIST",
+        help="divide_and_conquer, ais or both, with a comma (default: %(default)s)",
+    )
     data.add_argument("--max-length", type=int, default=1024, metavar="NT", help="longest RNA (default: %(default)s)")
     data.add_argument("--cap-papers", type=int, default=500, metavar="N", help="papers per RNA (default: %(default)s)")
     data.add_argument(
         "--topics", default="rule", metavar="RULE", help="rule (one per 12 papers), coherence, or a number"
     )
-    data.add_argument("--held-out", type=float, default=0.05, metavar="SHARE", help="of the RNAs, to test and as many "
-                      "to validation (default: %(default)s)")  # fmt: skip
+    data.add_argument(
+        "--held-out",
+        type=float,
+        default=0.05,
+        metavar="SHARE",
+        help="of the RNAs, to test and as many to validation (default: %(default)s)",
+    )
     data.add_argument("--drop-named", action="store_true", help="leave out questions that name the RNA")
-    data.add_argument("--most-of-one-answer", type=float, default=0.6, metavar="SHARE", help="of the yes-or-no "
-                      "questions that are published; 1 keeps all (default: %(default)s)")  # fmt: skip
+    data.add_argument(
+        "--most-of-one-answer",
+        type=float,
+        default=0.6,
+        metavar="SHARE",
+        help="of the yes-or-no questions that are published; 1 keeps all (default: %(default)s)",
+    )
     data.add_argument("--release", default="", help="RNAcentral's release, recorded in every row")
     data.add_argument("--seed", type=int, default=0)
     collect = parser.add_argument_group("collection from RNAcentral")
     collect.add_argument("--contact", metavar="MAIL", help="your address, sent to the services with each request")
     collect.add_argument("--query", help="restrict the RNAs, in RNAcentral's query language: 'rna_type:\"tRNA\"'")
-    collect.add_argument("--ids", metavar="FILE", help="the RNAs instead of a search: RNAcentral ids with taxid, one "
-                         "a line, or RNAcentral's FASTA, which saves asking for sequences")  # fmt: skip
+    collect.add_argument(
+        "--ids",
+        metavar="FILE",
+        help="the RNAs instead of a search: RNAcentral ids with taxid, one "
+        "a line, or RNAcentral's FASTA, which saves asking for sequences",
+    )
     collect.add_argument("--limit", type=int, metavar="N", help="RNAs at most")
     collect.add_argument("--by-export", action="store_true", help="sequences from the export service, in one download")
-    collect.add_argument("--facts", nargs="+", default=[], metavar="NAME", help="what others say of the RNAs, for "
-                         "the configuration facts: litsumm, rfam, go (a request per RNA each)")  # fmt: skip
-    collect.add_argument("--service", nargs="*", default=[], metavar="NAME=URL", help="another address of a service: "
-                         "ebi, rnacentral, export, europe_pmc")  # fmt: skip
+    collect.add_argument(
+        "--facts",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="what others say of the RNAs, for the configuration facts: litsumm, rfam, go (a request per RNA each)",
+    )
+    collect.add_argument(
+        "--service",
+        nargs="*",
+        default=[],
+        metavar="NAME=URL",
+        help="another address of a service: ebi, rnacentral, export, europe_pmc",
+    )
     scale = parser.add_argument_group("scale")
     scale.add_argument("--executor", default="local", choices=["local", "slurm", "ray"])
     scale.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: %(default)s)")
     scale.add_argument("--units-per-rank", type=int, default=1000, metavar="N", help=argparse.SUPPRESS)
-    scale.add_argument("--cluster", nargs="*", default=[], metavar="KEY=VALUE", help="for slurm: time=08:00:00 "
-                       "partition=cpu; for ray: address=auto")  # fmt: skip
+    scale.add_argument(
+        "--cluster",
+        nargs="*",
+        default=[],
+        metavar="KEY=VALUE",
+        help="for slurm: time=08:00:00 partition=cpu; for ray: address=auto",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -119,8 +119,11 @@ def measured_as(folder: Path, around: Path, summary: dict, run: dict) -> str | N
     if (around / "evaluation.json").is_file():
         asked = read_json(around / "evaluation.json").get("systems", [])
         # its folder may have been moved since, the two last names stay
-        here = {part["name"]: assets() / "demo" if part["model"] == "demo" else Path(part["model"]).absolute()
-                for part in asked if part.get("kind") == "rna"}  # fmt: skip
+        here = {
+            part["name"]: assets() / "demo" if part["model"] == "demo" else Path(part["model"]).absolute()
+            for part in asked
+            if part.get("kind") == "rna"
+        }
         found = [key for key, path in here.items() if path.parts[-2:] == folder.absolute().parts[-2:]]
         return next((key for key in found if key in keys), None)
     main, stages = summary.get("main"), [file.parent.name for file in sorted(around.glob("stage*/training.json"))]
@@ -209,8 +212,9 @@ def training_text(facts: RunFacts) -> str:
     if facts.reads_facts_table:
         lines.append(f"\n{facts_table_text()}")
     versions = facts.run.get("Machine", {})
-    named = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers", "trl", "peft")
-                      if name in versions)  # fmt: skip
+    named = ", ".join(
+        f"{name} {versions[name]}" for name in ("torch", "transformers", "trl", "peft") if name in versions
+    )
     if named:
         lines.append(f"\nWritten with {named}.")
     return "\n".join(lines)
@@ -278,9 +282,10 @@ def cost_text(facts: RunFacts) -> str:
     """Time, hardware, money and carbon, each only where it is known."""
     cost, machine = facts.cost, facts.run.get("Machine", {})
     hardware = cost.get("hardware") or (
-        f"{machine['processor cores']} processor cores, no GPU" if "processor cores" in machine and "+cpu" in
-        str(machine.get("torch", "+cpu")) else None
-    )  # fmt: skip
+        f"{machine['processor cores']} processor cores, no GPU"
+        if "processor cores" in machine and "+cpu" in str(machine.get("torch", "+cpu"))
+        else None
+    )
     said = []
     if facts.seconds:
         said.append(f"Training took {facts.seconds / 60:,.0f} minutes" + (f" on {hardware}." if hardware else "."))
@@ -311,8 +316,13 @@ def state_text(summary: dict) -> str:
         elif swapped is None:
             lines.append("It was not asked with another RNA in its place: this does not show that it reads RNA.")
         lines += other_controls(rows, main["system"])
-        better = [row for row in rows.values() if row["group"] in ("reference", "floor") and row["rna_type"]
-                  and row["rna_type"]["value"] >= main["rna_type"]["value"]]  # fmt: skip
+        better = [
+            row
+            for row in rows.values()
+            if row["group"] in ("reference", "floor")
+            and row["rna_type"]
+            and row["rna_type"]["value"] >= main["rna_type"]["value"]
+        ]
         if better:
             listed = ", ".join(f"{row['label']} ({100 * row['rna_type']['value']:.1f}%)" for row in better)
             lines.append(f"As good or better at this, without being a chat model: {listed}.")
@@ -323,7 +333,7 @@ def state_text(summary: dict) -> str:
     floors = ", ".join(["chance", *(said for key, said in FLOORS.items() if key in rows)])
     return (
         f"{text}\n\n{by_kind}\n\nThe floor is the best of {floors}. "
-        "\"No\" means that the score's 95% interval reaches down to the floor: do not use it for that. It was asked "
+        '"No" means that the score\'s 95% interval reaches down to the floor: do not use it for that. It was asked '
         "nothing else: of function, structure, disease or literature it knows what its language model has read, "
         "whatever the RNA."
     )
@@ -332,8 +342,11 @@ def state_text(summary: dict) -> str:
 def other_controls(rows: dict, system: str) -> list[str]:
     """One sentence on what is left of the type's score without the RNA, without its order, with a relative."""
     said = []
-    for control, means in (("no_rna", "with no RNA at all"), ("shuffled", "with its nucleotides shuffled"),
-                           ("swapped_same", "with another RNA of the same type")):  # fmt: skip
+    for control, means in (
+        ("no_rna", "with no RNA at all"),
+        ("shuffled", "with its nucleotides shuffled"),
+        ("swapped_same", "with another RNA of the same type"),
+    ):
         row = rows.get(f"{system}_{control}")
         if row and row["rna_type"]:
             said.append(f"{means} in {share(row['rna_type'])}")
@@ -374,8 +387,10 @@ def evaluation_text(summary: dict) -> str:
             cells = [share(row[measure]) if row[measure] else "-" for measure in ("rna_type", "closed")]
             label = f"**{row['label']}, this model**" if row["system"] == summary.get("main") else row["label"]
             lines.append(f"| {label} ({row['about']}) | {cells[0]} | {cells[1]} |")
-        chance = [f"{100 * value:.1f}%" if value is not None else "-" for value in
-                  (summary["chance"]["rna_type"], summary["chance"]["closed"])]  # fmt: skip
+        chance = [
+            f"{100 * value:.1f}%" if value is not None else "-"
+            for value in (summary["chance"]["rna_type"], summary["chance"]["closed"])
+        ]
         lines.append(f"| chance | {chance[0]} | {chance[1]} |")
     lines += text_scores(summary)
     lines += ["", "A score that its floor also reaches says nothing about reading RNA."]

@@ -228,9 +228,14 @@ def card(
     """Text of a checkpoint's README.md; `llm` and `encoder` are the names that it was built from, `sections` are
     arguments of `model_card.fill`."""
     # without what an adapter put beside them
-    parameters = {part: sum(p.numel() for name, p in module.named_parameters()
-                            if ".lora_" not in f".{name}" and "modules_to_save." not in name)
-                  for part, module in parts_of(model).items()}  # fmt: skip
+    parameters = {
+        part: sum(
+            p.numel()
+            for name, p in module.named_parameters()
+            if ".lora_" not in f".{name}" and "modules_to_save." not in name
+        )
+        for part, module in parts_of(model).items()
+    }
     if not trained:
         nothing = dict.fromkeys(("training", "evaluation"), "None yet.")
         sections = {"state": model_card.UNTRAINED, "cost": "", **nothing} | sections

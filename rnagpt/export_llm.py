@@ -28,8 +28,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-PROBE = [{"role": "user", "content": [{"type": "rna", "rna": "GCGGAUUUAGCUCAGUUGGGAGAGC"},
-                                      {"type": "text", "text": "What type of RNA is this?"}]}]
+PROBE = [
+    {
+        "role": "user",
+        "content": [
+            {"type": "rna", "rna": "GCGGAUUUAGCUCAGUUGGGAGAGC"},
+            {"type": "text", "text": "What type of RNA is this?"},
+        ],
+    }
+]
 TOLERANCE = 1e-4  # of the largest logit
 
 

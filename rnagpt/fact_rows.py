@@ -1,6 +1,6 @@
 """Training rows from the facts table: one row per visit of an RNA, with the pairs that are asked about it then.
 
-    {"rna_id", "sequence", "length", "pairs": [{"question", "answer"}, ...]}
+{"rna_id", "sequence", "length", "pairs": [{"question", "answer"}, ...]}
 """
 
 import random

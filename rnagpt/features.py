@@ -1,6 +1,6 @@
 """Encoder outputs computed once: the encoder is frozen, so what it says of an RNA never changes.
 
-    features = encode_features(encoder, rna_tokenizer, {"a": "GCGGAUUU..."}, [0, 2], 1, cache=FeatureCache(folder))
+features = encode_features(encoder, rna_tokenizer, {"a": "GCGGAUUU..."}, [0, 2], 1, cache=FeatureCache(folder))
 """
 
 import hashlib

@@ -1,10 +1,10 @@
 """What the folders of RNA-GPT are called and hold: all that can be told of a checkpoint before torch is imported.
 
-    whole      config.json, model.safetensors, processor, code and card: AutoModelForCausalLM loads it anywhere
-    projector  the same with the projector's weights alone (5 MB for Llama-3-8B); from_pretrained fetches LLM and
-               encoder from the Hub ids or folders in its config.json (weights_from)
-    adapter    a PEFT adapter with projector, and the processor; from_pretrained fetches the RNA-GPT it belongs to
-    parts      parts.json and a projector or adapter: what training writes; joined to LLM and encoder on load
+whole      config.json, model.safetensors, processor, code and card: AutoModelForCausalLM loads it anywhere
+projector  the same with the projector's weights alone (5 MB for Llama-3-8B); from_pretrained fetches LLM and
+           encoder from the Hub ids or folders in its config.json (weights_from)
+adapter    a PEFT adapter with projector, and the processor; from_pretrained fetches the RNA-GPT it belongs to
+parts      parts.json and a projector or adapter: what training writes; joined to LLM and encoder on load
 """
 
 import json

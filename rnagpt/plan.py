@@ -203,8 +203,8 @@ def make_plan(recipe: Recipe, devices: int = 1) -> Plan:
     )
     text = model.config.text_config
     width = 2 * KEPT_PER_LAYER * text.hidden_size  # bytes of a layer and token, in bf16
-    of_layers = 2 * text.hidden_size * text.num_hidden_layers + width if checkpointing else (
-        width * text.num_hidden_layers
+    of_layers = (
+        2 * text.hidden_size * text.num_hidden_layers + width if checkpointing else (width * text.num_hidden_layers)
     )
     memory = {
         "LLM weights": weight_bytes(recipe) * (parts["language_model"] + head) / 1e9,
@@ -214,8 +214,18 @@ def make_plan(recipe: Recipe, devices: int = 1) -> Plan:
         "logits": as_run.most_answers * text.vocab_size * 12 / 1e9,  # in fp32: themselves, softmax, gradient
     }
     return Plan(
-        parts["rna_encoder"], parts["projector"], parts["language_model"] + head, trainable, n_rows, as_run, separate,
-        epochs, steps, flops, naive, memory,
+        parts["rna_encoder"],
+        parts["projector"],
+        parts["language_model"] + head,
+        trainable,
+        n_rows,
+        as_run,
+        separate,
+        epochs,
+        steps,
+        flops,
+        naive,
+        memory,
     )
 
 

@@ -1,6 +1,6 @@
 """Open a data set, by its folder or its Hub id, as `datasets.load_dataset` does, with mistakes told in a sentence.
 
-    rows = open_rows("runs/rna-qa/dataset", "alignment", "train")
+rows = open_rows("runs/rna-qa/dataset", "alignment", "train")
 """
 
 import sys

@@ -130,8 +130,9 @@ def evaluate(output: Path) -> None:
         model, processor = checkpoint.load(output / "stage1")
         if not all(writer.done("linear_probe", item) for item in items):
             features = encode_rnas(model, processor, {rna.rna_id: rna.sequence for rna in [*train, *rnas]})
-            train_x, test_x = (torch.stack([features[rna.rna_id].mean(0) for rna in some]).numpy()
-                               for some in (train, rnas))
+            train_x, test_x = (
+                torch.stack([features[rna.rna_id].mean(0) for rna in some]).numpy() for some in (train, rnas)
+            )
             for item in baseline_answers(train, rnas, items, SEED, train_x, test_x, held_out.neighbours):
                 writer.write(item)
         # Before stage 2 the LLM is untouched: without soft tokens it is the plain LLM, whose answers may be on record.
@@ -155,8 +156,11 @@ def recorded_answers(items: list, stage1: Path) -> list:
         return []
     asked = {item.key: item for item in items}
     with gzip.open(demo / "items.jsonl.gz", "rt", encoding="utf-8") as file:
-        recorded = [dataclasses.replace(item, train_identity=asked[item.key].train_identity)
-                    for item in map(from_line, file) if item.key in asked]
+        recorded = [
+            dataclasses.replace(item, train_identity=asked[item.key].train_identity)
+            for item in map(from_line, file)
+            if item.key in asked
+        ]
     ours, theirs = (json.loads((folder / PARTS).read_text())["llm_fingerprint"] for folder in (stage1, demo))
     return [item for item in recorded if item.system != "llm_text" or ours == theirs]
 
@@ -195,9 +199,12 @@ def write_card(output: Path) -> None:
     facts = read_facts(output / "checkpoint")
     built = facts.stages[-1]["recipe"]["model"]
     text = checkpoint.card(
-        *checkpoint.load(output / "checkpoint"), built["llm"], built["encoder"],
-        metadata=facts.metadata(output.resolve().name), **facts.sections(),
-    )  # fmt: skip
+        *checkpoint.load(output / "checkpoint"),
+        built["llm"],
+        built["encoder"],
+        metadata=facts.metadata(output.resolve().name),
+        **facts.sections(),
+    )
     replace_text(output / "checkpoint" / "README.md", text)
 
 

@@ -1,6 +1,6 @@
 """A training recipe: one small YAML per run, every key checked before anything loads.
 
-    recipe = load_recipe("recipes/quickstart_stage2.yaml")
+recipe = load_recipe("recipes/quickstart_stage2.yaml")
 """
 
 import dataclasses
@@ -152,8 +152,9 @@ class Recipe:
             wrong = [key for key in ("lora", "pack", "token_budget") if getattr(self, key)]
             if wrong or not self.start_from:
                 raise UserError(
-                    f"recipe key {wrong[0]} is not for the preference stage" if wrong else
-                    "recipe key start_from is missing: a preference stage goes on from an instruction stage"
+                    f"recipe key {wrong[0]} is not for the preference stage"
+                    if wrong
+                    else "recipe key start_from is missing: a preference stage goes on from an instruction stage"
                 )
         if self.features_folder is not None and not self.cache_features:
             raise UserError("recipe key features_folder is for cache_features: true")

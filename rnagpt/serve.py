@@ -34,15 +34,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="the model's name in requests (default: demo, or the checkpoint's last part)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0 takes a free one (default: 8000)")
-    parser.add_argument("--api-key-file", metavar="FILE", type=Path,
-                        help=f"file with the key that clients must send (default: ${KEY_VARIABLE}, if set)")
+    parser.add_argument(
+        "--api-key-file",
+        metavar="FILE",
+        type=Path,
+        help=f"file with the key that clients must send (default: ${KEY_VARIABLE}, if set)",
+    )
     parser.add_argument("--max-answers", type=int, default=16, metavar="N", help="answered together (default: 16)")
     parser.add_argument("--max-waiting", type=int, default=64, metavar="N", help="waiting beyond these (default: 64)")
-    parser.add_argument("--cache-mb", type=int, default=1024, metavar="N",
-                        help="memory for keys and values kept between requests (default: 1024)")
+    parser.add_argument(
+        "--cache-mb",
+        type=int,
+        default=1024,
+        metavar="N",
+        help="memory for keys and values kept between requests (default: 1024)",
+    )
     parser.add_argument("--timeout", type=float, default=120, metavar="S", help="seconds per request (default: 120)")
-    parser.add_argument("--drain", type=int, default=30, metavar="S",
-                        help="on SIGTERM, seconds to finish what is under way (default: 30)")
+    parser.add_argument(
+        "--drain",
+        type=int,
+        default=30,
+        metavar="S",
+        help="on SIGTERM, seconds to finish what is under way (default: 30)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -70,7 +84,12 @@ def run(args: argparse.Namespace) -> int:
     app = build_app(engine, name, Limits(max_waiting=args.max_waiting, timeout=args.timeout), api_key, hosts)
     server = uvicorn.Server(
         uvicorn.Config(
-            app, host=args.host, port=args.port, log_level="warning", access_log=False, server_header=False,
+            app,
+            host=args.host,
+            port=args.port,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
             timeout_graceful_shutdown=args.drain,
             # longer than clients keep an idle connection, or they would write to one that is just being closed
             timeout_keep_alive=75,

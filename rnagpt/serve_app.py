@@ -1,9 +1,9 @@
 """The HTTP side of `rnagpt serve`: a FastAPI application on one `Engine`.
 
-    POST /v1/chat/completions    an answer, whole or streamed (server-sent events)
-    GET  /v1/models              the one model
-    GET  /health                 for a load balancer; needs no key
-    GET  /metrics                for Prometheus
+POST /v1/chat/completions    an answer, whole or streamed (server-sent events)
+GET  /v1/models              the one model
+GET  /health                 for a load balancer; needs no key
+GET  /metrics                for Prometheus
 """
 
 import asyncio
@@ -34,8 +34,13 @@ from rnagpt.serve_schema import ChatRequest
 
 LOG = logging.getLogger("rnagpt.serve")
 KINDS = {
-    400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error",
-    405: "invalid_request_error", 408: "timeout_error", 413: "invalid_request_error", 429: "rate_limit_error",
+    400: "invalid_request_error",
+    401: "authentication_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    408: "timeout_error",
+    413: "invalid_request_error",
+    429: "rate_limit_error",
     504: "timeout_error",
 }
 

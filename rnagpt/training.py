@@ -285,8 +285,10 @@ def check_start(recipe: Recipe, llm_fingerprint: str | None) -> None:
         )
     template = parts["build"]["template"]
     if template != recipe.model.template:
-        print(f"note: {recipe.start_from} was trained with the chat template {template}, not {recipe.model.template}",
-              file=sys.stderr)
+        print(
+            f"note: {recipe.start_from} was trained with the chat template {template}, not {recipe.model.template}",
+            file=sys.stderr,
+        )
 
 
 class EarlyStopping(EarlyStoppingCallback):

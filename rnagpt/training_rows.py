@@ -21,12 +21,14 @@ from rnagpt.published_rows import open_rows
 from rnagpt.recipe import Recipe, SourceRecipe
 
 _TURN = {"question": Value("string"), "answer": Value("string")}
-FEATURES = Features({
-    "rna_id": Value("string"),
-    "sequence": Value("string"),
-    "length": Value("int32"),
-    "pairs": List({**_TURN, "turns": List(_TURN)}),
-})
+FEATURES = Features(
+    {
+        "rna_id": Value("string"),
+        "sequence": Value("string"),
+        "length": Value("int32"),
+        "pairs": List({**_TURN, "turns": List(_TURN)}),
+    }
+)
 CONFIGS = {"alignment": "alignment", "instruction": "qa", "preference": "qa"}  # stage -> RNA-QA's configuration
 COLUMNS = {
     "alignment": {"rna_id", "sequence", "annotation"},
@@ -84,9 +86,11 @@ def _from_facts(recipe: Recipe) -> Rows:
     return Rows(
         train=_dataset(rows),
         held_out=_dataset(held_out),
-        swapped=_dataset([] if recipe.stage == "preference" else swap_rows(
-            held_out, {fact.rna_id: fact.rna_type for fact in validation}, seed
-        )),
+        swapped=_dataset(
+            []
+            if recipe.stage == "preference"
+            else swap_rows(held_out, {fact.rna_id: fact.rna_type for fact in validation}, seed)
+        ),
         annotations=annotations,
         sequences={fact.rna_id: fact.sequence for fact in seen},
     )

@@ -96,9 +96,13 @@ class LoopbackHub:
         pytest's MonkeyPatch; caches are kept in `folder`."""
         import huggingface_hub
 
-        for name, value in {"HF_HUB_DISABLE_XET": True, "HF_HUB_OFFLINE": False, "ENDPOINT": self.url,
-                            "HUGGINGFACE_CO_URL_TEMPLATE": self.url + "/{repo_id}/resolve/{revision}/{filename}",
-                            "HF_HUB_CACHE": str(folder / "cache")}.items():  # fmt: skip
+        for name, value in {
+            "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_OFFLINE": False,
+            "ENDPOINT": self.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": self.url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_CACHE": str(folder / "cache"),
+        }.items():
             patch.setattr(huggingface_hub.constants, name, value)
         patch.delenv("HF_HUB_OFFLINE", raising=False)
         for name, value in self.environment(folder / "home").items():
@@ -210,8 +214,9 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(401, "Invalid credentials in Authorization header")
         access = {"displayName": "loopback", "role": self.hub.role}
         auth = {"type": "access_token", "accessToken": access}
-        self.send(200, {"type": "user", "id": self.user, "name": self.user, "fullname": self.user, "orgs": [],
-                        "auth": auth})  # fmt: skip
+        self.send(
+            200, {"type": "user", "id": self.user, "name": self.user, "fullname": self.user, "orgs": [], "auth": auth}
+        )
 
     def create(self) -> None:
         asked = self.json()
@@ -253,12 +258,26 @@ class Handler(BaseHTTPRequestHandler):
                     row["lfs"] = {"size": file.size, "sha256": file.sha256, "pointerSize": len(pointer(file))}
             siblings.append(row)
         card = card_data(commit.files["README.md"].content) if "README.md" in commit.files else None
-        self.send(200, {
-            "_id": hashlib.sha1(repo_id.encode()).hexdigest()[:24], "id": repo_id, "modelId": repo_id,
-            "author": repo_id.split("/")[0], "sha": commit.id, "lastModified": commit.date, "createdAt": repo.created,
-            "private": repo.private, "gated": False, "disabled": False, "downloads": 0, "likes": 0,
-            "tags": (card or {}).get("tags") or [], "cardData": card, "siblings": siblings,
-        })  # fmt: skip
+        self.send(
+            200,
+            {
+                "_id": hashlib.sha1(repo_id.encode()).hexdigest()[:24],
+                "id": repo_id,
+                "modelId": repo_id,
+                "author": repo_id.split("/")[0],
+                "sha": commit.id,
+                "lastModified": commit.date,
+                "createdAt": repo.created,
+                "private": repo.private,
+                "gated": False,
+                "disabled": False,
+                "downloads": 0,
+                "likes": 0,
+                "tags": (card or {}).get("tags") or [],
+                "cardData": card,
+                "siblings": siblings,
+            },
+        )
 
     # --- what is in it
 
@@ -314,19 +333,29 @@ class Handler(BaseHTTPRequestHandler):
     def refs(self, kind, repo_id) -> None:
         repo = self.hub.find(kind, repo_id, self.user)
         rows = {
-            name: [{"name": ref, "ref": f"refs/{place}/{ref}", "targetCommit": commit.id}
-                   for ref, commit in named.items()]
+            name: [
+                {"name": ref, "ref": f"refs/{place}/{ref}", "targetCommit": commit.id} for ref, commit in named.items()
+            ]
             for name, place, named in (("branches", "heads", repo.branches), ("tags", "tags", repo.tags))
-        }  # fmt: skip
+        }
         self.send(200, {**rows, "converts": [], "pullRequests": []})
 
     def commits(self, kind, repo_id, revision) -> None:
         repo = self.hub.find(kind, repo_id, self.user)
         author = [{"user": repo_id.split("/")[0]}]
-        self.send(200, [
-            {"id": commit.id, "title": commit.title, "message": commit.message, "date": commit.date, "authors": author}
-            for commit in history(repo.at(revision))
-        ])  # fmt: skip
+        self.send(
+            200,
+            [
+                {
+                    "id": commit.id,
+                    "title": commit.title,
+                    "message": commit.message,
+                    "date": commit.date,
+                    "authors": author,
+                }
+                for commit in history(repo.at(revision))
+            ],
+        )
 
     def ref(self, kind, repo_id, place, name) -> None:
         """Create or delete a tag (`name` is the revision it is put on, or its own) or a branch."""

@@ -1,9 +1,9 @@
 """An HTTP server on 127.0.0.1 for the length of a `with`: what the tests' scripted services have in common.
 
-    class Echo(LoopbackServer):
-        def respond(self, handler, body: bytes): send(handler, 200, {"path": handler.path})
+class Echo(LoopbackServer):
+    def respond(self, handler, body: bytes): send(handler, 200, {"path": handler.path})
 
-    with Echo() as server: ... server.address
+with Echo() as server: ... server.address
 """
 
 import json

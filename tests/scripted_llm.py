@@ -81,13 +81,32 @@ class ScriptedLlm(LoopbackServer):
             name = f"file-{len(self.files)}"
             text = content.decode()
             self.files[name] = "\n".join(line for line in text.splitlines() if line.startswith('{"custom_id"'))
-            return send(handler, 200, {"id": name, "object": "file", "bytes": 1, "created_at": 0, "filename": "x",
-                                       "purpose": "batch", "status": "processed"})  # fmt: skip
+            return send(
+                handler,
+                200,
+                {
+                    "id": name,
+                    "object": "file",
+                    "bytes": 1,
+                    "created_at": 0,
+                    "filename": "x",
+                    "purpose": "batch",
+                    "status": "processed",
+                },
+            )
         if method == "POST":
             asked = json.loads(content)
-            row = {"id": f"batch-{len(self.batches)}", "object": "batch", "created_at": 0, "status": "in_progress",
-                   "endpoint": "/v1/chat/completions", "completion_window": "24h",
-                   "input_file_id": asked["input_file_id"], "metadata": asked["metadata"], "looks": 0}  # fmt: skip
+            row = {
+                "id": f"batch-{len(self.batches)}",
+                "object": "batch",
+                "created_at": 0,
+                "status": "in_progress",
+                "endpoint": "/v1/chat/completions",
+                "completion_window": "24h",
+                "input_file_id": asked["input_file_id"],
+                "metadata": asked["metadata"],
+                "looks": 0,
+            }
             self.batches[row["id"]] = row
             return send(handler, 200, row)
         if path[0] == "files":

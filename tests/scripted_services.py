@@ -34,9 +34,7 @@ class ScriptedServices(LoopbackServer):
         self.draw, self.lock = random.Random(seed), threading.Lock()
         self.events, self.requests = Counter(), Counter()
         self.agents = set()
-        self.addresses = {
-            name: f"{self.address}/{name}" for name in ("ebi", "rnacentral", "export", "europe_pmc")
-        }
+        self.addresses = {name: f"{self.address}/{name}" for name in ("ebi", "rnacentral", "export", "europe_pmc")}
 
     def respond(self, handler, body):
         url = urlsplit(handler.path)
@@ -65,11 +63,18 @@ class ScriptedServices(LoopbackServer):
         query = params["query"]
         if path[0] == "rnacentral":
             rows = [
-                {"id": rna_id, "source": "rnacentral",
-                 "fields": {"description": [row["name"]], "rna_type": ["pre_miRNA"],
-                 "length": [str(len(row["sequence"]))], "has_lit_scan": ["True"]}}
+                {
+                    "id": rna_id,
+                    "source": "rnacentral",
+                    "fields": {
+                        "description": [row["name"]],
+                        "rna_type": ["pre_miRNA"],
+                        "length": [str(len(row["sequence"]))],
+                        "has_lit_scan": ["True"],
+                    },
+                }
                 for rna_id, row in sorted(self.rnas.items())
-            ]  # fmt: skip
+            ]
             return self.paged(rows, params, fault, self.short)
         if "entry_type:metadata" in query:
             rna_id = query.split('primary_id:"')[1].split('"')[0]
@@ -112,9 +117,18 @@ class ScriptedServices(LoopbackServer):
         row = self.rnas.get(f"{path[1]}_{path[2]}")
         if row is None or row.get("gone"):
             return None
-        return {"rnacentral_id": row["rna_id"], "sequence": row["sequence"], "taxid": 9606,
-                "length": len(row["sequence"]), "description": row["name"], "species": "Homo sapiens", "genes": [],
-                "rna_type": "pre_miRNA", "is_active": True, "publications": 1}  # fmt: skip
+        return {
+            "rnacentral_id": row["rna_id"],
+            "sequence": row["sequence"],
+            "taxid": 9606,
+            "length": len(row["sequence"]),
+            "description": row["name"],
+            "species": "Homo sapiens",
+            "genes": [],
+            "rna_type": "pre_miRNA",
+            "is_active": True,
+            "publications": 1,
+        }
 
     def curated(self, path, params):
         """LitSumm's summary, Rfam's hit and the Gene Ontology's terms of an RNA; every third RNA has no summary."""
@@ -132,10 +146,20 @@ class ScriptedServices(LoopbackServer):
             model = {"rfam_model_id": "RF00027", "short_name": "let-7", "long_name": "let-7 microRNA precursor"}
             hit = {"sequence_start": 1, "sequence_stop": 60, "sequence_completeness": 1.0, "rfam_model": model}
             return {"count": 1, "next": None, "previous": None, "results": [hit]}
-        return [{"rna_id": row["rna_id"], "upi": path[1], "taxid": 9606, "go_term_id": "GO:0035195",
-                 "go_term_name": "miRNA-mediated gene silencing", "qualifier": "involved_in", "assigned_by": "BHF-UCL",
-                 "evidence_code_id": "ECO:0000314", "evidence_code_name": "direct assay evidence",
-                 "extensions": {}}]  # fmt: skip
+        return [
+            {
+                "rna_id": row["rna_id"],
+                "upi": path[1],
+                "taxid": 9606,
+                "go_term_id": "GO:0035195",
+                "go_term_name": "miRNA-mediated gene silencing",
+                "qualifier": "involved_in",
+                "assigned_by": "BHF-UCL",
+                "evidence_code_id": "ECO:0000314",
+                "evidence_code_name": "direct assay evidence",
+                "extensions": {},
+            }
+        ]
 
     def export(self, path, params, body, fault):
         if path[0] == "submit":
@@ -144,28 +168,45 @@ class ScriptedServices(LoopbackServer):
             self.requests["polls"] += 1
             return {"task_id": "t1", "state": "SUCCESS" if self.requests["polls"] > 2 else "RUNNING"}
         rows = [
-            {"rnacentral_id": rna_id, "taxid": 9606, "description": row["name"], "rna_type": "pre_miRNA",
-             "so_rna_type": None, "sequence": row["sequence"].replace("U", "T")}
+            {
+                "rnacentral_id": rna_id,
+                "taxid": 9606,
+                "description": row["name"],
+                "rna_type": "pre_miRNA",
+                "so_rna_type": None,
+                "sequence": row["sequence"].replace("U", "T"),
+            }
             for rna_id, row in self.rnas.items()
-        ]  # fmt: skip
+        ]
         return {"job": "t1", "rnacentral_version": "25", "results": rows}
 
     def europe_pmc(self, path, params, body, fault):
         if path[0] == "status-update-search":
             ids = [row["extId"] for row in json.loads(body)["ids"]]
             found = [one for one in ids if one.removeprefix("PMC") in self.retracted]
-            return {"articlesWithStatusUpdate": [
-                {"src": "PMC", "extId": one, "statusUpdates": ["RETRACTED"]} for one in found]}  # fmt: skip
+            return {
+                "articlesWithStatusUpdate": [
+                    {"src": "PMC", "extId": one, "statusUpdates": ["RETRACTED"]} for one in found
+                ]
+            }
         form = {key: values[0] for key, values in parse_qs(body).items()}
         wanted = [part.removeprefix("PMCID:PMC") for part in form["query"].split(" OR ")]
         rows = [self.papers[pmid] for pmid in wanted if pmid in self.papers]
         start = 0 if form["cursorMark"] == "*" else int(form["cursorMark"])
         page = rows[start : start + 40]
         results = [
-            {"id": row["pmid"], "source": "MED", "pmid": row["pmid"], "pmcid": row["pmcid"], "title": row["title"],
-             "abstractText": f"<h4>Aim</h4>{row['abstract']}", "pubYear": "2015", "isOpenAccess": "Y"}
+            {
+                "id": row["pmid"],
+                "source": "MED",
+                "pmid": row["pmid"],
+                "pmcid": row["pmcid"],
+                "title": row["title"],
+                "abstractText": f"<h4>Aim</h4>{row['abstract']}",
+                "pubYear": "2015",
+                "isOpenAccess": "Y",
+            }
             for row in page
-        ]  # fmt: skip
+        ]
         # past the end the cursor repeats, as the service's does
         cursor = str(start + len(page)) if page else form["cursorMark"]
         return {"version": "6.9", "hitCount": len(rows), "nextCursorMark": cursor, "resultList": {"result": results}}

@@ -21,12 +21,21 @@ def differing(one: dict, other: dict, before: str = "") -> set[str]:
 def test_each_cell_changes_one_thing():
     base = [asdict(recipe) for recipe in recipes_of("base", Path("runs"), 80)]
     assert [recipe["data"]["visits"] for recipe in base] == [10, 80]
-    changed = {cell: [differing(base[-len(recipes) + n], asdict(recipe)) - {"output", "start_from"}
-                      for n, recipe in enumerate(recipes)]
-               for cell in CELLS for recipes in [recipes_of(cell, Path("runs"), 80)]}
-    assert changed == {"base": [set(), set()], "no_stage1": [set()], "random_encoder": [{"model.encoder"}] * 2,
-                       "per_nucleotide": [{"model.rna_pool_size"}] * 2,
-                       "mlp_projector": [{"model.projector_hidden_size"}] * 2}
+    changed = {
+        cell: [
+            differing(base[-len(recipes) + n], asdict(recipe)) - {"output", "start_from"}
+            for n, recipe in enumerate(recipes)
+        ]
+        for cell in CELLS
+        for recipes in [recipes_of(cell, Path("runs"), 80)]
+    }
+    assert changed == {
+        "base": [set(), set()],
+        "no_stage1": [set()],
+        "random_encoder": [{"model.encoder"}] * 2,
+        "per_nucleotide": [{"model.rna_pool_size"}] * 2,
+        "mlp_projector": [{"model.projector_hidden_size"}] * 2,
+    }
     assert recipes_of("no_stage1", Path("runs"), 80)[0].start_from is None
 
 
@@ -35,8 +44,10 @@ def test_terms_are_names():
 
 
 def papers_on(theme: str, gene: str, first: int) -> list[Paper]:
-    return [Paper(str(first + n), f"{theme} study", f"In {theme} the protein {gene} is inhibited. {theme} grows.")
-            for n in range(12)]
+    return [
+        Paper(str(first + n), f"{theme} study", f"In {theme} the protein {gene} is inhibited. {theme} grows.")
+        for n in range(12)
+    ]
 
 
 def test_groups_hold_every_paper_once_and_as_many_as_topics():

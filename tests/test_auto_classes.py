@@ -108,8 +108,9 @@ def check_every_class(tiny_model, path) -> None:
 def test_from_a_folder(tiny_model, tiny_checkpoint, tmp_path):
     environment = {"HF_HOME": str(tmp_path / "hf"), "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
     environment["HF_HUB_OFFLINE"] = "1"
-    clean(EVERY_CLASS, str(tiny_checkpoint), str(tmp_path / "out.pt"), folder=tmp_path / "empty",
-          environment=environment)  # fmt: skip
+    clean(
+        EVERY_CLASS, str(tiny_checkpoint), str(tmp_path / "out.pt"), folder=tmp_path / "empty", environment=environment
+    )
     check_every_class(tiny_model, tmp_path / "out.pt")
 
 
@@ -127,8 +128,13 @@ def test_from_a_repository(hub, tiny_model, tiny_checkpoint, tmp_path):
     api = HfApi(endpoint=hub.url, token=hub.token)
     api.create_repo("owner/model", private=True)
     api.upload_folder(repo_id="owner/model", folder_path=tiny_checkpoint)
-    clean(EVERY_CLASS, "owner/model", str(tmp_path / "out.pt"), folder=tmp_path / "empty",
-          environment=hub.environment(tmp_path / "home"))  # fmt: skip
+    clean(
+        EVERY_CLASS,
+        "owner/model",
+        str(tmp_path / "out.pt"),
+        folder=tmp_path / "empty",
+        environment=hub.environment(tmp_path / "home"),
+    )
     check_every_class(tiny_model, tmp_path / "out.pt")
 
 
@@ -145,8 +151,11 @@ def test_push_pull_and_push_again_keep_every_bit(hub, tiny_model, tiny_checkpoin
     checkpoint.save_projector(model, processor, tmp_path / "projector", names | commits, dtype="float32")
     peft = adapted(model)
     checkpoint.save_adapter(peft, processor, tmp_path / "adapter", "owner/projector")
-    for name, folder in {"model": tiny_checkpoint, "projector": tmp_path / "projector",
-                         "adapter": tmp_path / "adapter"}.items():  # fmt: skip
+    for name, folder in {
+        "model": tiny_checkpoint,
+        "projector": tmp_path / "projector",
+        "adapter": tmp_path / "adapter",
+    }.items():
         api.create_repo(f"owner/{name}")
         commit = api.upload_folder(repo_id=f"owner/{name}", folder_path=folder).oid
         api.create_tag(f"owner/{name}", tag="v1")
@@ -154,8 +163,13 @@ def test_push_pull_and_push_again_keep_every_bit(hub, tiny_model, tiny_checkpoin
     # later commits on main change what an unpinned load would find
     api.upload_file(repo_id="owner/model", path_or_fileobj=b"{}", path_in_repo="config.json")
     api.upload_file(repo_id="owner/llm", path_or_fileobj=b"{}", path_in_repo="config.json")
-    clean(FROM_THE_HUB, str(tmp_path / "out.pt"), commits["model"], folder=tmp_path / "empty",
-          environment=hub.environment(tmp_path / "home"))  # fmt: skip
+    clean(
+        FROM_THE_HUB,
+        str(tmp_path / "out.pt"),
+        commits["model"],
+        folder=tmp_path / "empty",
+        environment=hub.environment(tmp_path / "home"),
+    )
     got, batch = torch.load(tmp_path / "out.pt", weights_only=True), ask(processor)
     expected = model(**batch).logits
     for name in ("revision", "tag", "projector", "pushed"):

@@ -1,6 +1,6 @@
 """`rnagpt build-checkpoint`: what it writes against what it was given, and what it says when it cannot.
 
-    pytest tests/test_build_checkpoint.py
+pytest tests/test_build_checkpoint.py
 """
 
 import json
@@ -316,8 +316,18 @@ def test_a_write_that_fails_leaves_nothing(weights, llm_folder, tmp_path, monkey
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
         with pytest.raises(Exception, match="File too large"):
-            cli.main(["build-checkpoint", "--debug", "--encoder", str(weights), "--llm", str(llm_folder), "--out",
-                      str(tmp_path / "out")])  # fmt: skip
+            cli.main(
+                [
+                    "build-checkpoint",
+                    "--debug",
+                    "--encoder",
+                    str(weights),
+                    "--llm",
+                    str(llm_folder),
+                    "--out",
+                    str(tmp_path / "out"),
+                ]
+            )
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list(tmp_path.iterdir())

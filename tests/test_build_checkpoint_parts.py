@@ -1,6 +1,6 @@
 """Checkpoints that leave the LLM out: projector-only and adapter-only artefacts, merging, and the true size.
 
-    pytest tests/test_build_checkpoint_parts.py
+pytest tests/test_build_checkpoint_parts.py
 """
 
 import copy

@@ -115,9 +115,7 @@ def test_neither_yes_nor_no_is_most_answers(built, tmp_path):
         return {"question": f"Is it {number}?", "kind": "closed", "answer": answer, "evidence_pmids": ["1"]}
 
     openly = [{"question": f"What {n}?", "kind": "open", "answer": "x"} for n in range(5)]
-    written = [
-        [question(10 * unit + n, "No" if n == 0 else "Yes") for n in range(10)] + openly for unit in range(100)
-    ]
+    written = [[question(10 * unit + n, "No" if n == 0 else "Yes") for n in range(10)] + openly for unit in range(100)]
     balance = YesNoBalance(0.6, 5)
     for questions in written:
         balance.count("ais", questions, {"train": 2, "test": 1})
@@ -261,11 +259,14 @@ def test_a_source_that_changed_is_read_again_before_the_first_call_and_refused_a
         assert (rows(tmp_path / "out", "qa"), Counter(server.paid)) == before
 
 
-@pytest.mark.parametrize("wrong, said", [
-    (["--price", "-1", "2"], "the price of prompts must be at least 0, got -1.0"),
-    (["--price", "1", "nan"], "the price of answers must be at least 0, got nan"),
-    (["--budget-usd", "nan"], "the budget in USD must be at least 0, got nan"),
-])
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        (["--price", "-1", "2"], "the price of prompts must be at least 0, got -1.0"),
+        (["--price", "1", "nan"], "the price of answers must be at least 0, got nan"),
+        (["--budget-usd", "nan"], "the budget in USD must be at least 0, got nan"),
+    ],
+)
 def test_a_price_or_budget_that_would_cap_nothing_is_refused(tmp_path, capsys, wrong, said):
     source = write_folder(tmp_path / "source", *literature(2))
     with ScriptedLlm() as server:
@@ -385,9 +386,12 @@ def test_curated_facts_are_a_configuration_of_their_own(tmp_path, capsys):
         for row in rnas
         for pmids in ([], row["pmids"][:1])
     ]
-    own += [{"rna_id": rnas[0]["rna_id"], "source": "LitSumm", "text": "x", "pmids": [rnas[-1]["pmids"][0]]},
-            {"rna_id": "unknown", "source": "Rfam", "text": "x"}, {"rna_id": rnas[0]["rna_id"], "text": "x"},
-            {"rna_id": rnas[0]["rna_id"], "source": "x", "text": "x", "pmids": "1"}]  # fmt: skip
+    own += [
+        {"rna_id": rnas[0]["rna_id"], "source": "LitSumm", "text": "x", "pmids": [rnas[-1]["pmids"][0]]},
+        {"rna_id": "unknown", "source": "Rfam", "text": "x"},
+        {"rna_id": rnas[0]["rna_id"], "text": "x"},
+        {"rna_id": rnas[0]["rna_id"], "source": "x", "text": "x", "pmids": "1"},
+    ]
     (source / "facts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
     with ScriptedLlm() as server:
         assert main(command(source, tmp_path / "out", server, "--held-out", "0.2")) == 0
@@ -403,9 +407,11 @@ def test_curated_facts_are_a_configuration_of_their_own(tmp_path, capsys):
     assert builder.as_dataset(split="train").to_list() == loaded["train"].to_list()
     counted = report(tmp_path / "out")
     assert counted["source: facts"] == {
-        "kept": 33, "dropped: fact on an RNA that is not there": 1, "dropped: fact without a source or a text": 1,
+        "kept": 33,
+        "dropped: fact on an RNA that is not there": 1,
+        "dropped: fact without a source or a text": 1,
         "dropped: pmids that are no list": 1,
-    }  # fmt: skip
+    }
     assert counted["left out or repaired"]["publish: curated facts on papers that were not collected"] == 1
     assert "- `facts`: what others say of the RNAs" in (tmp_path / "out" / "dataset" / "README.md").read_text()
 
@@ -428,8 +434,9 @@ def test_a_mistyped_source_and_a_plan_do_not_bind_the_folder(tmp_path, capsys):
 
 
 def test_from_the_services_to_the_dataset(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("dataset_builder.polite_client.RATES", dict.fromkeys(
-        ("ebi", "rnacentral", "export", "europe_pmc"), (1e6, 1e9)))  # fmt: skip
+    monkeypatch.setattr(
+        "dataset_builder.polite_client.RATES", dict.fromkeys(("ebi", "rnacentral", "export", "europe_pmc"), (1e6, 1e9))
+    )
     rnas, papers = literature(24)
     with ScriptedServices(rnas, papers) as services, ScriptedLlm() as server:
         addresses = [f"{name}={url}" for name, url in services.addresses.items()]

@@ -1,6 +1,6 @@
 """Whose figures a card tells: those of the very checkpoint that it is written for, or none.
 
-    pytest tests/test_card_facts.py
+pytest tests/test_card_facts.py
 """
 
 import configparser
@@ -49,8 +49,9 @@ def told(folder, run=None) -> float | None:
         assert "model-index" not in facts.metadata("x") and not {"state", "evaluation"} & set(facts.sections())
         assert "measured other checkpoints than" in facts.left_out
         return None
-    (value, *_) = (metric["value"] for result in facts.metadata("x")["model-index"][0]["results"]
-                   for metric in result["metrics"])  # fmt: skip
+    (value, *_) = (
+        metric["value"] for result in facts.metadata("x")["model-index"][0]["results"] for metric in result["metrics"]
+    )
     assert f"is right in {100 * value:.1f}% [" in facts.sections()["state"]
     assert facts.sections()["evaluation"].count("this model**") == 1
     return value
@@ -72,9 +73,13 @@ def test_figures_of_another_model_are_left_out(measured, tmp_path):
     """evaluation.json names the checkpoint of each system; the packaged demo may have been measured in the run."""
     run = tmp_path / "mine"
     shutil.copytree(measured, run)
-    recipe = {"systems": [{"name": "stage2", "kind": "rna", "model": "demo"},
-                          {"name": "stage1", "kind": "rna", "model": "elsewhere/mine/stage1"},
-                          {"name": "gpt", "kind": "endpoint", "model": "mine/checkpoint"}]}  # fmt: skip
+    recipe = {
+        "systems": [
+            {"name": "stage2", "kind": "rna", "model": "demo"},
+            {"name": "stage1", "kind": "rna", "model": "elsewhere/mine/stage1"},
+            {"name": "gpt", "kind": "endpoint", "model": "mine/checkpoint"},
+        ]
+    }
     (run / "evaluation.json").write_text(json.dumps(recipe))
     assert told(run / "checkpoint") is None and told(run / "stage2") is None
     assert told(run / "stage1") == pytest.approx(recorded_share("demo_swapped"), abs=1e-4)
@@ -93,8 +98,10 @@ def test_an_untrained_checkpoint_is_called_so(tiny_model, tiny_checkpoint, tmp_p
 
 def test_an_adapter_is_not_counted_with_what_it_adapts(tiny_model):
     model, processor = tiny_model
-    counts = [re.findall(r"\| ([\d,]+) \|", checkpoint.card(one, processor, "llm", "encoder"))
-              for one in (model, adapted(model).get_base_model())]  # fmt: skip
+    counts = [
+        re.findall(r"\| ([\d,]+) \|", checkpoint.card(one, processor, "llm", "encoder"))
+        for one in (model, adapted(model).get_base_model())
+    ]
     assert counts[0] == counts[1] and len(counts[0]) == 3
     assert sum(int(count.replace(",", "")) for count in counts[0]) == sum(p.numel() for p in model.parameters())
 

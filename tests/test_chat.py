@@ -1,6 +1,6 @@
 """One conversation about an RNA, and what is typed into it.
 
-    pytest tests/test_chat.py
+pytest tests/test_chat.py
 """
 
 import pytest
@@ -171,8 +171,13 @@ def test_sanitising_changes_nothing_for_plain_questions(tiny_model, template):
     ]
     rendered = [
         processor.apply_chat_template(
-            conversations, chat_template=template, tokenize=True, return_dict=True, add_generation_prompt=True,
-            sanitize_control_tokens=sanitize, processor_kwargs={"return_tensors": "pt", "padding": True},
+            conversations,
+            chat_template=template,
+            tokenize=True,
+            return_dict=True,
+            add_generation_prompt=True,
+            sanitize_control_tokens=sanitize,
+            processor_kwargs={"return_tensors": "pt", "padding": True},
         )
         for sanitize in (False, True)
     ]

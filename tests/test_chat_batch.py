@@ -1,6 +1,6 @@
 """Questions from a file, answered into a file.
 
-    pytest tests/test_chat_batch.py
+pytest tests/test_chat_batch.py
 """
 
 import csv
@@ -55,7 +55,9 @@ def test_every_row_is_answered_or_says_why_not_in_order(monkeypatch, capsys, tin
         assert (rows[i]["answer"], rows[i]["finish_reason"]) == (expected, "length")
     assert rows[7]["answer"] and "error" not in rows[7]
     wrong = {
-        1: "'E' at position 4", 3: "expected a sequence", 5: "record toolong has 9,999 nt",
+        1: "'E' at position 4",
+        3: "expected a sequence",
+        5: "record toolong has 9,999 nt",
         6: "question: expected a text",
     }
     for i, sentence in wrong.items():
@@ -171,7 +173,12 @@ def test_fasta_records_each_get_every_question(tmp_path):
     path.write_bytes(gzip.compress(f">a x\n{TRNA.sequence}\n>b\nMALW\n>c\nACGU\n".encode()))
     rows, _ = batch.read_rows(path, [TYPE, YEAST])
     assert [(row.number, row.row_id, row.question) for row in rows] == [
-        (1, "a", TYPE), (2, "a", YEAST), (3, "b", TYPE), (4, "b", YEAST), (5, "c", TYPE), (6, "c", YEAST)
+        (1, "a", TYPE),
+        (2, "a", YEAST),
+        (3, "b", TYPE),
+        (4, "b", YEAST),
+        (5, "c", TYPE),
+        (6, "c", YEAST),
     ]
     assert "record 2, line 2: record b: 'L' at position 3" in rows[2].error and rows[4].error is None
 
@@ -181,7 +188,11 @@ def test_rows_without_a_question_are_asked_every_one_given(monkeypatch, capsys, 
     path.write_text(f"id\trna\tquestion\na\tACGUACGU\t\nb\t{LET7.sequence}\tOwn?\nc\tNNNN\t\n")
     rows, _ = batch.read_rows(path, [TYPE, YEAST])
     assert [(row.number, row.row_id, row.question) for row in rows] == [
-        (1, "a", TYPE), (2, "a", YEAST), (3, "b", "Own?"), (4, "c", TYPE), (5, "c", YEAST)
+        (1, "a", TYPE),
+        (2, "a", YEAST),
+        (3, "b", "Own?"),
+        (4, "c", TYPE),
+        (5, "c", YEAST),
     ]
     arguments = [tiny_checkpoint, "--batch", path, "--out", out, "--max-new-tokens", 2, "--question", TYPE, YEAST]
     code, _, err = run_chat(monkeypatch, capsys, *arguments)

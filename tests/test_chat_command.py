@@ -1,6 +1,6 @@
 """The `rnagpt chat` command end to end: mistakes, one answer, a script's questions, a terminal.
 
-    pytest tests/test_chat_command.py
+pytest tests/test_chat_command.py
 """
 
 import builtins
@@ -106,8 +106,7 @@ def test_a_folder_that_is_no_checkpoint(monkeypatch, capsys, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "sentence"),
-    [("model.safetensors", "damaged or missing; fetch it again"),
-     ("rna_tokenizer/tokenizer.json", "is damaged (")],
+    [("model.safetensors", "damaged or missing; fetch it again"), ("rna_tokenizer/tokenizer.json", "is damaged (")],
 )
 def test_a_damaged_checkpoint(monkeypatch, capsys, tmp_path, tiny_checkpoint, name, sentence):
     folder = tmp_path / "half"
@@ -220,7 +219,10 @@ def test_standard_input_is_one_conversation(monkeypatch, capsys, tiny_model, tin
     code, out, err = run_chat(monkeypatch, capsys, *arguments, stdin="\n".join(lines))
     rows = [json.loads(line) for line in out.splitlines()]
     assert [(row["rna_id"], row["question"]) for row in rows] == [
-        ("tRNA-Phe", TYPE), ("tRNA-Phe", YEAST), ("tRNA-Phe", YEAST), ("let-7", TYPE)
+        ("tRNA-Phe", TYPE),
+        ("tRNA-Phe", YEAST),
+        ("tRNA-Phe", YEAST),
+        ("let-7", TYPE),
     ]
     reference = Conversation(*tiny_model)
     reference.read(TRNA)
@@ -343,8 +345,16 @@ def test_beside_an_answer_stand_its_weight_and_the_closest_known_rnas(monkeypatc
 
 def test_several_rnas_are_compared_and_saved(monkeypatch, capsys, conversation, tmp_path):
     saved = [tmp_path / "talk.json", tmp_path / "talk.md"]
-    lines = ["/rna tRNA-Phe let-7", "Which of these two is a tRNA?", f"/save {saved[0]}", f"/save {saved[1]}",
-             f"/save {saved[0]}", "/save", "/save no/such/folder/x", "/rna tRNA-Phe tRNA-Phe"]
+    lines = [
+        "/rna tRNA-Phe let-7",
+        "Which of these two is a tRNA?",
+        f"/save {saved[0]}",
+        f"/save {saved[1]}",
+        f"/save {saved[0]}",
+        "/save",
+        "/save no/such/folder/x",
+        "/rna tRNA-Phe tRNA-Phe",
+    ]
     _, err = typed(monkeypatch, capsys, conversation, [TRNA, LET7], lines)
     assert "RNA: RNA 1 = tRNA-Phe, 76 nt; RNA 2 = let-7, 22 nt; the conversation begins again" in err
     found = json.loads(saved[0].read_text())
@@ -364,7 +374,8 @@ def test_what_was_said_about_an_earlier_rna_is_saved_too(monkeypatch, capsys, co
     found = json.loads(saved[0].read_text())
     assert [rna["rna_id"] for rna in found["rnas"]] == ["tRNA-Phe"] and found["messages"] == []
     assert [(one["rnas"][0]["rna_id"], one["messages"][0]["content"]) for one in found["earlier"]] == [
-        ("tRNA-Phe", TYPE), ("let-7", YEAST)
+        ("tRNA-Phe", TYPE),
+        ("let-7", YEAST),
     ]
     text = saved[1].read_text()
     assert text.index(TYPE) < text.index("**let-7**") < text.index(YEAST)

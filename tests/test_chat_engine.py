@@ -1,6 +1,6 @@
 """The engine against transformers' own `generate`: with and without kept keys and values, alone and in company.
 
-    pytest tests/test_chat_engine.py
+pytest tests/test_chat_engine.py
 """
 
 import time
@@ -73,8 +73,10 @@ def test_several_rnas_in_one_question(tiny_model):
     conversation = Conversation(*tiny_model)
     conversation.read(TRNA, LET7)
     parts = [
-        {"type": "text", "text": "RNA 1:"}, {"type": "rna", "rna": TRNA.sequence},
-        {"type": "text", "text": "RNA 2:"}, {"type": "rna", "rna": LET7.sequence},
+        {"type": "text", "text": "RNA 1:"},
+        {"type": "rna", "rna": TRNA.sequence},
+        {"type": "text", "text": "RNA 2:"},
+        {"type": "rna", "rna": LET7.sequence},
         {"type": "text", "text": "Which of these two is a tRNA?"},
     ]
     turns = [{"role": "user", "content": parts}]

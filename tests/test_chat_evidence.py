@@ -1,6 +1,6 @@
 """What is laid beside an answer: closest known RNAs and weight.
 
-    pytest tests/test_chat_evidence.py
+pytest tests/test_chat_evidence.py
 """
 
 import hashlib
@@ -128,9 +128,11 @@ def test_rnas_that_others_wrote_are_read_as_far_as_they_go(tmp_path):
         {"rna_id": "a", "sequence": TRNA.sequence.lower().replace("u", "t"), "pmids": hostile},
         {"rna_id": "a", "sequence": other, "pmids": ["8"]},
         {"rna_id": "a", "sequence": other, "pmids": None},
-        {"rna_id": None, "sequence": other}, {"rna_id": "b", "sequence": None}, {"rna_id": "c", "sequence": ""},
+        {"rna_id": None, "sequence": other},
+        {"rna_id": "b", "sequence": None},
+        {"rna_id": "c", "sequence": ""},
         {"rna_id": "d", "sequence": other + "É"},
-    ]  # fmt: skip
+    ]
     more = rna_qa(str(write_rna_qa(tmp_path / "texts", {"train": rows})))
     assert (len(more), more.left_out) == (2, 4)
     known = KnownRnas([more], table=[])
@@ -176,9 +178,7 @@ def test_what_is_no_rna_qa_is_told(tmp_path):
     (tmp_path / "train.jsonl").write_text('{"rna_id": "x"}\n')
     with pytest.raises(UserError, match="no data set at .*alignment, all"):
         rna_qa(str(tmp_path))
-    (tmp_path / "README.md").write_text(
-        "---\nconfigs:\n- config_name: alignment\n  data_files: train.jsonl\n---\n"
-    )
+    (tmp_path / "README.md").write_text("---\nconfigs:\n- config_name: alignment\n  data_files: train.jsonl\n---\n")
     with pytest.raises(UserError, match="lacks the columns name, pmids, rna_type, sequence, species"):
         rna_qa(str(tmp_path))
 

@@ -1,6 +1,6 @@
 """Reading RNAs for the chat: what is accepted, and the one sentence for each mistake.
 
-    pytest tests/test_chat_fasta.py
+pytest tests/test_chat_fasta.py
 """
 
 import codecs

@@ -1,6 +1,6 @@
 """RNAcentral ids, against a server on this machine that answers in the API's form.
 
-    pytest tests/test_chat_rnacentral.py
+pytest tests/test_chat_rnacentral.py
 """
 
 import json

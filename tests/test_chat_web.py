@@ -1,8 +1,8 @@
 """The web page in real headless Chromium: upload, ask, stream, second turn, bad files, scripts as text, phone width.
 
-    pytest tests/test_chat_web.py                                     needs Chromium: apt-get install chromium, or
-                                                                      playwright install chromium
-    RNAGPT_SCREENSHOTS=folder pytest tests/test_chat_web.py           leaves pictures to look at
+pytest tests/test_chat_web.py                                     needs Chromium: apt-get install chromium, or
+                                                                  playwright install chromium
+RNAGPT_SCREENSHOTS=folder pytest tests/test_chat_web.py           leaves pictures to look at
 """
 
 import gzip
@@ -31,8 +31,15 @@ def address(tiny_model, tmp_path_factory):
     with Worker(Engine(*tiny_model)) as worker:
         page = Page(worker, [], options, Evidence(), tmp_path_factory.mktemp("saved")).build()
         _, address, _ = page.launch(
-            server_name="127.0.0.1", share=False, quiet=True, prevent_thread_lock=True, max_file_size=1_000_000,
-            footer_links=[], ssr_mode=False, theme=theme(), css=STYLE,
+            server_name="127.0.0.1",
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            max_file_size=1_000_000,
+            footer_links=[],
+            ssr_mode=False,
+            theme=theme(),
+            css=STYLE,
         )
         yield address
         page.close()

@@ -1,6 +1,6 @@
 """The `rnagpt` command: what it imports, what it prints when it cannot go on, and its exit codes.
 
-    pytest tests/test_cli.py
+pytest tests/test_cli.py
 """
 
 import errno

@@ -37,9 +37,7 @@ def test_shared_prefix_equals_separate_sequences(tiny_model, template, loss_per)
     results = []
     for share in (True, False):
         model = copy.deepcopy(tiny_model[0]).double()
-        collator = SharedPrefixCollator(
-            tiny_model[1], share_prefix=share, chat_template=template, loss_per=loss_per
-        )
+        collator = SharedPrefixCollator(tiny_model[1], share_prefix=share, chat_template=template, loss_per=loss_per)
         batch = collator(ROWS)
         batch["attention_mask"] = batch["attention_mask"].double()
         loss = loss_of(model, batch)
@@ -88,7 +86,9 @@ def test_loss_is_the_models_own_mean_over_pairs(tiny_model):
             user = [{"role": "user", "content": content}]
             prompt = processor(user)
             whole = processor.apply_chat_template(
-                [*user, {"role": "assistant", "content": pair["answer"]}], tokenize=True, return_dict=True,
+                [*user, {"role": "assistant", "content": pair["answer"]}],
+                tokenize=True,
+                return_dict=True,
                 processor_kwargs={"return_tensors": "pt"},
             )
             labels = whole["input_ids"].clone()

@@ -20,10 +20,11 @@ from dataset_builder.records import Paper
 
 NAMES = ["mir-21"]
 PDCD4 = Paper(
-    "1", "MiR-21 in colon cancer.",
+    "1",
+    "MiR-21 in colon cancer.",
     "MiR-21 was up-regulated in 42 of 97 colon tumours (P = 0.003). MiR-21 represses PDCD4 by binding its 3'-UTR. "
     "Low BCL2 levels were seen with miR-21 in HeLa cells.",
-)  # fmt: skip
+)
 HEART = Paper("2", "MiR-21 in the heart.", "MiR-21 promotes cardiac fibrosis in mice by acting on SPRY1.")
 PAPERS = {"1": PDCD4, "2": HEART}
 
@@ -102,10 +103,15 @@ def test_divide_and_conquer_and_all_in_one(tmp_path):
     topics = [(["a"], [p.pmid for p in papers[:12]]), (["b"], [p.pmid for p in papers[12:]])]
     with ScriptedLlm() as server:
         made = {
-            method: ask_server(server, lambda m, method=method: annotate(
-                method, NAMES, papers, topics, m, Limits(prompt_tokens=2000), Tally()), tmp_path)
+            method: ask_server(
+                server,
+                lambda m, method=method: annotate(
+                    method, NAMES, papers, topics, m, Limits(prompt_tokens=2000), Tally()
+                ),
+                tmp_path,
+            )
             for method in ("divide_and_conquer", "ais")
-        }  # fmt: skip
+        }
     by_pmid = {paper.pmid: paper for paper in papers}
     for found in made.values():
         assert found["annotation"] == " ".join(row["text"] for row in found["statements"])
@@ -367,9 +373,14 @@ def test_closed_questions_are_balanced_over_many_rnas():
         statements = [{"text": paper.abstract, "pmids": ["1"]}]
         rows = [
             question(f"Is this RNA increased in {disease}?", "yes", "closed", ["yes", "no"], (1,)),
-            question(f"Which gene in {disease} does this RNA act through?", f"GENE{number}", "closed",
-                     [f"GENE{number}", f"GENE{draw.randint(400, 600)}", "PTEN", "KRAS"], (1,)),
-        ]  # fmt: skip
+            question(
+                f"Which gene in {disease} does this RNA act through?",
+                f"GENE{number}",
+                "closed",
+                [f"GENE{number}", f"GENE{draw.randint(400, 600)}", "PTEN", "KRAS"],
+                (1,),
+            ),
+        ]
         good, _ = questions.judged(json.dumps({"questions": rows}), statements, NAMES, {"1": paper})
         for row in good:
             if row["options"] == ["Yes", "No"]:
@@ -393,7 +404,8 @@ def test_too_few_questions_are_quarantined():
 
 
 def request(text="hello") -> prompts.Request:
-    return prompts.Request((("system", "s"), ("user", f'Data:\n{{"papers": [], "x": "{text}"}}\n\nJSON schema of the answer:\n{{}}')), "{}", 100, "summarise")  # fmt: skip  # noqa: E501
+    data = f'Data:\n{{"papers": [], "x": "{text}"}}\n\nJSON schema of the answer:\n{{}}'
+    return prompts.Request((("system", "s"), ("user", data)), "{}", 100, "summarise")
 
 
 def test_every_fault_of_the_wire_is_tried_again_and_nothing_is_paid_twice(tmp_path):

@@ -154,8 +154,10 @@ def test_an_rna_of_the_list_that_cannot_be_used_is_named(tmp_path):
     text = "".join(f">{rna_id} x\n{'ACGU' * n}\n" for n, rna_id in enumerate(ids, start=1))
     (tmp_path / "some.fa").write_text(text)
     with ScriptedServices(rnas, papers) as services:
-        for name, left in (("ids.txt", [(3, ids[2], "RNA that RNAcentral has no record of")]),
-                           ("some.fa", [(n, ids[n - 1], "shorter than 10 nt") for n in (1, 2)])):  # fmt: skip
+        for name, left in (
+            ("ids.txt", [(3, ids[2], "RNA that RNAcentral has no record of")]),
+            ("some.fa", [(n, ids[n - 1], "shorter than 10 nt") for n in (1, 2)]),
+        ):
             (tmp_path / "of").mkdir(exist_ok=True)
             made = collection(services, tmp_path / "of", ids=str(tmp_path / name))
             made.run()
@@ -166,9 +168,13 @@ def test_an_rna_of_the_list_that_cannot_be_used_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(None, "does not exist: --ids takes"), (b"miR-21\n", "names no RNA: expected ids such as"),
-     (b"", "names no RNA"), (gzip.compress(b"x" * 999)[:20], "cannot be read")],
-)  # fmt: skip
+    [
+        (None, "does not exist: --ids takes"),
+        (b"miR-21\n", "names no RNA: expected ids such as"),
+        (b"", "names no RNA"),
+        (gzip.compress(b"x" * 999)[:20], "cannot be read"),
+    ],
+)
 def test_a_list_that_names_no_rna(tmp_path, content, said):
     path = tmp_path / ("ids.gz" if content and content[:2] == b"\x1f\x8b" else "ids.txt")
     if content is not None:
@@ -206,10 +212,18 @@ def test_curated_facts_of_the_rnas(tmp_path, monkeypatch):
             CuratedFact("LitSumm (AI-generated)", "MIR1 is of use in medicine (NSCLC).", pmids=(own,)),
             CuratedFact("LitSumm (AI-generated)", "It was seen elsewhere.", pmids=(own, "PMC999999999")),
         ]
-        family = CuratedFact("Rfam", "Matches the Rfam family let-7 (let-7 microRNA precursor).", "RF00027",
-                             "sequence_start 1, sequence_stop 60")  # fmt: skip
-        term = CuratedFact("Gene Ontology", "Involved in miRNA-mediated gene silencing.", "GO:0035195",
-                           "ECO:0000314, direct assay evidence, BHF-UCL")  # fmt: skip
+        family = CuratedFact(
+            "Rfam",
+            "Matches the Rfam family let-7 (let-7 microRNA precursor).",
+            "RF00027",
+            "sequence_start 1, sequence_stop 60",
+        )
+        term = CuratedFact(
+            "Gene Ontology",
+            "Involved in miRNA-mediated gene silencing.",
+            "GO:0035195",
+            "ECO:0000314, direct assay evidence, BHF-UCL",
+        )
         assert made.library.curated(row["rna_id"]) == [*(summary if number % 3 != 2 else []), family, term]
     with pytest.raises(BuildError, match="facts come from litsumm, rfam, go; got pfam"):
         collection(services, tmp_path, facts=("pfam",)).run()
@@ -295,26 +309,66 @@ FIELDS = {
     "EBI Search entry": {"id", "source", "fields"},
     "RNAcentral entry": {"description", "rna_type", "length", "has_lit_scan", "has_litsumm"},
     "LitScan entry": {
-        "job_id", "title", "abstract", "abstract_sentence", "body_sentence", "author", "journal", "year", "pmid",
-        "pmcid", "doi", "cited_by",
+        "job_id",
+        "title",
+        "abstract",
+        "abstract_sentence",
+        "body_sentence",
+        "author",
+        "journal",
+        "year",
+        "pmid",
+        "pmcid",
+        "doi",
+        "cited_by",
     },
     "RNAcentral RNA": {
-        "rnacentral_id", "sequence", "length", "description", "short_description", "species", "taxid", "genes",
-        "publications", "rna_type", "is_active", "distinct_databases",
+        "rnacentral_id",
+        "sequence",
+        "length",
+        "description",
+        "short_description",
+        "species",
+        "taxid",
+        "genes",
+        "publications",
+        "rna_type",
+        "is_active",
+        "distinct_databases",
     },
     "export": {"job", "rnacentral_version", "licenses", "download_date", "results"},
     "exported RNA": {
-        "rnacentral_id", "taxid", "description", "rna_type", "so_rna_type", "databases", "secondary_structure",
+        "rnacentral_id",
+        "taxid",
+        "description",
+        "rna_type",
+        "so_rna_type",
+        "databases",
+        "secondary_structure",
         "sequence",
     },
     "Europe PMC page": {"version", "hitCount", "nextCursorMark", "nextPageUrl", "request", "resultList"},
     "Europe PMC article": {
-        "id", "source", "pmid", "pmcid", "doi", "title", "abstractText", "pubYear", "authorString", "isOpenAccess",
-        "license", "pubTypeList", "commentCorrectionList", "inEPMC", "inPMC", "citedByCount",
+        "id",
+        "source",
+        "pmid",
+        "pmcid",
+        "doi",
+        "title",
+        "abstractText",
+        "pubYear",
+        "authorString",
+        "isOpenAccess",
+        "license",
+        "pubTypeList",
+        "commentCorrectionList",
+        "inEPMC",
+        "inPMC",
+        "citedByCount",
     },
     "Europe PMC status updates": {"articlesWithStatusUpdate"},
     "Europe PMC status update": {"src", "extId", "statusUpdates"},
-}  # fmt: skip
+}
 
 
 def test_the_scripted_services_answer_in_the_documented_fields():
@@ -324,8 +378,10 @@ def test_the_scripted_services_answer_in_the_documented_fields():
         page = services.ebi(["rnacentral"], {"query": "", "size": "1000", "searchposition": "0"}, "", "none")
         article = services.ebi(
             ["rnacentral-litscan"],
-            {"query": f'job_id:"{rnas[0]["aliases"][0].lower()}"', "size": "10", "searchposition": "0"}, "", "none",
-        )  # fmt: skip
+            {"query": f'job_id:"{rnas[0]["aliases"][0].lower()}"', "size": "10", "searchposition": "0"},
+            "",
+            "none",
+        )
         one = services.rnacentral(["rna", *rnas[0]["rna_id"].split("_")], {}, "", "none")
         exported = services.export(["download"], {}, "", "none")
         body = f"query=PMCID:PMC{papers[0]['pmid']}&cursorMark=*"

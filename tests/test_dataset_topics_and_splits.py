@@ -38,7 +38,11 @@ def themed_papers(each: int) -> tuple[list[Paper], dict[str, str]]:
 
 def test_biomedical_names_stay_whole():
     assert tokens("miR-21-5p, hsa-let-7a and 3'-UTR of IL-1β; 42 of 97") == [
-        "mir-21-5p", "hsa-let-7a", "3'-utr", "il-1β"]  # fmt: skip
+        "mir-21-5p",
+        "hsa-let-7a",
+        "3'-utr",
+        "il-1β",
+    ]
 
 
 @pytest.mark.parametrize("papers", [1, 3, 8])

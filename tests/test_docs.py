@@ -1,6 +1,6 @@
 """The documentation: it builds without a warning, every command and link in it exists, every message is one of ours.
 
-    pytest tests/test_docs.py
+pytest tests/test_docs.py
 """
 
 import ast

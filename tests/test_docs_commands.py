@@ -58,10 +58,14 @@ ELSEWHERE = {
 }
 # seconds of training, a release with its reload, a server or a page of its own: not in every run of the tests
 SLOW = (
-    "rnagpt train --config recipes/quickstart", "rnagpt evaluate runs/mine --recipe recipes/evaluate_facts.yaml",
-    "rnagpt chat --demo --web", "rnagpt serve OWNER/NAME", "rnagpt chat OWNER/NAME", "rnagpt release model",
+    "rnagpt train --config recipes/quickstart",
+    "rnagpt evaluate runs/mine --recipe recipes/evaluate_facts.yaml",
+    "rnagpt chat --demo --web",
+    "rnagpt serve OWNER/NAME",
+    "rnagpt chat OWNER/NAME",
+    "rnagpt release model",
     "pipeline(",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -136,10 +140,13 @@ def is_run(command: Command) -> bool:
 
 def parameters(found: list) -> list:
     return [
-        pytest.param(one, id=f"{one.page}:{one.line}",
-                     marks=[pytest.mark.slow] if any(text in name_of(one) for text in SLOW) else [])
+        pytest.param(
+            one,
+            id=f"{one.page}:{one.line}",
+            marks=[pytest.mark.slow] if any(text in name_of(one) for text in SLOW) else [],
+        )
         for one in found
-    ]  # fmt: skip
+    ]
 
 
 def name_of(one: Command | Block) -> str:
@@ -325,8 +332,12 @@ def released(hub, folder):
 
     api = HfApi(endpoint=hub.url, token=hub.token)
     checkpoint.save(*checkpoint.load(folder / "runs" / "mine" / "stage1"), folder / "base")
-    for name, source in {"name": "runs/mine/checkpoint", "base": "base", "llm": "tiny/llm",
-                         "encoder": "tiny/encoder"}.items():  # fmt: skip
+    for name, source in {
+        "name": "runs/mine/checkpoint",
+        "base": "base",
+        "llm": "tiny/llm",
+        "encoder": "tiny/encoder",
+    }.items():
         api.create_repo(f"owner/{name}", exist_ok=True)
         api.upload_folder(repo_id=f"owner/{name}", folder_path=folder / source)
     api.create_tag("owner/name", tag="v1", exist_ok=True)
@@ -350,8 +361,12 @@ def test_a_python_block_runs(block, request, capsys):
     if "OWNER/NAME" in text:
         hub = request.getfixturevalue("released")
         text = text.replace("OWNER/NAME", "owner/name").replace("max_new_tokens=60", "max_new_tokens=8")
-        done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True,
-                              env=hub.environment(request.getfixturevalue("tmp_path")))  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", text],
+            capture_output=True,
+            text=True,
+            env=hub.environment(request.getfixturevalue("tmp_path")),
+        )
         assert done.returncode == 0, done.stderr
         return
     if "127.0.0.1:8000" in text:

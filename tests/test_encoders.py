@@ -141,9 +141,16 @@ def joined(request, tiny_model):
         copy.deepcopy(processor.tokenizer), rna_tokenizer, chat_template=processor.chat_template
     )
     llm = copy.deepcopy(model)
-    llm_shell = type("Llm", (), {"config": llm.config.text_config, "base_model": llm.model.language_model,
-                                 "generation_config": llm.generation_config,
-                                 "get_output_embeddings": staticmethod(lambda: llm.lm_head)})
+    llm_shell = type(
+        "Llm",
+        (),
+        {
+            "config": llm.config.text_config,
+            "base_model": llm.model.language_model,
+            "generation_config": llm.generation_config,
+            "get_output_embeddings": staticmethod(lambda: llm.lm_head),
+        },
+    )
     model = RnaGptForCausalLM.from_encoder_and_llm(
         encoder, llm_shell, rna_token_id=processor.rna_token_id, rna_drop_token_ids=processor.rna_drop_token_ids
     )
@@ -278,7 +285,9 @@ def test_the_limit_told_is_the_encoders_own(kind):
 def test_the_encoder_is_frozen_when_made_and_when_loaded(tiny_model, tmp_path, frozen):
     model = copy.deepcopy(tiny_model[0])
     made = RnaGptForCausalLM.from_encoder_and_llm(
-        model.model.rna_encoder, LlamaForCausalLM(model.config.text_config), rna_token_id=model.config.rna_token_id,
+        model.model.rna_encoder,
+        LlamaForCausalLM(model.config.text_config),
+        rna_token_id=model.config.rna_token_id,
         freeze_rna_encoder=frozen,
     )
     made.save_pretrained(tmp_path)

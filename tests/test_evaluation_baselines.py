@@ -44,13 +44,21 @@ def share_right(labels, items, topic):
 
 def test_every_baseline_answers_every_item_with_one_of_its_options(train, held_out, items):
     rng = np.random.default_rng(0)
-    answers = baseline_answers(train, held_out, items, 0, rng.normal(size=(len(train), 8)),
-                               rng.normal(size=(len(held_out), 8)))
-    assert {answer.system for answer in answers} == {"majority", "question_only", "nearest_train", "length_only",
-                                                     "kmer_length", "linear_probe"}
+    answers = baseline_answers(
+        train, held_out, items, 0, rng.normal(size=(len(train), 8)), rng.normal(size=(len(held_out), 8))
+    )
+    assert {answer.system for answer in answers} == {
+        "majority",
+        "question_only",
+        "nearest_train",
+        "length_only",
+        "kmer_length",
+        "linear_probe",
+    }
     assert len(answers) == 6 * len(items)
-    assert all(answer.parsed in answer.options and answer.correct == (answer.parsed == answer.gold)
-               for answer in answers)
+    assert all(
+        answer.parsed in answer.options and answer.correct == (answer.parsed == answer.gold) for answer in answers
+    )
     assert {answer.shown_rna_id for answer in answers if answer.system in ("majority", "question_only")} == {None}
 
 
@@ -60,8 +68,11 @@ def test_the_question_alone_gives_away_what_its_wording_does(train, held_out, it
         for question in questions(fact, 0):
             counted.setdefault((question.topic, question.question), []).append(question.gold)
     labels = question_only(train, held_out, items)
-    seen = [(label, item, counted[item.topic, item.question]) for label, item in zip(labels, items, strict=True)
-            if (item.topic, item.question) in counted]
+    seen = [
+        (label, item, counted[item.topic, item.question])
+        for label, item in zip(labels, items, strict=True)
+        if (item.topic, item.question) in counted
+    ]
     assert len(seen) > len(items) / 2
     assert all(known.count(label) == max(map(known.count, item.options)) for label, item, known in seen)
     assert share_right(labels, items, "rna_type") <= 0.2  # of eight types, whatever the wording

@@ -78,22 +78,32 @@ def test_citations():
         citation_support(["1"], [])
 
 
-@pytest.mark.parametrize("answer, options, found", [
-    ("yes", ("yes", "no"), "yes"),
-    ("No.", ("yes", "no"), "no"),
-    ("It is known to be so.", ("yes", "no"), None),
-    ("(B)", ("tRNA", "rRNA"), "rRNA"),
-    ("A tRNA.", ("rRNA", "tRNA"), "tRNA"),
-    ("messenger RNA", ("RNA", "messenger RNA"), "messenger RNA"),
-    ("a pre-miRNA", ("miRNA", "pre-miRNA"), "pre-miRNA"),
-    ("", ("yes", "no"), None),
-])
+@pytest.mark.parametrize(
+    "answer, options, found",
+    [
+        ("yes", ("yes", "no"), "yes"),
+        ("No.", ("yes", "no"), "no"),
+        ("It is known to be so.", ("yes", "no"), None),
+        ("(B)", ("tRNA", "rRNA"), "rRNA"),
+        ("A tRNA.", ("rRNA", "tRNA"), "tRNA"),
+        ("messenger RNA", ("RNA", "messenger RNA"), "messenger RNA"),
+        ("a pre-miRNA", ("miRNA", "pre-miRNA"), "pre-miRNA"),
+        ("", ("yes", "no"), None),
+    ],
+)
 def test_an_option_is_found_or_not(answer, options, found):
     assert option_in(answer, options) == found
 
 
-@pytest.mark.parametrize("call", [lambda: agreement([], []), lambda: calibration([0.5], []),
-                                  lambda: calibration([1.5], [True]), lambda: risk_coverage([], [])])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: agreement([], []),
+        lambda: calibration([0.5], []),
+        lambda: calibration([1.5], [True]),
+        lambda: risk_coverage([], []),
+    ],
+)
 def test_nothing_to_measure_is_an_error(call):
     with pytest.raises(ValueError):
         call()

@@ -36,8 +36,7 @@ def test_shuffle_keeps_every_dinucleotide_count_of_500_random_sequences():
 
 def test_shuffle_draws_every_order_equally_often():
     sequence = "ACGAACUA"
-    possible = {"".join(order) for order in permutations(sequence)
-                if dinucleotides(order) == dinucleotides(sequence)}
+    possible = {"".join(order) for order in permutations(sequence) if dinucleotides(order) == dinucleotides(sequence)}
     rng = random.Random(1)
     drawn = Counter(dinucleotide_shuffle(sequence, rng) for _ in range(400 * len(possible)))
     assert len(possible) == 6 and set(drawn) == possible
@@ -51,8 +50,11 @@ def test_shuffle_leaves_what_has_one_order(sequence):
 
 
 def facts_of(counts):
-    return [SimpleNamespace(rna_id=f"{rna_type}-{index}", rna_type=rna_type)
-            for rna_type, count in counts.items() for index in range(count)]
+    return [
+        SimpleNamespace(rna_id=f"{rna_type}-{index}", rna_type=rna_type)
+        for rna_type, count in counts.items()
+        for index in range(count)
+    ]
 
 
 def test_with_equally_many_of_each_type_every_rna_is_shown_once():
@@ -88,8 +90,15 @@ def clustered(sizes):
     for rna_type, members in sizes.items():
         for size in members:
             cluster += 1
-            facts += [SimpleNamespace(rna_id=f"{rna_type}-{cluster}-{i}", rna_type=rna_type, cluster=cluster,
-                                      sequence="".join(rng.choices("ACGU", k=40))) for i in range(size)]
+            facts += [
+                SimpleNamespace(
+                    rna_id=f"{rna_type}-{cluster}-{i}",
+                    rna_type=rna_type,
+                    cluster=cluster,
+                    sequence="".join(rng.choices("ACGU", k=40)),
+                )
+                for i in range(size)
+            ]
     return facts
 
 

@@ -82,8 +82,24 @@ def test_what_is_written_is_read(items, tmp_path):
     assert read_items(path) == some_answers(items)
     assert [entry.name for entry in path.parent.iterdir()] == ["items.jsonl"]
     record = json.loads(path.read_text(encoding="utf-8").splitlines()[0])
-    assert set(record) == {"system", "rna_id", "cluster", "rna_type", "true_length", "name", "topic", "kind",
-                           "question", "options", "gold", "reference", "answer", "parsed", "correct", "shown_rna_id"}
+    assert set(record) == {
+        "system",
+        "rna_id",
+        "cluster",
+        "rna_type",
+        "true_length",
+        "name",
+        "topic",
+        "kind",
+        "question",
+        "options",
+        "gold",
+        "reference",
+        "answer",
+        "parsed",
+        "correct",
+        "shown_rna_id",
+    }
     assert next(iter(record)) == "system"
 
 
@@ -127,8 +143,12 @@ def test_every_answer_is_on_disk_as_soon_as_it_is_written(items, tmp_path):
 def test_a_broken_line_before_the_last_is_a_user_error(items, tmp_path):
     path = tmp_path / "items.jsonl"
     lines = [to_line(answer) for answer in some_answers(items)]
-    for broken, message in (("{half\n", "line 2 of"), ("[]\n", "it lacks answer"), ('{"system": "a"}\n', "it lacks"),
-                            (lines[0].replace('"correct": true', '"correct": false'), '"correct" is False')):
+    for broken, message in (
+        ("{half\n", "line 2 of"),
+        ("[]\n", "it lacks answer"),
+        ('{"system": "a"}\n', "it lacks"),
+        (lines[0].replace('"correct": true', '"correct": false'), '"correct" is False'),
+    ):
         path.write_text(lines[0] + broken + lines[1], encoding="utf-8")
         with pytest.raises(UserError, match=message):
             read_items(path)

@@ -33,8 +33,12 @@ def data(tmp_path):
 @pytest.fixture
 def answers(data, tmp_path):
     path = tmp_path / "answers.jsonl"
-    path.write_text("".join(json.dumps({"rna_id": item.rna_id, "question": item.question, "answer": item.reference})
-                            + "\n" for item in qa_items(read_qa(data, "test"))))
+    path.write_text(
+        "".join(
+            json.dumps({"rna_id": item.rna_id, "question": item.question, "answer": item.reference}) + "\n"
+            for item in qa_items(read_qa(data, "test"))
+        )
+    )
     return path
 
 
@@ -49,15 +53,28 @@ def run(folder, recipe, *more):
 # --- the recipe
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"systems": [{"name": "majority", "kind": "rna", "model": "x"}]}, "named 'majority': the floors have that name"),
-    ({"systems": [{"name": "a", "kind": "rna", "model": "x", "controls": ["no_rna"]},
-                  {"name": "a_no_rna", "kind": "rna", "model": "y"}]}, "'a_no_rna': it is what a is called under"),
-    ({"systems": [{"name": " ", "kind": "rna", "model": "x"}]}, "system 1: name must be a text"),
-    ({"systems": [{"name": "a\nb", "kind": "rna", "model": "x"}]}, "printed on one line, got 'a.nb'"),
-    ({"data": {"source": "facts", "closed_per_rna": 0}}, "closed_per_rna must be at least 1, got 0"),
-    ({"floors": False}, "nothing to ask: name a system"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            {"systems": [{"name": "majority", "kind": "rna", "model": "x"}]},
+            "named 'majority': the floors have that name",
+        ),
+        (
+            {
+                "systems": [
+                    {"name": "a", "kind": "rna", "model": "x", "controls": ["no_rna"]},
+                    {"name": "a_no_rna", "kind": "rna", "model": "y"},
+                ]
+            },
+            "'a_no_rna': it is what a is called under",
+        ),
+        ({"systems": [{"name": " ", "kind": "rna", "model": "x"}]}, "system 1: name must be a text"),
+        ({"systems": [{"name": "a\nb", "kind": "rna", "model": "x"}]}, "printed on one line, got 'a.nb'"),
+        ({"data": {"source": "facts", "closed_per_rna": 0}}, "closed_per_rna must be at least 1, got 0"),
+        ({"floors": False}, "nothing to ask: name a system"),
+    ],
+)
 def test_a_recipe_that_would_mix_up_answers_or_ask_nothing_is_refused(tmp_path, change, message):
     path = tmp_path / "evaluation.yaml"
     path.write_text(yaml.safe_dump({"data": {"source": "facts"}, "systems": []} | change))
@@ -68,14 +85,19 @@ def test_a_recipe_that_would_mix_up_answers_or_ask_nothing_is_refused(tmp_path, 
 # --- a file of answers
 
 
-@pytest.mark.parametrize("line, message", [
-    ('{"rna_id": "x", "question": "q", "answer": NaN}', "line 1 of .*: answer must be a text, got NaN"),
-    ('{"rna_id": "x", "question": "q", "answer": null}', "answer must be a text, got null"),
-    ('{"rna_id": 5, "question": "q", "answer": "a"}', "rna_id must be a text, got 5"),
-    ('{"rna_id": "x", "question": "q", "answer": "a"}\n{"rna_id": "x", "question": "q", "answer": "b"}',
-     "line 2 of .* gives another answer to a question of an earlier line, about x: q"),
-    ("[1]", "line 1 of .* is no answer"),
-])
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ('{"rna_id": "x", "question": "q", "answer": NaN}', "line 1 of .*: answer must be a text, got NaN"),
+        ('{"rna_id": "x", "question": "q", "answer": null}', "answer must be a text, got null"),
+        ('{"rna_id": 5, "question": "q", "answer": "a"}', "rna_id must be a text, got 5"),
+        (
+            '{"rna_id": "x", "question": "q", "answer": "a"}\n{"rna_id": "x", "question": "q", "answer": "b"}',
+            "line 2 of .* gives another answer to a question of an earlier line, about x: q",
+        ),
+        ("[1]", "line 1 of .* is no answer"),
+    ],
+)
 def test_what_is_no_answer_is_named(tmp_path, line, message):
     (tmp_path / "answers.jsonl").write_text(line + "\n")
     with pytest.raises(UserError, match=message):
@@ -84,8 +106,10 @@ def test_what_is_no_answer_is_named(tmp_path, line, message):
 
 def test_a_file_of_answers_may_come_from_a_spreadsheet_or_a_careful_editor(tmp_path):
     path = tmp_path / "answers.jsonl"
-    path.write_bytes(b'\xef\xbb\xbf{"rna_id": "x", "question": "q ", "answer": "a"}\r\n\r\n'
-                     b'{"rna_id": "x", "question": "q", "answer": "a"}\n\n')  # said twice, and the same
+    path.write_bytes(
+        b'\xef\xbb\xbf{"rna_id": "x", "question": "q ", "answer": "a"}\r\n\r\n'
+        b'{"rna_id": "x", "question": "q", "answer": "a"}\n\n'
+    )  # said twice, and the same
     assert FileAnswers(path).answer([json.dumps(["x", "q"])]) == ["a"]
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="is no UTF-8 text"):
@@ -105,16 +129,28 @@ def test_answers_that_changed_after_they_were_read_are_refused(data, answers, tm
 # --- what is missing is told before the first answer
 
 
-@pytest.mark.parametrize("broken, message", [
-    ({"name": "b", "kind": "file", "model": "short.jsonl"}, "lacks answers to 17 of the questions"),
-    ({"name": "b", "kind": "rna", "model": "rna-qa"}, "is no RNA-GPT checkpoint"),
-    ({"name": "b", "kind": "llm_text", "model": "rna-qa"}, "is no LLM: expected a folder with config.json"),
-    ({"name": "b", "kind": "llm_text", "model": "nothing.gguf"}, "no file nothing.gguf"),
-    ({"name": "b", "kind": "endpoint", "model": "x", "base_url": "https://example.org/v1", "api_key_env": "NO_KEY"},
-     "https://example.org/v1 needs a key: put it into the environment variable NO_KEY"),
-])
-def test_a_system_that_cannot_answer_is_told_before_any_other_answers(data, answers, tmp_path, monkeypatch, capsys,
-                                                                      broken, message):
+@pytest.mark.parametrize(
+    "broken, message",
+    [
+        ({"name": "b", "kind": "file", "model": "short.jsonl"}, "lacks answers to 17 of the questions"),
+        ({"name": "b", "kind": "rna", "model": "rna-qa"}, "is no RNA-GPT checkpoint"),
+        ({"name": "b", "kind": "llm_text", "model": "rna-qa"}, "is no LLM: expected a folder with config.json"),
+        ({"name": "b", "kind": "llm_text", "model": "nothing.gguf"}, "no file nothing.gguf"),
+        (
+            {
+                "name": "b",
+                "kind": "endpoint",
+                "model": "x",
+                "base_url": "https://example.org/v1",
+                "api_key_env": "NO_KEY",
+            },
+            "https://example.org/v1 needs a key: put it into the environment variable NO_KEY",
+        ),
+    ],
+)
+def test_a_system_that_cannot_answer_is_told_before_any_other_answers(
+    data, answers, tmp_path, monkeypatch, capsys, broken, message
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("NO_KEY", raising=False)
     Path("short.jsonl").write_text(answers.read_text().splitlines()[0] + "\n")
@@ -127,13 +163,16 @@ def test_a_control_without_an_rna_to_show_is_told(data, tmp_path, capsys):
     write_rows(data / "test.parquet", [row | {"rna_type": ""} for row in qa_rows("test", 6, 2)])
     recipe = recipe_file(tmp_path, data, [{"name": "a", "kind": "rna", "model": "demo", "controls": ["swapped"]}])
     assert run(tmp_path / "run", recipe) == 2
-    assert "a's control swapped shows an RNA of another type, and all RNAs asked about are of type ''" in \
-        capsys.readouterr().err
+    assert (
+        "a's control swapped shows an RNA of another type, and all RNAs asked about are of type ''"
+        in capsys.readouterr().err
+    )
 
 
 def test_an_encoder_that_is_not_there_is_told_before_any_answer(data, answers, tmp_path, capsys):
-    recipe = recipe_file(tmp_path, data, [system(answers)],
-                         encoders=[{"label": "S", "kind": "vector", "model": str(data)}])
+    recipe = recipe_file(
+        tmp_path, data, [system(answers)], encoders=[{"label": "S", "kind": "vector", "model": str(data)}]
+    )
     assert run(tmp_path / "run", recipe) == 2
     assert "is no text encoder" in capsys.readouterr().err
     assert not read_items(tmp_path / "run" / "evaluation" / "items.jsonl")
@@ -146,8 +185,11 @@ def test_two_evaluations_in_one_folder_are_refused(data, answers, tmp_path, caps
     recipe = recipe_file(tmp_path, data, [system(answers)])
     with only_one(tmp_path / "run", "another folder"):
         code = "import sys; from rnagpt.cli import main; sys.exit(main(sys.argv[1:]))"
-        second = subprocess.run([sys.executable, "-c", code, "evaluate", str(tmp_path / "run"), "--recipe",
-                                 str(recipe)], capture_output=True, text=True)
+        second = subprocess.run(
+            [sys.executable, "-c", code, "evaluate", str(tmp_path / "run"), "--recipe", str(recipe)],
+            capture_output=True,
+            text=True,
+        )
     assert second.returncode == 2
     assert f"another run is working in {tmp_path / 'run'}: wait for it, or give another folder" in second.stderr
     assert not (tmp_path / "run" / "evaluation").exists()
@@ -180,10 +222,13 @@ def test_a_data_set_that_changed_in_its_place_is_refused(data, answers, tmp_path
 # --- data sets of an unusual form
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"sequence": None}, "a pair about 'test0' whose sequence is no text but None"),
-    ({"answer": " "}, "a pair about 'test0' whose answer is no text but ' '"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"sequence": None}, "a pair about 'test0' whose sequence is no text but None"),
+        ({"answer": " "}, "a pair about 'test0' whose answer is no text but ' '"),
+    ],
+)
 def test_a_pair_with_an_empty_cell_is_named(data, change, message):
     rows = qa_rows("test", 6, 2)
     write_rows(data / "test.parquet", [rows[0] | change, *rows[1:]])
@@ -252,11 +297,14 @@ def test_facts_answered_in_sentences_are_still_the_facts():
 def planted(folder, data, kind, right):
     """A run of a system `mine` of this kind without controls, whose answers are right or a constant wrong one."""
     items = qa_items(read_qa(data, "test"))
-    write_items(folder / "evaluation" / "items.jsonl",
-                [written(item, "mine", item.reference if right else "Yes, a snoRNA or a tRNA.", item.rna_id)
-                 for item in items] + floor_answers(read_qa(data, "train"), read_qa(data, "test"), items))
-    (folder / "evaluation.json").write_text(json.dumps(
-        {"data": {}, "seed": 0, "encoders": [], "systems": [{"name": "mine", "kind": kind, "model": "x"}]}))
+    write_items(
+        folder / "evaluation" / "items.jsonl",
+        [written(item, "mine", item.reference if right else "Yes, a snoRNA or a tRNA.", item.rna_id) for item in items]
+        + floor_answers(read_qa(data, "train"), read_qa(data, "test"), items),
+    )
+    (folder / "evaluation.json").write_text(
+        json.dumps({"data": {}, "seed": 0, "encoders": [], "systems": [{"name": "mine", "kind": kind, "model": "x"}]})
+    )
     return headline(summarise(folder / "evaluation" / "items.jsonl"))
 
 
@@ -277,8 +325,11 @@ def test_a_model_without_controls_is_what_the_page_is_about(more_data, tmp_path)
 
 def test_on_rna_qa_the_page_says_how_the_floors_do(more_data, tmp_path):
     (point,) = planted(tmp_path / "run", more_data, "rna", right=False)["points"]
-    majority = next(row for row in summarise(tmp_path / "run" / "evaluation" / "items.jsonl")["systems"]
-                    if row["system"] == "majority")
+    majority = next(
+        row
+        for row in summarise(tmp_path / "run" / "evaluation" / "items.jsonl")["systems"]
+        if row["system"] == "majority"
+    )
     worse = re.search(r"worse than (.*)\.", point)
     assert worse and f"the majority answer ({100 * majority['closed']['value']:.0f}%)" in worse[1]
 

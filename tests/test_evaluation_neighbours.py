@@ -79,8 +79,13 @@ def rna(rna_id, sequence, cluster=None, pmids=()):
 
 def test_every_kind_of_leak_is_counted():
     train = [rna("URS0000000001_9606", "ACGUACGUACGU", 1, ["11", "12"]), rna("b", "GGGG", 2)]
-    test = [rna("URS0000000001_10090", "UUUUUUUUUU", 3), rna("c", "ACGUACGUACGU", 4), rna("d", "CCCC", 2),
-            rna("e", "AAAAAAAAAAAA", 5, ["12"]), rna("f", "AAAAAAAAAAAA", 6, ["13"])]
+    test = [
+        rna("URS0000000001_10090", "UUUUUUUUUU", 3),
+        rna("c", "ACGUACGUACGU", 4),
+        rna("d", "CCCC", 2),
+        rna("e", "AAAAAAAAAAAA", 5, ["12"]),
+        rna("f", "AAAAAAAAAAAA", 6, ["13"]),
+    ]
     assert leaks(train, test) == {"the same sequence": 1, "the same id": 1, "the same cluster": 1, "the same paper": 1}
     near = nearest_by_identity([one.sequence for one in test[1:2]], [one.sequence for one in train])
     assert leaks(train, test[1:2], near)["80% of their sequence"] == 1
@@ -101,19 +106,25 @@ def test_the_packaged_splits_do_not_leak_by_id_sequence_and_cluster():
 
 
 def pairs(name, of_type, gene):
-    return (Pair("What type of RNA is this?", f"It is a {of_type}."),
-            Pair(f"Which gene does {name} regulate?", f"{name} regulates {gene}."),
-            Pair("Is this RNA a tRNA?", "Yes." if of_type == "tRNA" else "No.", "closed"))
+    return (
+        Pair("What type of RNA is this?", f"It is a {of_type}."),
+        Pair(f"Which gene does {name} regulate?", f"{name} regulates {gene}."),
+        Pair("Is this RNA a tRNA?", "Yes." if of_type == "tRNA" else "No.", "closed"),
+    )
 
 
 @pytest.fixture(scope="module")
 def floors():
     rng = random.Random(3)
     kinds = ["tRNA", "miRNA", "miRNA", "miRNA"]
-    train = [QaRna(f"t{i}", random_rna(rng, 80), kinds[i % 4], f"MIR{i}", i, (),
-                   pairs(f"MIR{i}", kinds[i % 4], "BRAF")) for i in range(12)]
-    test = [QaRna("x", mutated(rng, train[4].sequence, 30), "tRNA", "MIR77", 99, (), pairs("MIR77", "tRNA", "KRAS")),
-            QaRna("y", mutated(rng, train[5].sequence, 30), "miRNA", "MIR78", 98, (), pairs("MIR78", "miRNA", "KRAS"))]
+    train = [
+        QaRna(f"t{i}", random_rna(rng, 80), kinds[i % 4], f"MIR{i}", i, (), pairs(f"MIR{i}", kinds[i % 4], "BRAF"))
+        for i in range(12)
+    ]
+    test = [
+        QaRna("x", mutated(rng, train[4].sequence, 30), "tRNA", "MIR77", 99, (), pairs("MIR77", "tRNA", "KRAS")),
+        QaRna("y", mutated(rng, train[5].sequence, 30), "miRNA", "MIR78", 98, (), pairs("MIR78", "miRNA", "KRAS")),
+    ]
     near = nearest_by_identity([one.sequence for one in test], [one.sequence for one in train])
     items = qa_items(test)
     answers = floor_answers(train, test, items, near)

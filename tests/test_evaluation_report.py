@@ -18,20 +18,53 @@ from rnagpt.evaluation.headline import headline
 from rnagpt.evaluation.items import Item, labelled, write_items
 
 TYPES = ("miRNA", "snRNA", "tRNA", "riboswitch")
-CURVES = [{"stage": stage, "step": step, "seconds": 2.0 * step, "loss": 3 / step, "eval_loss": 4 / step,
-           "eval_rna_type_accuracy": 0.1 * step} for stage in ("stage1", "stage2") for step in range(1, 6)]
+CURVES = [
+    {
+        "stage": stage,
+        "step": step,
+        "seconds": 2.0 * step,
+        "loss": 3 / step,
+        "eval_loss": 4 / step,
+        "eval_rna_type_accuracy": 0.1 * step,
+    }
+    for stage in ("stage1", "stage2")
+    for step in range(1, 6)
+]
 
 
 def planted_items(per_type=10):
     items = []
     for number in range(per_type * len(TYPES)):
         rna_type = TYPES[number % len(TYPES)]
-        about = {"rna_id": f"{rna_type}-{number}", "cluster": number // 2, "rna_type": rna_type, "true_length": 70,
-                 "name": f"RNA {number}"}
-        items.append(Item(**about, topic="rna_type", kind="open", question="What type of RNA is this?", options=TYPES,
-                          gold=rna_type, reference=f"A {rna_type}."))
-        items.append(Item(**about, topic="is_type", kind="closed", question="Is this a tRNA?", options=("yes", "no"),
-                          gold="yes" if rna_type == "tRNA" else "no", reference="Yes or no."))
+        about = {
+            "rna_id": f"{rna_type}-{number}",
+            "cluster": number // 2,
+            "rna_type": rna_type,
+            "true_length": 70,
+            "name": f"RNA {number}",
+        }
+        items.append(
+            Item(
+                **about,
+                topic="rna_type",
+                kind="open",
+                question="What type of RNA is this?",
+                options=TYPES,
+                gold=rna_type,
+                reference=f"A {rna_type}.",
+            )
+        )
+        items.append(
+            Item(
+                **about,
+                topic="is_type",
+                kind="closed",
+                question="Is this a tRNA?",
+                options=("yes", "no"),
+                gold="yes" if rna_type == "tRNA" else "no",
+                reference="Yes or no.",
+            )
+        )
     return items
 
 
@@ -122,10 +155,14 @@ def test_unparseable_answers_count_as_wrong_and_are_counted(tmp_path):
 
 
 def test_comparisons_use_only_the_questions_both_answered(tmp_path):
-    answers = [item for item in planted_answers(reads_rna=True)
-               if item.system != "majority" or item.rna_type == "miRNA"]
-    comparison = next(row for row in summary_of(answers, tmp_path)["comparisons"]
-                      if row["other"] == "majority" and row["measure"] == "rna_type")
+    answers = [
+        item for item in planted_answers(reads_rna=True) if item.system != "majority" or item.rna_type == "miRNA"
+    ]
+    comparison = next(
+        row
+        for row in summary_of(answers, tmp_path)["comparisons"]
+        if row["other"] == "majority" and row["measure"] == "rna_type"
+    )
     assert comparison["n_items"] == 10 and comparison["value"] == 0  # "miRNA" is right for these
 
 
@@ -193,8 +230,10 @@ def page(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("run")
     attack = "<script>alert(1)</script>\"'&"
-    answers = [replace(item, name=attack, answer=attack, reference=attack, question=item.question + attack)
-               for item in planted_answers(reads_rna=True)]
+    answers = [
+        replace(item, name=attack, answer=attack, reference=attack, question=item.question + attack)
+        for item in planted_answers(reads_rna=True)
+    ]
     answers += [replace(item, system=f"mine {attack}") for item in answers if item.system == "majority"]
     facts = {"Seed": 0, attack: attack, "Versions": {"torch": attack}}
     curves = [*CURVES, {"stage": attack, "step": 1, "seconds": 0.5, "loss": 2.0}]
@@ -272,7 +311,8 @@ def test_curves_come_from_the_last_trainer_state_of_each_stage(tmp_path):
 
 def test_a_loss_that_is_no_number_is_left_out():
     assert curve_rows("a", [{"step": 1, "loss": float("nan")}, {"step": 2, "loss": "3"}]) == [
-        {"stage": "a", "step": 2, "loss": 3}]
+        {"stage": "a", "step": 2, "loss": 3}
+    ]
 
 
 # --- the command
@@ -296,12 +336,15 @@ def test_the_command_recomputes_the_summary_and_the_report(tmp_path, capsys):
     assert (tmp_path / "report.html").read_text() == first  # to the last character
 
 
-@pytest.mark.parametrize("spoil, message", [
-    (lambda folder: (folder / "evaluation" / "items.jsonl").unlink(), "holds no evaluation/items.jsonl"),
-    (lambda folder: (folder / "evaluation" / "items.jsonl").write_text(""), "holds no answers"),
-    (lambda folder: (folder / "run.json").write_text("[]"), "one JSON object"),
-    (lambda folder: (folder / "run.json").write_text("{"), "not valid JSON"),
-])
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda folder: (folder / "evaluation" / "items.jsonl").unlink(), "holds no evaluation/items.jsonl"),
+        (lambda folder: (folder / "evaluation" / "items.jsonl").write_text(""), "holds no answers"),
+        (lambda folder: (folder / "run.json").write_text("[]"), "one JSON object"),
+        (lambda folder: (folder / "run.json").write_text("{"), "not valid JSON"),
+    ],
+)
 def test_a_users_mistake_is_one_sentence(tmp_path, spoil, message):
     summary_of(planted_answers(reads_rna=True), tmp_path)
     spoil(tmp_path)
@@ -312,9 +355,11 @@ def test_a_users_mistake_is_one_sentence(tmp_path, spoil, message):
 
 
 def test_the_command_is_cheap_to_import():
-    script = ("import sys, rnagpt.evaluation.command\n"
-              "print([name for name in ('torch', 'transformers', 'sklearn', 'scipy', 'matplotlib', 'numpy', 'jinja2') "
-              "if name in sys.modules])")
+    script = (
+        "import sys, rnagpt.evaluation.command\n"
+        "print([name for name in ('torch', 'transformers', 'sklearn', 'scipy', 'matplotlib', 'numpy', 'jinja2') "
+        "if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -26,21 +26,47 @@ PARTNERS = ("Dicer", "Hfq", "Drosha", "fibrillarin", "Argonaute", "nucleolin", "
 
 
 def qa_rows(prefix, count, seed, shared=()):
-    """RNA-QA rows of `count` RNAs: an open question, a yes-or-no one, one with options; every RNA has its own papers.
-    """
+    """RNA-QA rows of `count` RNAs: open, yes-or-no and with options; each RNA has its own papers."""
     rng, rows = random.Random(seed), []
     for number in range(count):
         rna_type = TYPES[number % 3]
         sequence = "".join(rng.choices("ACGU", k=rng.randint(60, 90)))
-        about = {"rna_id": f"{prefix}{number}", "sequence": sequence, "rna_type": rna_type,
-                 "name": f"{prefix}-R{number}", "evidence_pmids": [f"{seed}{number:04d}", *shared], "method": "ais"}
+        about = {
+            "rna_id": f"{prefix}{number}",
+            "sequence": sequence,
+            "rna_type": rna_type,
+            "name": f"{prefix}-R{number}",
+            "evidence_pmids": [f"{seed}{number:04d}", *shared],
+            "method": "ais",
+        }
         partner = rng.choice(PARTNERS)
-        rows.append(about | {"kind": "open", "question": "Which protein does this RNA bind?", "options": None,
-                             "answer": f"This {rna_type} binds {partner} in vivo [{seed}{number:04d}]."})
-        rows.append(about | {"kind": "closed", "question": "Is this RNA a tRNA?", "options": None,
-                             "answer": "Yes." if rna_type == "tRNA" else "No."})
-        rows.append(about | {"kind": "closed", "question": "What type of RNA is it?", "options": list(TYPES),
-                             "answer": f"A {rna_type}."})
+        rows.append(
+            about
+            | {
+                "kind": "open",
+                "question": "Which protein does this RNA bind?",
+                "options": None,
+                "answer": f"This {rna_type} binds {partner} in vivo [{seed}{number:04d}].",
+            }
+        )
+        rows.append(
+            about
+            | {
+                "kind": "closed",
+                "question": "Is this RNA a tRNA?",
+                "options": None,
+                "answer": "Yes." if rna_type == "tRNA" else "No.",
+            }
+        )
+        rows.append(
+            about
+            | {
+                "kind": "closed",
+                "question": "What type of RNA is it?",
+                "options": list(TYPES),
+                "answer": f"A {rna_type}.",
+            }
+        )
     return rows
 
 
@@ -82,12 +108,15 @@ def test_rna_qa_is_read_and_labelled(rna_qa):
     assert sampled(rnas, 5, 0) == sampled(rnas, 9, 0)[:5] != sampled(rnas, 5, 1)
 
 
-@pytest.mark.parametrize("spoil, message", [
-    (lambda folder: None, "holds no split 'test'"),
-    (lambda folder: (folder / "test.jsonl").write_text('{"rna_id": "a"}\n'), "lacks sequence, question, answer"),
-    (lambda folder: (folder / "test.jsonl").write_text("{\n"), "line 1 of .* is no JSON"),
-    (lambda folder: write_rows(folder / "test.parquet", [{"rna_id": "a"}]), "lacks sequence"),
-])
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda folder: None, "holds no split 'test'"),
+        (lambda folder: (folder / "test.jsonl").write_text('{"rna_id": "a"}\n'), "lacks sequence, question, answer"),
+        (lambda folder: (folder / "test.jsonl").write_text("{\n"), "line 1 of .* is no JSON"),
+        (lambda folder: write_rows(folder / "test.parquet", [{"rna_id": "a"}]), "lacks sequence"),
+    ],
+)
 def test_what_is_no_rna_qa_is_named(tmp_path, spoil, message):
     spoil(tmp_path)
     with pytest.raises(UserError, match=message):
@@ -115,8 +144,9 @@ class Planted:
         return json.dumps([seen, item.question])
 
     def answer(self, asked):
-        return [self.by_key.get((seen, question)) or self.constant[question]
-                for seen, question in map(json.loads, asked)]
+        return [
+            self.by_key.get((seen, question)) or self.constant[question] for seen, question in map(json.loads, asked)
+        ]
 
 
 def planted_run(rna_qa, folder, reads):
@@ -128,8 +158,11 @@ def planted_run(rna_qa, folder, reads):
             collect(Planted(items, rnas, reads), items, key, shown_rnas(control, rnas), writer)
     from rnagpt.evaluation.run import write_text_scores
 
-    write_text_scores(read_items(folder / "evaluation" / "items.jsonl"),
-                      load_evaluation(recipe_file(folder, rna_qa, [])), folder / "evaluation")
+    write_text_scores(
+        read_items(folder / "evaluation" / "items.jsonl"),
+        load_evaluation(recipe_file(folder, rna_qa, [])),
+        folder / "evaluation",
+    )
     rng = random.Random(0)
     with MeasureWriter(folder / "evaluation" / "likelihoods.jsonl") as writer:
         for item in read_items(folder / "evaluation" / "items.jsonl"):
@@ -169,8 +202,11 @@ def test_the_papers_tables_stand_beside_its_own_values(rna_qa, tmp_path):
     found = [metric for result in index["results"] for metric in result["metrics"]]
     assert {"type": "rouge", "value": 1, "name": "rouge1 F1, paper mode, ais (Stage 2)"} in found
     assert any("another RNA" in metric["name"] for metric in found)
-    assert {path.name for path in (tmp_path / "pictures").iterdir()} >= {"accuracy.svg", "similarity.svg",
-                                                                          "type_by_system.svg"}
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} >= {
+        "accuracy.svg",
+        "similarity.svg",
+        "type_by_system.svg",
+    }
     cited = summary["citations"]["stage2"]  # the closed answers cite nothing
     assert cited["precision"]["value"] == 1 and cited["recall"]["value"] == pytest.approx(1 / 3)
     assert summary["citations"]["stage2_swapped"]["precision"]["value"] == 0
@@ -192,17 +228,37 @@ def test_every_figure_is_computed_again_without_a_model(rna_qa, tmp_path):
 @pytest.fixture(scope="module")
 def finished(rna_qa, tiny_checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    recipe = recipe_file(folder, rna_qa, [
-        {"name": "stage2", "kind": "rna", "model": str(tiny_checkpoint), "max_new_tokens": 3,
-         "controls": ["swapped", "swapped_same", "shuffled", "no_rna"]},
-        {"name": "llm_text", "kind": "llm_text", "model": str(tiny_checkpoint), "max_new_tokens": 3},
-    ], data={"source": str(rna_qa), "rnas": 6})
+    recipe = recipe_file(
+        folder,
+        rna_qa,
+        [
+            {
+                "name": "stage2",
+                "kind": "rna",
+                "model": str(tiny_checkpoint),
+                "max_new_tokens": 3,
+                "controls": ["swapped", "swapped_same", "shuffled", "no_rna"],
+            },
+            {"name": "llm_text", "kind": "llm_text", "model": str(tiny_checkpoint), "max_new_tokens": 3},
+        ],
+        data={"source": str(rna_qa), "rnas": 6},
+    )
     assert main(["evaluate", str(folder), "--recipe", str(recipe)]) == 0
     return folder, recipe
 
 
-SYSTEMS = {"majority", "question_only", "nearest_train", "nearest_identity", "llm_text", "stage2", "stage2_swapped",
-           "stage2_swapped_same", "stage2_shuffled", "stage2_no_rna"}
+SYSTEMS = {
+    "majority",
+    "question_only",
+    "nearest_train",
+    "nearest_identity",
+    "llm_text",
+    "stage2",
+    "stage2_swapped",
+    "stage2_swapped_same",
+    "stage2_shuffled",
+    "stage2_no_rna",
+}
 
 
 def test_every_system_answers_every_question(finished):
@@ -226,16 +282,27 @@ def test_likelihoods_are_those_of_the_model_run_alone(finished, tiny_model):
     from rnagpt.evaluation.likelihood import option_wordings
 
     model, processor = tiny_model
-    items = [item for item in read_items(finished[0] / "evaluation" / "items.jsonl")
-             if item.system == "stage2_swapped"]
+    items = [
+        item for item in read_items(finished[0] / "evaluation" / "items.jsonl") if item.system == "stage2_swapped"
+    ]
     measures = read_measures(finished[0] / "evaluation" / "likelihoods.jsonl")["stage2_swapped"]
     source = yaml.safe_load(finished[1].read_text())["data"]["source"]
     rnas = {rna.rna_id: rna.sequence for rna in read_qa(source, "test")}
-    wordings = option_wordings([item for item in read_items(finished[0] / "evaluation" / "items.jsonl")
-                                if item.system == "stage2"])
+    wordings = option_wordings(
+        [item for item in read_items(finished[0] / "evaluation" / "items.jsonl") if item.system == "stage2"]
+    )
     for item in items[:6]:
-        prompt = processor([{"role": "user", "content": [{"type": "rna", "rna": rnas[item.shown_rna_id]},
-                                                         {"type": "text", "text": item.question}]}])
+        prompt = processor(
+            [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "rna", "rna": rnas[item.shown_rna_id]},
+                        {"type": "text", "text": item.question},
+                    ],
+                }
+            ]
+        )
 
         def alone(text, prompt=prompt):
             """Log-probabilities of a text's tokens after the prompt."""
@@ -273,8 +340,10 @@ def test_a_stopped_run_goes_on_where_it_stopped(finished, tmp_path):
         content = (tmp_path / "evaluation" / name).read_bytes()
         (tmp_path / "evaluation" / name).write_bytes(content[: len(content) * 2 // 3])  # in the middle of a line
     assert main(["evaluate", str(tmp_path), "--recipe", str(recipe)]) == 0
-    for name, read in (("items.jsonl", lambda path: {(i.system, i.key): i for i in read_items(path)}),
-                       ("scores.jsonl", read_measures)):
+    for name, read in (
+        ("items.jsonl", lambda path: {(i.system, i.key): i for i in read_items(path)}),
+        ("scores.jsonl", read_measures),
+    ):
         assert read(tmp_path / "evaluation" / name) == read(folder / "evaluation" / name)
 
 
@@ -285,8 +354,12 @@ def test_the_estimate_answers_nothing(finished, tmp_path, capsys):
     assert re.search(r"stage2 +\d+ answers +about \d+ s, their likelihoods \d+ s", said)
     assert not (tmp_path / "new" / "report.html").exists()
     assert not read_items(tmp_path / "new" / "evaluation" / "items.jsonl")
-    none = recipe_file(tmp_path, yaml.safe_load(finished[1].read_text())["data"]["source"], [],
-                       data=yaml.safe_load(finished[1].read_text())["data"])
+    none = recipe_file(
+        tmp_path,
+        yaml.safe_load(finished[1].read_text())["data"]["source"],
+        [],
+        data=yaml.safe_load(finished[1].read_text())["data"],
+    )
     evaluate(load_evaluation(none), tmp_path / "new")  # the same folder, now in earnest, is no other run's
     assert (tmp_path / "new" / "evaluation.json").is_file()
 
@@ -303,8 +376,10 @@ def test_leaked_splits_are_refused_with_the_counts(tmp_path, capsys):
     rows = qa_rows("train", 12, 1)
     leaked = [row | {"rna_id": f"new{i}", "evidence_pmids": ["9"]} for i, row in enumerate(rows[:9])]
     leaked = [row | {"rna_id": f"new{i // 3}"} for i, row in enumerate(leaked)]
-    edited = [row | {"rna_id": "edited", "sequence": rows[9]["sequence"][:-3] + "CCC", "evidence_pmids": ["8"]}
-              for row in rows[9:12]]
+    edited = [
+        row | {"rna_id": "edited", "sequence": rows[9]["sequence"][:-3] + "CCC", "evidence_pmids": ["8"]}
+        for row in rows[9:12]
+    ]
     write_rows(tmp_path / "data" / "train.parquet", rows)
     write_rows(tmp_path / "data" / "test.parquet", leaked + edited)
     recipe = recipe_file(tmp_path, tmp_path / "data", [])
@@ -318,21 +393,24 @@ def test_leaked_splits_are_refused_with_the_counts(tmp_path, capsys):
     assert "of 3 test RNAs 3 share the same paper" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"systems": [{"name": "a", "kind": "magic", "model": "x"}]}, "kind must be one of rna, llm_text"),
-    ({"systems": [{"name": "a", "kind": "rna", "model": "x", "controls": ["upside_down"]}]}, "unknown control"),
-    ({"systems": [{"name": "a", "kind": "endpoint", "model": "x"}]}, "needs its base_url"),
-    ({"systems": [{"name": "a", "kind": "file", "model": "x", "controls": ["swapped"]}]}, "has no controls"),
-    ({"systems": [{"name": "a", "kind": "rna", "model": "x"}] * 2}, "two systems are named 'a'"),
-    ({"encoders": ["word2vec"]}, "no preset is named 'word2vec'"),
-    ({"judge": {"model": "x"}}, "judge: key 'base_url' is missing"),
-    ({"speed": 1}, "unknown key 'speed'"),
-    ({"data": {"source": "facts", "split": "tests"}}, "split must be one of train, validation, test, got 'tests'"),
-    ({"data": {"source": "facts", "rnas": -1}}, "rnas must be at least 1 .leave it out for all., got -1"),
-    ({"usd_limit": -3.0}, "'usd_limit' must be at least 0, got -3"),
-    ({"systems": [{"name": "a", "kind": "rna", "model": "x", "max_new_tokens": 0}]}, "max_new_tokens must be"),
-    ({"systems": [{"name": "a", "kind": "file", "model": "missing.jsonl"}]}, "no file at missing.jsonl"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"systems": [{"name": "a", "kind": "magic", "model": "x"}]}, "kind must be one of rna, llm_text"),
+        ({"systems": [{"name": "a", "kind": "rna", "model": "x", "controls": ["upside_down"]}]}, "unknown control"),
+        ({"systems": [{"name": "a", "kind": "endpoint", "model": "x"}]}, "needs its base_url"),
+        ({"systems": [{"name": "a", "kind": "file", "model": "x", "controls": ["swapped"]}]}, "has no controls"),
+        ({"systems": [{"name": "a", "kind": "rna", "model": "x"}] * 2}, "two systems are named 'a'"),
+        ({"encoders": ["word2vec"]}, "no preset is named 'word2vec'"),
+        ({"judge": {"model": "x"}}, "judge: key 'base_url' is missing"),
+        ({"speed": 1}, "unknown key 'speed'"),
+        ({"data": {"source": "facts", "split": "tests"}}, "split must be one of train, validation, test, got 'tests'"),
+        ({"data": {"source": "facts", "rnas": -1}}, "rnas must be at least 1 .leave it out for all., got -1"),
+        ({"usd_limit": -3.0}, "'usd_limit' must be at least 0, got -3"),
+        ({"systems": [{"name": "a", "kind": "rna", "model": "x", "max_new_tokens": 0}]}, "max_new_tokens must be"),
+        ({"systems": [{"name": "a", "kind": "file", "model": "missing.jsonl"}]}, "no file at missing.jsonl"),
+    ],
+)
 def test_a_wrong_recipe_is_named(tmp_path, change, message):
     path = tmp_path / "evaluation.yaml"
     path.write_text(yaml.safe_dump({"data": {"source": "facts"}, "systems": []} | change))
@@ -363,9 +441,16 @@ def endpoint():
             text = body["messages"][-1]["content"]
             said = server.say(text)
             message = {"role": "assistant", "content": said}
-            answer = json.dumps({"id": "1", "object": "chat.completion", "created": 1, "model": body["model"],
-                                 "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-                                 "usage": {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}}).encode()
+            answer = json.dumps(
+                {
+                    "id": "1",
+                    "object": "chat.completion",
+                    "created": 1,
+                    "model": body["model"],
+                    "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+                    "usage": {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9},
+                }
+            ).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(answer)))
@@ -403,8 +488,11 @@ def test_an_endpoint_reads_the_letters(endpoint, rna_qa, tmp_path):
 
 def test_an_endpoints_price_is_estimated_and_limited(endpoint, rna_qa, tmp_path, capsys):
     url, asked, _ = endpoint
-    recipe = recipe_file(tmp_path, rna_qa, [{"name": "gpt", "kind": "endpoint", "model": "some-model",
-                                             "base_url": url, "usd_per_million_in": 1000.0}])
+    recipe = recipe_file(
+        tmp_path,
+        rna_qa,
+        [{"name": "gpt", "kind": "endpoint", "model": "some-model", "base_url": url, "usd_per_million_in": 1000.0}],
+    )
     assert main(["evaluate", str(tmp_path / "run"), "--recipe", str(recipe)]) == 2
     said = capsys.readouterr().err
     assert "72 answers" in said and "more than the recipe's usd_limit of 1.00" in said and not asked
@@ -445,8 +533,10 @@ def test_the_judge_is_blind_mixed_and_measured(endpoint, rna_qa, tmp_path):
 
     server.say = grade
     items = qa_items(read_qa(rna_qa, "test"))
-    right = [replace(item, system="a", answer=item.reference, parsed=item.gold or None, correct=bool(item.gold))
-             for item in items]
+    right = [
+        replace(item, system="a", answer=item.reference, parsed=item.gold or None, correct=bool(item.gold))
+        for item in items
+    ]
     wrong = [replace(item, system="b", answer="I don't know.", parsed=None) for item in items]
     verdicts = judge(right + wrong, "grader-2024-07-18", url, tmp_path / "judge.jsonl")
     texts = [body["messages"][-1]["content"] for body in asked]
@@ -490,7 +580,8 @@ def test_the_metric_module_loads_and_adds_batches(tmp_path, monkeypatch):
     got = metric.compute(mode="paper")
     expected = corpus_scores(rnas, references, answers, mode="paper")
     assert got["rouge1_f1"] == expected["rouge1"].f1 == pytest.approx(0.375) and set(got) == {
-        f"{name}_{part}" for name in ("rouge1", "rouge2", "rougeL") for part in ("precision", "recall", "f1")}
+        f"{name}_{part}" for name in ("rouge1", "rouge2", "rougeL") for part in ("precision", "recall", "f1")
+    }
 
 
 def test_a_checkpoint_trained_again_in_its_place_is_refused(rna_qa, tiny_checkpoint, tmp_path, capsys):
@@ -501,8 +592,12 @@ def test_a_checkpoint_trained_again_in_its_place_is_refused(rna_qa, tiny_checkpo
 
     model, run = tmp_path / "model", tmp_path / "run"
     shutil.copytree(tiny_checkpoint, model)
-    recipe = recipe_file(tmp_path, rna_qa, [{"name": "mine", "kind": "rna", "model": str(model), "max_new_tokens": 2,
-                                             "likelihood": False}], data={"source": str(rna_qa), "rnas": 3})
+    recipe = recipe_file(
+        tmp_path,
+        rna_qa,
+        [{"name": "mine", "kind": "rna", "model": str(model), "max_new_tokens": 2, "likelihood": False}],
+        data={"source": str(rna_qa), "rnas": 3},
+    )
     assert main(["evaluate", str(run), "--recipe", str(recipe)]) == 0
     (weights,) = model.glob("*.safetensors")
     os.utime(weights)  # touched, and the same

@@ -64,12 +64,15 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
     assert covered >= 52  # 57 expected; fewer than 52 has a chance of 0.3 % at a coverage of 0.95
 
 
-@pytest.mark.parametrize("correct, clusters, trials", [
-    ([True] * 12, [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3], 4),
-    ([False] * 5, range(5), 5),
-    ([True, False], ["only", "only"], 1),
-    ([True, False] * 3, [0, 0, 1, 1, 2, 2], 3),
-])
+@pytest.mark.parametrize(
+    "correct, clusters, trials",
+    [
+        ([True] * 12, [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3], 4),
+        ([False] * 5, range(5), 5),
+        ([True, False], ["only", "only"], 1),
+        ([True, False] * 3, [0, 0, 1, 1, 2, 2], 3),
+    ],
+)
 def test_without_spread_the_interval_is_wilson_over_clusters(correct, clusters, trials):
     estimate = accuracy(correct, list(clusters))
     assert estimate.method == "Wilson over clusters"
@@ -158,9 +161,10 @@ def bca_written_out(values, clusters, confidence=0.95, resamples=20_000, seed=0)
         return np.concatenate(some).mean()
 
     seen = mean_of(groups)
-    drawn = np.array([mean_of([groups[i] for i in rng.integers(len(groups), size=len(groups))])
-                      for _ in range(resamples)])
-    left_out = np.array([mean_of(groups[:i] + groups[i + 1:]) for i in range(len(groups))])
+    drawn = np.array(
+        [mean_of([groups[i] for i in rng.integers(len(groups), size=len(groups))]) for _ in range(resamples)]
+    )
+    left_out = np.array([mean_of(groups[:i] + groups[i + 1 :]) for i in range(len(groups))])
     spread = left_out.mean() - left_out
     a = (spread**3).sum() / (6 * (spread**2).sum() ** 1.5)
     z0 = norm.ppf((drawn < seen).mean())
@@ -173,8 +177,9 @@ def bca_written_out(values, clusters, confidence=0.95, resamples=20_000, seed=0)
 def test_mean_of_scores_equals_scipys_bootstrap_where_clusters_are_single():
     values = np.random.default_rng(4).beta(2, 5, size=80)
     estimate = mean_score(values, range(80), seed=3)
-    theirs = scipy_stats.bootstrap((values,), np.mean, method="BCa", n_resamples=9_999, batch=2_000,
-                                   rng=np.random.default_rng(3)).confidence_interval
+    theirs = scipy_stats.bootstrap(
+        (values,), np.mean, method="BCa", n_resamples=9_999, batch=2_000, rng=np.random.default_rng(3)
+    ).confidence_interval
     assert (estimate.low, estimate.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
     assert estimate.value == pytest.approx(values.mean())
 

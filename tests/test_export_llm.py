@@ -1,6 +1,6 @@
 """The LLM written for vLLM, and its front: the same logits as RNA-GPT's, without our package and without vLLM.
 
-    pytest tests/test_export_llm.py
+pytest tests/test_export_llm.py
 """
 
 import base64
@@ -95,7 +95,8 @@ def test_the_front_holds_no_layer_of_the_llm_and_the_llm_nothing_of_the_front(ex
     with safe_open(exported / "front" / "model.safetensors", "pt") as file:
         names = set(file.keys())
     assert {name for name in names if name.startswith("language_model.")} == {
-        "language_model.embed_tokens.weight", "language_model.norm.weight"
+        "language_model.embed_tokens.weight",
+        "language_model.norm.weight",
     }
     assert any(name.startswith("rna_encoder.") for name in names)
     config = json.loads((exported / "llm" / "config.json").read_text())
@@ -138,8 +139,11 @@ class Vllm(BaseHTTPRequestHandler):
         embeds = torch.load(file, weights_only=True, map_location="cpu")
         assert embeds.dim() == 2 and embeds.is_floating_point()
         ids = self.llm.generate(
-            inputs_embeds=embeds[None], attention_mask=torch.ones(1, len(embeds), dtype=torch.long), do_sample=False,
-            max_new_tokens=body["max_tokens"], eos_token_id=body["stop_token_ids"],
+            inputs_embeds=embeds[None],
+            attention_mask=torch.ones(1, len(embeds), dtype=torch.long),
+            do_sample=False,
+            max_new_tokens=body["max_tokens"],
+            eos_token_id=body["stop_token_ids"],
             pad_token_id=self.tokenizer.eos_token_id,
         )[0]
         send(self, 200, {"choices": [{"text": self.tokenizer.decode(ids, skip_special_tokens=True)}]})
@@ -197,12 +201,15 @@ def test_bfloat16_is_the_llms_alone(tiny_checkpoint, tmp_path):
     torch.testing.assert_close(found, wanted, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("arguments, sentence", [
-    (["{checkpoint}", "--out", "{checkpoint}"], "exists already"),
-    (["{checkpoint}", "--out", "{new}", "--max-shard-size", "big"], "--max-shard-size"),
-    (["{new}", "--out", "{new}"], "no checkpoint"),
-    (["--out", "{new}"], "CHECKPOINT"),
-])
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["{checkpoint}", "--out", "{checkpoint}"], "exists already"),
+        (["{checkpoint}", "--out", "{new}", "--max-shard-size", "big"], "--max-shard-size"),
+        (["{new}", "--out", "{new}"], "no checkpoint"),
+        (["--out", "{new}"], "CHECKPOINT"),
+    ],
+)
 def test_mistakes(capsys, tiny_checkpoint, tmp_path, arguments, sentence):
     given = [word.format(checkpoint=tiny_checkpoint, new=tmp_path / "new") for word in arguments]
     assert cli.main(["export-llm", *given]) == 2
@@ -210,15 +217,28 @@ def test_mistakes(capsys, tiny_checkpoint, tmp_path, arguments, sentence):
 
 
 SMALL = {
-    "vocab_size": 512, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-    "intermediate_size": 64, "max_position_embeddings": 512, "pad_token_id": 0,
+    "vocab_size": 512,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 512,
+    "pad_token_id": 0,
 }
 
 
-@pytest.mark.parametrize("family, more", [
-    ("qwen3", {"head_dim": 8}), ("mistral", {}), ("gpt_neox", {}), ("phi3", {}),
-    ("gemma2", {"head_dim": 8, "final_logit_softcapping": 0.1}), ("granite", {"logits_scaling": 4.0}),
-])
+@pytest.mark.parametrize(
+    "family, more",
+    [
+        ("qwen3", {"head_dim": 8}),
+        ("mistral", {}),
+        ("gpt_neox", {}),
+        ("phi3", {}),
+        ("gemma2", {"head_dim": 8, "final_logit_softcapping": 0.1}),
+        ("granite", {"logits_scaling": 4.0}),
+    ],
+)
 def test_other_families_are_exact_or_refused(tiny_model, family, more):
     from transformers import AutoConfig
 

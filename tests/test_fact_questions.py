@@ -1,7 +1,8 @@
 """Questions and answers phrased from the facts: that every answer can be read back, and that nothing leaks.
 
-    pytest tests/test_fact_questions.py
+pytest tests/test_fact_questions.py
 """
+
 import re
 from collections import Counter, defaultdict
 
@@ -13,7 +14,8 @@ from dataset_builder.facts import EVALUATION_TYPES, load_facts
 
 TYPE_WORDS = re.compile(
     r"trna|transfer|mirna|microrna|precursor|hairpin|ribosom|5s|rnase|ribonuclease|snrna|spliceosom|nuclear rna"
-    r"|nucleol|riboswitch|intron|srp|signal recognition|vault|srna|small rna|xrrna", re.I
+    r"|nucleol|riboswitch|intron|srp|signal recognition|vault|srna|small rna|xrrna",
+    re.I,
 )
 
 
@@ -130,50 +132,53 @@ def test_type_names_functions_and_labels_are_read_back(rna_type):
     assert parse_answer(f"It is not a {type_name(rna_type)}.", "rna_type") is None
 
 
-@pytest.mark.parametrize(("text", "topic", "label"), [
-    ("tRNA", "rna_type", "tRNA"),
-    ("a mitochondrial t-RNA", "rna_type", "tRNA"),
-    ("transfer-RNA gene", "rna_type", "tRNA"),
-    ("tmRNA", "rna_type", None),
-    ("mtRNA", "rna_type", None),
-    ("mRNA", "rna_type", None),
-    ("micro RNA", "rna_type", "miRNA"),
-    ("a microRNA precursor", "rna_type", "pre_miRNA"),
-    ("the precursor of a microRNA", "rna_type", "pre_miRNA"),
-    ("a miRNA hairpin", "rna_type", "pre_miRNA"),
-    ("pre-microRNA", "rna_type", "pre_miRNA"),
-    ("a stem-loop", "rna_type", "pre_miRNA"),
-    ("not a tRNA or a riboswitch but an snRNA", "rna_type", "snRNA"),
-    ("It isn't a tRNA; it is a snoRNA.", "rna_type", "snoRNA"),
-    ("a riboswitch rather than a tRNA", "rna_type", "riboswitch"),
-    ("rather than a tRNA, a riboswitch", "rna_type", "riboswitch"),
-    ("5.8S rRNA", "rna_type", "5.8S_rRNA"),
-    ("5S", "rna_type", "5S_rRNA"),
-    ("15S rRNA", "rna_type", None),
-    ("ribosomal RNA", "rna_type", None),
-    ("group II intron", "rna_type", None),
-    ("group I intron", "rna_type", "autocatalytically_spliced_intron"),
-    ("ribonuclease P", "rna_type", "RNase_P_RNA"),
-    ("", "rna_type", None),
-    ("YES!", "is_type", "yes"),
-    ("Notably, yes.", "is_type", "yes"),
-    ("It does not.", "is_organism_group", "no"),
-    ("maybe", "is_type", None),
-    ("Bacteria.", "organism_group", "bacterium"),
-    ("not from a plant but from an animal", "organism_group", "animal"),
-    ("implant", "organism_group", None),
-    ("ALA", "amino_acid", "Ala"),
-    ("selenocysteine", "amino_acid", "SeC"),
-    ("his anticodon", "amino_acid", None),
-    ("aspartic acid", "amino_acid", "Asp"),
-    ("chloroplast", "compartment", "plastid"),
-    ("about 200 nucleotides", "length_class", "long"),
-    ("It is 49 nt long.", "length_class", "short"),
-    ("medium-sized (50 to 150 nt)", "length_class", "medium"),
-    ("unknown", "length_class", None),
-    ("UGC", "anticodon", "UGC"),
-    ("ACGUACGU", "anticodon", None),
-])
+@pytest.mark.parametrize(
+    ("text", "topic", "label"),
+    [
+        ("tRNA", "rna_type", "tRNA"),
+        ("a mitochondrial t-RNA", "rna_type", "tRNA"),
+        ("transfer-RNA gene", "rna_type", "tRNA"),
+        ("tmRNA", "rna_type", None),
+        ("mtRNA", "rna_type", None),
+        ("mRNA", "rna_type", None),
+        ("micro RNA", "rna_type", "miRNA"),
+        ("a microRNA precursor", "rna_type", "pre_miRNA"),
+        ("the precursor of a microRNA", "rna_type", "pre_miRNA"),
+        ("a miRNA hairpin", "rna_type", "pre_miRNA"),
+        ("pre-microRNA", "rna_type", "pre_miRNA"),
+        ("a stem-loop", "rna_type", "pre_miRNA"),
+        ("not a tRNA or a riboswitch but an snRNA", "rna_type", "snRNA"),
+        ("It isn't a tRNA; it is a snoRNA.", "rna_type", "snoRNA"),
+        ("a riboswitch rather than a tRNA", "rna_type", "riboswitch"),
+        ("rather than a tRNA, a riboswitch", "rna_type", "riboswitch"),
+        ("5.8S rRNA", "rna_type", "5.8S_rRNA"),
+        ("5S", "rna_type", "5S_rRNA"),
+        ("15S rRNA", "rna_type", None),
+        ("ribosomal RNA", "rna_type", None),
+        ("group II intron", "rna_type", None),
+        ("group I intron", "rna_type", "autocatalytically_spliced_intron"),
+        ("ribonuclease P", "rna_type", "RNase_P_RNA"),
+        ("", "rna_type", None),
+        ("YES!", "is_type", "yes"),
+        ("Notably, yes.", "is_type", "yes"),
+        ("It does not.", "is_organism_group", "no"),
+        ("maybe", "is_type", None),
+        ("Bacteria.", "organism_group", "bacterium"),
+        ("not from a plant but from an animal", "organism_group", "animal"),
+        ("implant", "organism_group", None),
+        ("ALA", "amino_acid", "Ala"),
+        ("selenocysteine", "amino_acid", "SeC"),
+        ("his anticodon", "amino_acid", None),
+        ("aspartic acid", "amino_acid", "Asp"),
+        ("chloroplast", "compartment", "plastid"),
+        ("about 200 nucleotides", "length_class", "long"),
+        ("It is 49 nt long.", "length_class", "short"),
+        ("medium-sized (50 to 150 nt)", "length_class", "medium"),
+        ("unknown", "length_class", None),
+        ("UGC", "anticodon", "UGC"),
+        ("ACGUACGU", "anticodon", None),
+    ],
+)
 def test_parse_answer(text, topic, label):
     assert parse_answer(text, topic) == label
 

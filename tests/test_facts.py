@@ -1,7 +1,8 @@
 """The packaged table of RNAs: what it holds, that each row is well formed, and that subsets are balanced.
 
-    pytest tests/test_facts.py
+pytest tests/test_facts.py
 """
+
 import gzip
 from collections import Counter
 from importlib import resources

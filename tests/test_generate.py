@@ -118,7 +118,7 @@ def test_prompt_lookup_equals_greedy(tiny_model, number):
 
 @torch.no_grad()
 def test_placeholders_proposed_from_the_prompt_are_never_taken(tiny_model):
-    """"<RNA" stands before the placeholders in the prompt: made the likeliest answer, it proposes placeholders."""
+    """ "<RNA" stands before the placeholders in the prompt: made the likeliest answer, it proposes placeholders."""
     model, processor = copy.deepcopy(tiny_model)
     batch = processor(ask(RNAS[0]))
     ids = batch["input_ids"][0].tolist()
@@ -138,8 +138,9 @@ def test_an_assistant_model_changes_nothing(tiny_model):
     torch.manual_seed(3)
     messages = conversations()[4]  # an assistant that reads text only is for prompts of text only
     assistant = LlamaForCausalLM(copy.deepcopy(model.config.text_config)).eval()
-    assert_begins(answers(model, processor, messages, assistant_model=assistant)[0],
-                  greedy_by_hand(model, processor, messages))
+    assert_begins(
+        answers(model, processor, messages, assistant_model=assistant)[0], greedy_by_hand(model, processor, messages)
+    )
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """The house: packaging, pins, the direction of imports, and what no file may hold.
 
-    pytest tests/test_house.py
+pytest tests/test_house.py
 """
 
 import configparser

@@ -1,6 +1,6 @@
 """The loopback Hub, asked by huggingface_hub's own client: what works, and what is refused as on the real one.
 
-    pytest tests/test_hub_loopback.py
+pytest tests/test_hub_loopback.py
 """
 
 import hashlib
@@ -150,14 +150,20 @@ def test_who_may_do_what(hub, api, folder):
     api.create_repo("owner/closed", private=True)
     wrong, nobody, stranger = (HfApi(endpoint=hub.url, token=token) for token in ("hf_wrong", False, "hf_stranger"))
     assert api.whoami()["name"] == "owner"
-    for call in (wrong.whoami, lambda: wrong.model_info("owner/open"), lambda: wrong.create_repo("owner/new"),
-                 lambda: wrong.upload_folder(repo_id="owner/open", folder_path=folder),
-                 lambda: nobody.create_repo("owner/new")):  # fmt: skip
+    for call in (
+        wrong.whoami,
+        lambda: wrong.model_info("owner/open"),
+        lambda: wrong.create_repo("owner/new"),
+        lambda: wrong.upload_folder(repo_id="owner/open", folder_path=folder),
+        lambda: nobody.create_repo("owner/new"),
+    ):
         with pytest.raises(HfHubHTTPError) as caught:
             call()
         assert caught.value.response.status_code == 401
-    for call in (lambda: stranger.create_repo("owner/new"),
-                 lambda: stranger.upload_folder(repo_id="owner/open", folder_path=folder)):  # fmt: skip
+    for call in (
+        lambda: stranger.create_repo("owner/new"),
+        lambda: stranger.upload_folder(repo_id="owner/open", folder_path=folder),
+    ):
         with pytest.raises(HfHubHTTPError) as caught:
             call()
         assert caught.value.response.status_code == 403

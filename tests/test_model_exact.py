@@ -1,6 +1,6 @@
 """At true size: the encoder against the rna-fm package, and text-only logits against the bare SmolLM2-135M.
 
-    pytest tests/test_model_exact.py -m slow        # 12 layers and 135 M parameters; the quick ones have 2 layers
+pytest tests/test_model_exact.py -m slow        # 12 layers and 135 M parameters; the quick ones have 2 layers
 """
 
 import importlib.util

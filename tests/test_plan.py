@@ -119,8 +119,14 @@ def test_a_recipe_of_true_size_is_planned_without_its_weights(tmp_path, tiny_par
 
     AutoTokenizer.from_pretrained(tiny_parts / "llm").save_pretrained(tmp_path / "llm")
     LlamaConfig(
-        vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
-        num_key_value_heads=8, max_position_embeddings=8192, tie_word_embeddings=False,
+        vocab_size=128256,
+        hidden_size=4096,
+        intermediate_size=14336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        max_position_embeddings=8192,
+        tie_word_embeddings=False,
     ).save_pretrained(tmp_path / "llm")
     content = recipe(tiny_parts, tmp_path / "out", "instruction", lora={"r": 16})
     content["model"] |= {"llm": str(tmp_path / "llm"), "encoder": "config:rna-fm"}

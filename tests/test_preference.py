@@ -78,8 +78,14 @@ def test_the_stage_prefers_the_right_answers_and_resumes(tiny_parts, instructed,
     from rnagpt import training
 
     content = recipe(tiny_parts, tmp_path / "three", "preference", start_from=str(instructed))
-    content["sft"] |= {"num_train_epochs": 4, "learning_rate": 1e-3, "beta": 0.5, "save_steps": 9, "logging_steps": 1,
-                       "eval_steps": 12}
+    content["sft"] |= {
+        "num_train_epochs": 4,
+        "learning_rate": 1e-3,
+        "beta": 0.5,
+        "save_steps": 9,
+        "logging_steps": 1,
+        "eval_steps": 12,
+    }
     whole = train(content, tmp_path / "recipe.yaml")
     curve = [json.loads(line) for line in (whole / "curve.jsonl").read_text().splitlines()]
     held_out = [row["eval_true_loss"] for row in curve if "eval_true_loss" in row]
@@ -112,7 +118,8 @@ def test_rna_qa_gives_pairs(tiny_parts, tmp_path):
 
     records = [
         {"rna_id": f"rna{i}", "sequence": "ACGGU" * 2, "question": f"What does it {verb}?", "answer": f"{verb} {i}"}
-        for i in range(4) for verb in ("bind", "cut")
+        for i in range(4)
+        for verb in ("bind", "cut")
     ]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     (tmp_path / "README.md").write_text(

@@ -28,9 +28,22 @@ def test_every_system_answers_every_held_out_question(tiny_run):
     for item in items:
         by_system.setdefault(item.system, {})[item.key] = item
     asked = by_system["stage2"].keys()
-    expected = {"majority", "question_only", "nearest_train", "nearest_identity", "length_only", "kmer_length",
-                "linear_probe", "llm_text", "stage1", "stage2", "stage2_swapped", "stage2_swapped_same",
-                "stage2_shuffled", "stage2_no_rna"}
+    expected = {
+        "majority",
+        "question_only",
+        "nearest_train",
+        "nearest_identity",
+        "length_only",
+        "kmer_length",
+        "linear_probe",
+        "llm_text",
+        "stage1",
+        "stage2",
+        "stage2_swapped",
+        "stage2_swapped_same",
+        "stage2_shuffled",
+        "stage2_no_rna",
+    }
     assert expected <= by_system.keys()
     for system in expected:
         assert by_system[system].keys() == asked, system
@@ -66,16 +79,23 @@ def test_the_checkpoints_card_has_the_runs_figures(tiny_run):
     run, _ = tiny_run
     card = (run / "checkpoint" / "README.md").read_text()
     head = yaml.safe_load(card.split("---\n")[1])
-    figures = {metric["name"]: metric["value"] for result in head["model-index"][0]["results"]
-               for metric in result["metrics"]}  # fmt: skip
+    figures = {
+        metric["name"]: metric["value"] for result in head["model-index"][0]["results"] for metric in result["metrics"]
+    }
     for system, label in (("stage2", "Stage 2"), ("stage2_swapped", "Stage 2, another RNA")):
-        asked = [item for item in read_items(run / "evaluation" / "items.jsonl")
-                 if item.system == system and item.topic == "rna_type"]  # fmt: skip
+        asked = [
+            item
+            for item in read_items(run / "evaluation" / "items.jsonl")
+            if item.system == system and item.topic == "rna_type"
+        ]
         right = sum(item.parsed == item.gold for item in asked) / len(asked)
         assert figures[f"RNA type, share right ({label})"] == pytest.approx(right, abs=1e-4)
         assert f"it is right in {100 * right:.1f}%" in card
-    asked = [item for item in read_items(run / "evaluation" / "items.jsonl")
-             if item.system == "stage2_no_rna" and item.topic == "rna_type"]  # fmt: skip
+    asked = [
+        item
+        for item in read_items(run / "evaluation" / "items.jsonl")
+        if item.system == "stage2_no_rna" and item.topic == "rna_type"
+    ]
     without = 100 * sum(item.parsed == item.gold for item in asked) / len(asked)
     assert f"It is right with no RNA at all in {without:.1f}%" in card and "with its nucleotides shuffled in" in card
     assert "| 2, instruction | projector and LoRA |" in card and "Training took" in card

@@ -1,6 +1,6 @@
 """What a folder that is released may hold, and what `rnagpt release` says of one that is damaged or holds more.
 
-    pytest tests/test_release_contents.py
+pytest tests/test_release_contents.py
 """
 
 import json
@@ -27,8 +27,8 @@ def test_what_a_folder_may_not_hold(tmp_path):
         "optimizer.pt": (b"", "pickle"),
         "model.safetensors": (b"\x80\x04\x95rest", "pickle"),
         "config.json": (f'{{"token": "{token}"}}'.encode(), "Hugging Face token"),
-        "README.md": (b"see /ho" b"me/somebody/weights", "a folder of this machine"),
-        "tokenizer.json": (b"x" * (1 << 22) + b"-----BEGIN RSA PRI" b"VATE KEY-----", "private key"),
+        "README.md": (b"see /home/somebody/weights", "a folder of this machine"),
+        "tokenizer.json": (b"x" * (1 << 22) + b"-----BEGIN RSA PRIVATE KEY-----", "private key"),
         "generation_config.json": (b'{"url": "https://user:secret@example.org"}', "password"),
         "sub/config.json": (b"{}", "a stray file"),
         "adapter_config.json": (b'{"base": "/gpfs/lab/base"}', "its base is a path of this machine (/gpfs/lab/base)"),

@@ -1,6 +1,6 @@
 """`rnagpt release dataset` and `metric` against a Hub on loopback: what loads afterwards, and what is refused.
 
-    pytest tests/test_release_dataset.py
+pytest tests/test_release_dataset.py
 """
 
 import hashlib
@@ -25,8 +25,11 @@ from rnagpt.cli import main
 from rnagpt.release import dataset
 
 # no two of them are neighbours: three compositions
-SEQUENCES = {"train": "GCGGAUUUAGCUCAGUUGGGAGAGCGCC", "validation": "AAAAUUAAAUAAAUUUAAAAUAAUAAUU",
-             "test": "CCCCCGCC" * 4}  # fmt: skip
+SEQUENCES = {
+    "train": "GCGGAUUUAGCUCAGUUGGGAGAGCGCC",
+    "validation": "AAAAUUAAAUAAAUUUAAAAUAAUAAUU",
+    "test": "CCCCCGCC" * 4,
+}
 ABSTRACT = " ".join(f"word{n}" for n in range(90))
 
 
@@ -34,19 +37,52 @@ def row(split: str, config: str) -> dict:
     """One row with the public columns."""
     sequence = SEQUENCES[split]
     made = {"method": "ais", "model": "scripted", "prompt_sha256": "0" * 64}
-    rna = {"rna_id": f"{split}-1", "sequence": sequence, "length_nt": len(sequence), "rna_type": "tRNA", "species": "",
-           "taxid": 4932, "name": f"{split} RNA", "md5": hashlib.md5(sequence.encode()).hexdigest(),
-           "release": "25"}  # fmt: skip
+    rna = {
+        "rna_id": f"{split}-1",
+        "sequence": sequence,
+        "length_nt": len(sequence),
+        "rna_type": "tRNA",
+        "species": "",
+        "taxid": 4932,
+        "name": f"{split} RNA",
+        "md5": hashlib.md5(sequence.encode()).hexdigest(),
+        "release": "25",
+    }
     pmid = {"train": "1", "validation": "2", "test": "3"}[split]
     if config == "facts":
-        return rna | {"source": "Rfam", "text": "Matches tRNA.", "accession": "RF00005", "evidence": "",
-                      "pmids": [pmid]}  # fmt: skip
+        return rna | {
+            "source": "Rfam",
+            "text": "Matches tRNA.",
+            "accession": "RF00005",
+            "evidence": "",
+            "pmids": [pmid],
+        }
     if config == "alignment":
         said = f"An RNA of the {split} split is there."
-        return rna | made | {"annotation": said, "pmids": [pmid], "topics": [["rna", "split"]], "faithfulness": 1.0,
-                             "statements": [{"text": said, "pmids": [pmid], "topic": 0}]}  # fmt: skip
-    return rna | made | {"qa_id": f"{split}-1/ais/0", "question": "Is it a tRNA?", "answer": "Yes", "kind": "closed",
-                         "options": ["Yes", "No"], "evidence_pmids": [pmid], "names_the_rna": False}  # fmt: skip
+        return (
+            rna
+            | made
+            | {
+                "annotation": said,
+                "pmids": [pmid],
+                "topics": [["rna", "split"]],
+                "faithfulness": 1.0,
+                "statements": [{"text": said, "pmids": [pmid], "topic": 0}],
+            }
+        )
+    return (
+        rna
+        | made
+        | {
+            "qa_id": f"{split}-1/ais/0",
+            "question": "Is it a tRNA?",
+            "answer": "Yes",
+            "kind": "closed",
+            "options": ["Yes", "No"],
+            "evidence_pmids": [pmid],
+            "names_the_rna": False,
+        }
+    )
 
 
 def write(folder, change=lambda config, split, rows: rows, schemas=None):
@@ -109,12 +145,14 @@ def test_croissant_reads_the_rows(tmp_path):
     """By MLCommons' own reader: it validates the description and finds every row by it."""
     mlcroissant = pytest.importorskip("mlcroissant")
     dataset.stage(write(tmp_path), tmp_path / "staged", "owner/rna-qa", "cc-by-4.0")
-    described = mlcroissant.Dataset(jsonld=tmp_path / "staged" / "croissant.json",
-                                     mapping={"repo": str(tmp_path / "staged")})  # fmt: skip
+    described = mlcroissant.Dataset(
+        jsonld=tmp_path / "staged" / "croissant.json", mapping={"repo": str(tmp_path / "staged")}
+    )
     assert not described.metadata.ctx.issues.errors
     rows = list(described.records("qa"))
-    assert sorted(found["qa/qa_id"].decode() for found in rows) == [row(split, "qa")["qa_id"] for split in
-                                                                  sorted(SEQUENCES)]  # fmt: skip
+    assert sorted(found["qa/qa_id"].decode() for found in rows) == [
+        row(split, "qa")["qa_id"] for split in sorted(SEQUENCES)
+    ]
     assert {found["qa/length_nt"] for found in rows} == {len(sequence) for sequence in SEQUENCES.values()}
 
 
@@ -173,9 +211,12 @@ def test_other_columns_are_refused(tmp_path, capsys, change, says):
 )
 def test_copied_abstracts_need_a_licence(tmp_path, capsys, licence, words, refused):
     copied = "It is said: " + " ".join(ABSTRACT.split()[5 : 5 + words])
-    output = write(tmp_path, lambda config, split, rows: [
-        found | ({"annotation": copied} if split == "train" and config == "alignment" else {}) for found in rows
-    ])  # fmt: skip
+    output = write(
+        tmp_path,
+        lambda config, split, rows: [
+            found | ({"annotation": copied} if split == "train" and config == "alignment" else {}) for found in rows
+        ],
+    )
     (tmp_path / "work").mkdir()
     library = Library(tmp_path / "work" / "library.sqlite")
     with library.writing():
@@ -273,8 +314,10 @@ def test_edits_on_the_hub_are_told_before_they_are_replaced(hub, capsys):  # noq
     api.upload_file(**where, path_or_fileobj=b"---\ntags: [rna-gpt]\n---\nMy own words.", path_in_repo="README.md")
     edited = api.repo_info(**where).sha
     assert main(command) == 0
-    assert f"was edited on the Hub since its last release: this one takes the place of all its files, and the edits " \
-        f"stay in its history (commit {edited[:8]})" in capsys.readouterr().err  # fmt: skip
+    assert (
+        f"was edited on the Hub since its last release: this one takes the place of all its files, and the edits "
+        f"stay in its history (commit {edited[:8]})" in capsys.readouterr().err
+    )
     assert main(command) == 0 and not capsys.readouterr().err
 
 
@@ -292,8 +335,9 @@ def test_the_metric_as_a_space(hub, tmp_path):  # noqa: F811
     # by repo id: a Space's module is called as the Space is, in snake case
     code = "import evaluate; m = evaluate.load('owner/rna_answers'); print(m.compute(predictions=['a tRNA'], "
     code += "references=['a tRNA'], rna_ids=['x'], mode='paper')['rouge1_f1'])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=hub.environment(tmp_path / "home"),
-                          capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=hub.environment(tmp_path / "home"), capture_output=True, text=True
+    )
     assert done.stdout.strip() == "1.0", done.stderr[-800:]
     scores = metric.compute(predictions=["a tRNA"], references=["a tRNA"], rna_ids=["x"], mode="aligned")
     assert scores["rouge1_f1"] == 1.0

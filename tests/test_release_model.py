@@ -1,6 +1,6 @@
 """`rnagpt release model` against a Hub on loopback: what goes up comes back and answers; what is wrong does not go up.
 
-    pytest tests/test_release_model.py
+pytest tests/test_release_model.py
 """
 
 import json
@@ -89,8 +89,14 @@ def test_a_release_comes_back_by_repo_id_and_revision(hub, api, tiny_model, tiny
     changes = open(api.hf_hub_download("owner/tiny", "CHANGELOG.md", cache_dir=tmp_path / "c")).read()
     assert changes.index("## v2") < changes.index("Less templates.") < changes.index("## v1")
 
-    clean(TWO_REVISIONS, str(tmp_path / "out.pt"), "v1", "v2", folder=tmp_path / "empty",
-          environment=hub.environment(tmp_path / "stranger"))  # fmt: skip
+    clean(
+        TWO_REVISIONS,
+        str(tmp_path / "out.pt"),
+        "v1",
+        "v2",
+        folder=tmp_path / "empty",
+        environment=hub.environment(tmp_path / "stranger"),
+    )
     for logits in torch.load(tmp_path / "out.pt", weights_only=True).values():
         assert torch.equal(logits, model(**ask(processor)).logits)
 
@@ -105,8 +111,9 @@ def test_projector_and_adapter_alone(hub, api, tiny_model, tiny_checkpoint, sour
         commit = api.upload_folder(repo_id=f"owner/{part}", folder_path=folder).oid
         if part == "llm":
             right = commit
-    api.upload_file(repo_id="owner/llm", path_or_fileobj=other_weights(sources["llm"], tmp_path),
-                    path_in_repo="model.safetensors")  # fmt: skip
+    api.upload_file(
+        repo_id="owner/llm", path_or_fileobj=other_weights(sources["llm"], tmp_path), path_in_repo="model.safetensors"
+    )
     arguments = [tiny_checkpoint, "--form", "projector", "--encoder", "owner/encoder", "--repo", "owner/projector"]
     assert release(*arguments, "--llm", "owner/llm") == 2
     assert "computes other logits than the checkpoint" in capsys.readouterr().err
@@ -268,12 +275,14 @@ def test_the_demos_card_says_what_it_can_and_cannot_do():
 
     facts = read_facts(assets() / "demo")
     counts = dict.fromkeys(("encoder", "projector", "llm"), 1)
-    card = model_card.fill("smollm2-135m-instruct", "packaged", counts, 1022, metadata=facts.metadata("demo"),
-                           **facts.sections())  # fmt: skip
+    card = model_card.fill(
+        "smollm2-135m-instruct", "packaged", counts, 1022, metadata=facts.metadata("demo"), **facts.sections()
+    )
     head = yaml.safe_load(card.split("---\n")[1])
     assert head["license"] == "apache-2.0" and head["base_model"] == ["HuggingFaceTB/SmolLM2-135M-Instruct"]
-    metrics = {metric["name"]: metric["value"] for result in head["model-index"][0]["results"]
-               for metric in result["metrics"]}  # fmt: skip
+    metrics = {
+        metric["name"]: metric["value"] for result in head["model-index"][0]["results"] for metric in result["metrics"]
+    }
     right, swapped = recorded_share("demo"), recorded_share("demo_swapped")
     assert metrics["RNA type, share right (Shipped demo)"] == pytest.approx(right, abs=1e-4)
     assert metrics["RNA type, share right (Shipped demo, another RNA)"] == pytest.approx(swapped, abs=1e-4)

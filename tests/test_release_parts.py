@@ -1,6 +1,6 @@
 """A training stage's output (parts) released in every form, and loaded by repo id where RNA-GPT is not installed.
 
-    pytest tests/test_release_parts.py
+pytest tests/test_release_parts.py
 """
 
 import json
@@ -54,16 +54,23 @@ def test_every_form_of_a_stage_comes_back_by_repo_id(pushed, api, tiny_run, tmp_
     assert release(second, "--repo", "owner/merged") == 0
     assert capsys.readouterr().out.count("reloaded without RNA-GPT installed") == 4
 
-    weights = {name: {path for path in api.list_repo_files(f"owner/{name}") if path.endswith(".safetensors")}
-               for name in ("base", "projector", "adapter", "merged")}  # fmt: skip
+    weights = {
+        name: {path for path in api.list_repo_files(f"owner/{name}") if path.endswith(".safetensors")}
+        for name in ("base", "projector", "adapter", "merged")
+    }
     assert weights["adapter"] == {"adapter_model.safetensors"}
     assert weights["base"] == weights["projector"] == weights["merged"] == {"model.safetensors"}
     sizes = {row.path: row.size for row in api.list_repo_tree("owner/projector") if row.path in weights["projector"]}
     assert sizes["model.safetensors"] < 20_000  # 32 x 32 numbers and a head
 
     stages = {"owner/base": first, "owner/projector": first, "owner/adapter": second, "owner/merged": second}
-    clean(EVERY_FORM, str(tmp_path / "out.pt"), *stages, folder=tmp_path / "empty",
-          environment=pushed.environment(tmp_path / "stranger"))  # fmt: skip
+    clean(
+        EVERY_FORM,
+        str(tmp_path / "out.pt"),
+        *stages,
+        folder=tmp_path / "empty",
+        environment=pushed.environment(tmp_path / "stranger"),
+    )
     found = torch.load(tmp_path / "out.pt", weights_only=True)
     for name, stage in stages.items():
         model, processor = checkpoint.load(stage)

@@ -1,6 +1,6 @@
 """The server through a real socket: OpenAI's own client, and what goes wrong.
 
-    pytest tests/test_serve.py
+pytest tests/test_serve.py
 """
 
 import json

@@ -1,6 +1,6 @@
 """Two thousand requests made by schemathesis from the server's own OpenAPI description: never a 500.
 
-    pytest tests/test_serve_fuzz.py
+pytest tests/test_serve_fuzz.py
 """
 
 from collections import Counter
@@ -37,8 +37,12 @@ def test_no_body_is_a_500(tiny_model, mode):
 
         @given(case=operation.as_strategy(generation_mode=schemathesis.GenerationMode(mode)))
         @settings(
-            max_examples=BODIES[mode], deadline=None, database=None, derandomize=True,
-            suppress_health_check=list(HealthCheck), phases=[Phase.generate],
+            max_examples=BODIES[mode],
+            deadline=None,
+            database=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.generate],
         )
         def send(case):
             if mode == "positive":

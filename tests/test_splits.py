@@ -6,6 +6,7 @@ is lost.
 
     pytest tests/test_splits.py
 """
+
 import random
 from bisect import bisect_left
 from collections import defaultdict

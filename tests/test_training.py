@@ -26,11 +26,22 @@ def recipe(tiny_parts, output, stage="alignment", **changes):
     content = {
         "stage": stage,
         "output": str(output),
-        "model": {"llm": str(tiny_parts / "llm"), "encoder": str(tiny_parts / "encoder"), "rna_pool_size": 8,
-                  "template": "chatml"},
+        "model": {
+            "llm": str(tiny_parts / "llm"),
+            "encoder": str(tiny_parts / "encoder"),
+            "rna_pool_size": 8,
+            "template": "chatml",
+        },
         "data": {"visits": 24, "validation_rnas": 8},
-        "sft": {"per_device_train_batch_size": 4, "num_train_epochs": 1, "learning_rate": 1e-2, "logging_steps": 2,
-                "save_steps": 2, "eval_strategy": "steps", "eval_steps": 3},
+        "sft": {
+            "per_device_train_batch_size": 4,
+            "num_train_epochs": 1,
+            "learning_rate": 1e-2,
+            "logging_steps": 2,
+            "save_steps": 2,
+            "eval_strategy": "steps",
+            "eval_steps": 3,
+        },
     }
     if stage == "instruction":
         content["lora"] = {"r": 2, "lora_alpha": 4}
@@ -63,7 +74,12 @@ def test_stage_1_changes_the_projector_and_nothing_else(tiny_parts, tmp_path, mo
     model, _ = checkpoint.load(output)
     assert torch.equal(model.model.projector.weight, states["after"]["model.projector.weight"])
     assert sorted(path.name for path in output.iterdir()) == [
-        "curve.csv", "curve.jsonl", "curve.svg", "parts.json", "projector.safetensors", "training.json",
+        "curve.csv",
+        "curve.jsonl",
+        "curve.svg",
+        "parts.json",
+        "projector.safetensors",
+        "training.json",
     ]
     assert not (tmp_path / "stage1.work").exists()
     curve = [json.loads(line) for line in (output / "curve.jsonl").read_text().splitlines()]
@@ -90,9 +106,7 @@ def test_stage_2_changes_projector_and_adapter_and_reloads_merged(tiny_parts, tm
     content["sft"]["report_to"] = "tensorboard"
     output = train(content, tmp_path / "recipe2.yaml")
     check_curves(output)
-    assert kept["changed"] and all(
-        "lora_" in name or "projector.modules_to_save" in name for name in kept["changed"]
-    )
+    assert kept["changed"] and all("lora_" in name or "projector.modules_to_save" in name for name in kept["changed"])
     assert any("lora_A" in name for name in kept["changed"])
     model, processor = checkpoint.load(output)
     messages = [{"role": "user", "content": [{"type": "rna", "rna": "ACGU" * 8}, {"type": "text", "text": "Type?"}]}]
@@ -169,9 +183,7 @@ def test_ridge_start_puts_slot_features_onto_mean_annotation_embeddings(tiny_mod
     model = copy.deepcopy(tiny_model[0])
     rng = np.random.default_rng(0)
     sizes = {str(i): 1 + i % 4 for i in range(60)}
-    features = {
-        name: torch.tensor(rng.normal(size=(n, 32)) * 2 + 1, dtype=torch.float32) for name, n in sizes.items()
-    }
+    features = {name: torch.tensor(rng.normal(size=(n, 32)) * 2 + 1, dtype=torch.float32) for name, n in sizes.items()}
     ids = {name: rng.integers(0, 200, 7).tolist() for name in features}
     if hidden:
         model.config.projector_hidden_size = hidden
@@ -299,15 +311,21 @@ def test_a_hidden_layer_in_the_projector_goes_through_both_stages_and_every_form
     content["model"]["projector_hidden_size"] = 24
     content |= {"projector_start": "ridge", "data": {"visits": 8}}
     first = train(content, tmp_path / "recipe1.yaml")
-    content |= {"stage": "instruction", "output": str(tmp_path / "stage2"), "start_from": str(first),
-                "lora": {"r": 2, "lora_alpha": 4}, "projector_start": "random"}  # fmt: skip
+    content |= {
+        "stage": "instruction",
+        "output": str(tmp_path / "stage2"),
+        "start_from": str(first),
+        "lora": {"r": 2, "lora_alpha": 4},
+        "projector_start": "random",
+    }
     second = train(content, tmp_path / "recipe2.yaml")
 
     aligned, processor = checkpoint.load(first)
     tuned, _ = checkpoint.load(second)
     assert [layer.weight.shape for layer in (aligned.model.projector[0], aligned.model.projector[2])] == [
-        (24, aligned.config.rna_config.hidden_size), (aligned.config.text_config.hidden_size, 24),
-    ]  # fmt: skip
+        (24, aligned.config.rna_config.hidden_size),
+        (aligned.config.text_config.hidden_size, 24),
+    ]
     for before, after in zip(aligned.model.projector.parameters(), tuned.model.projector.parameters(), strict=True):
         assert not torch.equal(before, after)
     # a soft token by hand, from the encoder's features
@@ -334,8 +352,13 @@ def test_early_stopping_looks_at_the_true_rna_alone():
     from rnagpt.training import EarlyStopping
 
     callback, control = EarlyStopping(2), TrainerControl()
-    args = TrainingArguments("unused", load_best_model_at_end=False, metric_for_best_model="eval_true_loss",
-                             greater_is_better=False, use_cpu=True)
+    args = TrainingArguments(
+        "unused",
+        load_best_model_at_end=False,
+        metric_for_best_model="eval_true_loss",
+        greater_is_better=False,
+        use_cpu=True,
+    )
     state = TrainerState(best_metric=1.0)
     for _ in range(5):
         callback.on_evaluate(args, state, control, {"eval_swapped_loss": 9.0})

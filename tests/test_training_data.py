@@ -42,8 +42,11 @@ def rna_qa(tmp_path_factory):
 def conversations(tmp_path_factory):
     folder = tmp_path_factory.mktemp("text")
     turns = [("Hello?", "Hello."), ("And again?", "Again.")]
-    messages = [{"role": role, "content": text} for turn in turns for role, text in zip(("user", "assistant"), turn,
-                                                                                        strict=True)]
+    messages = [
+        {"role": role, "content": text}
+        for turn in turns
+        for role, text in zip(("user", "assistant"), turn, strict=True)
+    ]
     (folder / "train.jsonl").write_text(8 * (json.dumps({"messages": messages}) + "\n"))
     return folder
 

@@ -27,9 +27,15 @@ def one_step(tiny_parts, output, batch: int, accumulation: int = 1, **changes) -
     content["stage"] = "instruction"
     content["lora"] = {"r": 2, "lora_alpha": 4}
     content["sft"] = {
-        "per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation, "max_steps": 1,
-        "optim": "sgd", "learning_rate": 1.0, "lr_scheduler_type": "constant", "weight_decay": 0.0,
-        "max_grad_norm": 1.0e9, "use_cpu": True,
+        "per_device_train_batch_size": batch,
+        "gradient_accumulation_steps": accumulation,
+        "max_steps": 1,
+        "optim": "sgd",
+        "learning_rate": 1.0,
+        "lr_scheduler_type": "constant",
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0e9,
+        "use_cpu": True,
     }
     return content
 
@@ -41,7 +47,8 @@ def uneven(tiny_parts):
     folder.mkdir()
     records = [
         {"rna_id": f"rna{i}", "sequence": "ACGGU" * (2 + i % 7), "question": f"What is {k}?", "answer": "Ab" * (1 + k)}
-        for i in range(16) for k in range(1 + i % 5)
+        for i in range(16)
+        for k in range(1 + i % 5)
     ]
     (folder / "train.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     (folder / "README.md").write_text(
@@ -82,8 +89,15 @@ def test_batches_by_token_budget_and_features_on_disk_give_the_same_gradient(tin
     content = one_step(tiny_parts, tmp_path / "start", batch=16)
     content["sft"]["learning_rate"] = 0.0
     start = gradient(train(content, tmp_path / "recipe.yaml"))
-    content = one_step(tiny_parts, tmp_path / "budget", batch=1, accumulation=99, token_budget=150, pack=True,
-                       features_folder=str(tmp_path / "features"))  # one step: fewer batches than 99 make it whole
+    content = one_step(
+        tiny_parts,
+        tmp_path / "budget",
+        batch=1,
+        accumulation=99,
+        token_budget=150,
+        pack=True,
+        features_folder=str(tmp_path / "features"),
+    )  # one step: fewer batches than 99 make it whole
     budget = gradient(train(content, tmp_path / "recipe.yaml"))
     assert (budget - whole).abs().max() <= 1e-5 * (whole - start).abs().max()
     assert list((tmp_path / "features").rglob("*.safetensors"))
@@ -128,8 +142,14 @@ def test_two_processes_take_the_step_of_one(tiny_parts, uneven, tmp_path):
     path.write_text(yaml.safe_dump(content))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run([*command, str(ROOT / "train_sft.py"), "--config", str(path)], cwd=ROOT, env=environment,
-                          capture_output=True, text=True, timeout=400)
+    done = subprocess.run(
+        [*command, str(ROOT / "train_sft.py"), "--config", str(path)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     content = one_step(tiny_parts, tmp_path / "start", batch=8)
     content["sft"]["learning_rate"] = 0.0

@@ -1,6 +1,6 @@
 """The public API's types and everybody's spelling, as `make types` checks them.
 
-    pytest tests/test_types.py
+pytest tests/test_types.py
 """
 
 import subprocess

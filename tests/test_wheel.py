@@ -1,6 +1,6 @@
 """The wheel in an environment of its own, in an empty folder: entry point, package data, and what an import pulls in.
 
-    pytest tests/test_wheel.py
+pytest tests/test_wheel.py
 """
 
 import os
@@ -20,12 +20,30 @@ from rnagpt import __version__, cli
 
 # packages of the extras; the base install must do without them when the classes are imported
 OF_EXTRAS = {
-    "trl", "datasets", "tensorboard", "bitsandbytes",  # train, quantize
-    "datatrove", "openai", "requests", "ray", "edlib",  # data
-    "evaluate", "rouge_score", "sklearn", "matplotlib", "bert_score",  # eval
-    "gradio", "fastapi", "uvicorn", "prometheus_client", "RNA",  # chat, serve
-    "fm", "gguf", "playwright", "mkdocs",
-}  # fmt: skip
+    "trl",
+    "datasets",
+    "tensorboard",
+    "bitsandbytes",  # train, quantize
+    "datatrove",
+    "openai",
+    "requests",
+    "ray",
+    "edlib",  # data
+    "evaluate",
+    "rouge_score",
+    "sklearn",
+    "matplotlib",
+    "bert_score",  # eval
+    "gradio",
+    "fastapi",
+    "uvicorn",
+    "prometheus_client",
+    "RNA",  # chat, serve
+    "fm",
+    "gguf",
+    "playwright",
+    "mkdocs",
+}
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +65,14 @@ def inside(installed, *command: str, **environment: str) -> subprocess.Completed
     """Run a program of the environment in the empty folder, with nothing that points at the checkout."""
     programs, empty = installed
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    return subprocess.run([str(programs / command[0]), *command[1:]], cwd=empty, env=kept | environment,
-                          capture_output=True, text=True, stdin=subprocess.DEVNULL)  # fmt: skip
+    return subprocess.run(
+        [str(programs / command[0]), *command[1:]],
+        cwd=empty,
+        env=kept | environment,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 def test_the_entry_point_and_every_subcommand(installed):
@@ -150,6 +174,12 @@ def test_extras_of_the_readme_exist():
     extras = setup["options.extras_require"]
     assert {"data", "train", "eval", "chat", "dev", "docs"} <= set(extras)
     texts = [path.read_text() for path in [ROOT / "README.md", *Path(ROOT / "docs").glob("*.md")]]
-    named = {name for text in texts for group in re.findall(r"rnagpt\[([a-z,]+)\]|'\.\[([a-z,]+)\]'", text)
-             for part in group for name in part.split(",") if name}  # fmt: skip
+    named = {
+        name
+        for text in texts
+        for group in re.findall(r"rnagpt\[([a-z,]+)\]|'\.\[([a-z,]+)\]'", text)
+        for part in group
+        for name in part.split(",")
+        if name
+    }
     assert named <= set(extras)

@@ -1,8 +1,8 @@
 """RNA-GPT's text metrics as an `evaluate` module: ROUGE, and BERTScore or cosine in one of three named modes.
 
-    import evaluate
-    metric = evaluate.load("metrics/rna_answers")
-    metric.compute(predictions=[...], references=[...], rna_ids=[...], mode="paper", encoders=["bert"])
+import evaluate
+metric = evaluate.load("metrics/rna_answers")
+metric.compute(predictions=[...], references=[...], rna_ids=[...], mode="paper", encoders=["bert"])
 """
 
 import datasets
@@ -25,11 +25,11 @@ class RnaAnswers(evaluate.Metric):
 
     def _info(self):
         features = {name: datasets.Value("string") for name in ("predictions", "references", "rna_ids")}
-        return evaluate.MetricInfo(description=DESCRIPTION, citation=CITATION, inputs_description=KWARGS,
-                                   features=datasets.Features(features))
+        return evaluate.MetricInfo(
+            description=DESCRIPTION, citation=CITATION, inputs_description=KWARGS, features=datasets.Features(features)
+        )
 
     def _compute(self, predictions, references, rna_ids, mode="aligned", encoders=()):
         loaded = [load_encoder(PRESETS[spec] if isinstance(spec, str) else TextEncoder(**spec)) for spec in encoders]
         scores = corpus_scores(rna_ids, references, predictions, loaded, mode)
-        return {f"{name}_{part}": value for name, row in scores.items()
-                for part, value in row._asdict().items()}
+        return {f"{name}_{part}": value for name, row in scores.items() for part, value in row._asdict().items()}

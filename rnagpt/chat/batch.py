@@ -271,9 +271,7 @@ def run_batch(
     return failed
 
 
-def prepared(
-    engine: "Engine", row: Row, sampling: "Sampling", weight, write: Callable[[Row, dict], None]
-) -> "Answer":
+def prepared(engine: "Engine", row: Row, sampling: "Sampling", weight, write: Callable[[Row, dict], None]) -> "Answer":
     """The row's answer, ready for the engine; UserError for what is wrong with the row."""
     from rnagpt.chat.conversation import with_rnas
 

@@ -43,27 +43,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help="folder of a checkpoint, or a Hub id")
     parser.add_argument("--demo", action="store_true", help="use the small checkpoint that comes with RNA-GPT")
     parser.add_argument("--fasta", metavar="FILE", help="RNAs to ask about, plain or .gz")
-    parser.add_argument("--rna", metavar="SEQUENCE",
-                        help="an RNA to ask about, instead of --fasta; or its RNAcentral id (URS..._taxid)")
+    parser.add_argument(
+        "--rna",
+        metavar="SEQUENCE",
+        help="an RNA to ask about, instead of --fasta; or its RNAcentral id (URS..._taxid)",
+    )
     parser.add_argument("--record", metavar="ID", help="the record of --fasta to ask about")
     parser.add_argument("--question", metavar="TEXT", nargs="+", action="extend", help="answer this and end")
     parser.add_argument("--compare", action="store_true", help="put all RNAs of --fasta into one conversation")
-    parser.add_argument("--json", action="store_true", help="a JSON object per answer: rna_id, length_nt, question, "
-                        "answer, checkpoint")
-    parser.add_argument("--weigh", action="store_true", help="with --json or --batch: confidence, source of the "
-                        "answer and closest known RNAs, too")
-    parser.add_argument("--min-confidence", type=float, default=0.5, metavar="P",
-                        help="below it an answer is marked as not sure (default: 0.5)")
-    parser.add_argument("--known-rnas", metavar="DATASET",
-                        help="an RNA-QA folder or Hub id: among its RNAs, too, the closest are looked up, with papers")
-    parser.add_argument("--batch", metavar="FILE", type=Path,
-                        help="answer the rows of a .tsv, .csv, .jsonl or FASTA file")
+    parser.add_argument(
+        "--json", action="store_true", help="a JSON object per answer: rna_id, length_nt, question, answer, checkpoint"
+    )
+    parser.add_argument(
+        "--weigh",
+        action="store_true",
+        help="with --json or --batch: confidence, source of the answer and closest known RNAs, too",
+    )
+    parser.add_argument(
+        "--min-confidence",
+        type=float,
+        default=0.5,
+        metavar="P",
+        help="below it an answer is marked as not sure (default: 0.5)",
+    )
+    parser.add_argument(
+        "--known-rnas",
+        metavar="DATASET",
+        help="an RNA-QA folder or Hub id: among its RNAs, too, the closest are looked up, with papers",
+    )
+    parser.add_argument(
+        "--batch", metavar="FILE", type=Path, help="answer the rows of a .tsv, .csv, .jsonl or FASTA file"
+    )
     parser.add_argument("--out", metavar="FILE", type=Path, help="where --batch writes (.jsonl)")
     parser.add_argument("--web", action="store_true", help="open a web page on this machine")
     parser.add_argument("--port", type=int, default=7860, help="of --web; 0 takes a free one (default: 7860)")
     parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="longest answer (default: 256)")
-    parser.add_argument("--temperature", type=float, default=0.0, metavar="T",
-                        help="draw the answer's words; the default, 0, takes the likeliest")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=0.0,
+        metavar="T",
+        help="draw the answer's words; the default, 0, takes the likeliest",
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="the same draw again, with --temperature")
 
 
@@ -293,12 +314,18 @@ def answer_batch(args: argparse.Namespace, checkpoint: str) -> int:
     rows, sha256 = batch.read_rows(args.batch, args.question or [])
     own = sum(row.question not in ("", *args.question) for row in rows) if args.question else 0
     if own:
-        print(f"{own:,} of {len(rows):,} rows have a question of their own; --question is for the others",
-              file=sys.stderr)
+        print(
+            f"{own:,} of {len(rows):,} rows have a question of their own; --question is for the others",
+            file=sys.stderr,
+        )
     sampling = {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature, "seed": args.seed}
     what = {
-        "input_sha256": sha256, "checkpoint": args.checkpoint or "demo", "questions": args.question or [],
-        "weigh": args.weigh and args.min_confidence, "known_rnas": args.known_rnas, **sampling,
+        "input_sha256": sha256,
+        "checkpoint": args.checkpoint or "demo",
+        "questions": args.question or [],
+        "weigh": args.weigh and args.min_confidence,
+        "known_rnas": args.known_rnas,
+        **sampling,
     }
     journal = batch.Journal(args.out, what)
     evidence = given_evidence(args)
@@ -312,5 +339,5 @@ def answer_batch(args: argparse.Namespace, checkpoint: str) -> int:
     done = len(rows) - failed
     print(f"wrote {args.out}: {done:,} of {len(rows):,} rows answered", file=sys.stderr)
     if failed:
-        raise UserError(f"{failed:,} of {len(rows):,} rows could not be answered: \"error\" in {args.out} says why")
+        raise UserError(f'{failed:,} of {len(rows):,} rows could not be answered: "error" in {args.out} says why')
     return 0

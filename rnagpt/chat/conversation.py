@@ -1,8 +1,8 @@
 """One conversation about RNAs: the turns so far, and asking the next question.
 
-    conversation = Conversation(model, processor)
-    conversation.read(Record("tRNA-Phe", "", "GCGGAUUU..."))
-    conversation.ask("What type of RNA is this?", stream_to=print)
+conversation = Conversation(model, processor)
+conversation.read(Record("tRNA-Phe", "", "GCGGAUUU..."))
+conversation.ask("What type of RNA is this?", stream_to=print)
 """
 
 from collections.abc import Callable

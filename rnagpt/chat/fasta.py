@@ -1,6 +1,6 @@
 """Reads RNAs: a FASTA file (plain or .gz), a bare sequence, pasted text. Only the standard library, to be quick.
 
-    read_fasta("rna.fa") -> [Record("tRNA-Phe", "yeast", "GCGGAUUU..."), ...]
+read_fasta("rna.fa") -> [Record("tRNA-Phe", "yeast", "GCGGAUUU..."), ...]
 """
 
 import gzip
@@ -111,8 +111,10 @@ def parse_fasta(text: str, source: str, fallback_id: str = "rna", max_records: i
     if not any(line.startswith(">") for line in lines):
         found = find_foreign(lines, 1)
         if found:
-            raise UserError(f"{source}, line {found[0]}: no record (no line begins with '>'), and as a bare sequence "
-                            f"{found[1]}: give a FASTA file")
+            raise UserError(
+                f"{source}, line {found[0]}: no record (no line begins with '>'), and as a bare sequence "
+                f"{found[1]}: give a FASTA file"
+            )
         return [Record(one_line(fallback_id), "", nucleotides("".join(lines), source))]
     if not lines[first - 1].startswith(">"):
         raise UserError(f"{source}, line {first}: text before the first '>': every record begins with a line '>id'")

@@ -68,9 +68,7 @@ def stacked(parts: list[KeyValues]) -> KeyValues:
             keys, values = part.layers[i] if part.layers else (nothing, nothing)
             pairs.append((pad(keys, (0, 0, gap, 0)), pad(values, (0, 0, gap, 0))))
         layers.append(tuple(torch.cat(tensors) for tensors in zip(*pairs, strict=True)))
-    return KeyValues(
-        layers, torch.cat([pad(part.mask, (gap, 0)) for part, gap in zip(parts, gaps, strict=True)])
-    )
+    return KeyValues(layers, torch.cat([pad(part.mask, (gap, 0)) for part, gap in zip(parts, gaps, strict=True)]))
 
 
 class PrefixCache:

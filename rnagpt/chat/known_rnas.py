@@ -78,8 +78,14 @@ class Neighbour:
         """For batch files and scripts."""
         rna = self.rna
         return {
-            "rna_id": rna.rna_id, "name": rna.name, "rna_type": rna.rna_type, "species": rna.species,
-            "source": rna.source, "identity": round(self.identity, 3), "link": rna.page, "pmids": list(rna.pmids),
+            "rna_id": rna.rna_id,
+            "name": rna.name,
+            "rna_type": rna.rna_type,
+            "species": rna.species,
+            "source": rna.source,
+            "identity": round(self.identity, 3),
+            "link": rna.page,
+            "pmids": list(rna.pmids),
         }
 
 

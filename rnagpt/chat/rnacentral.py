@@ -1,6 +1,6 @@
 """An RNA from RNAcentral by its id, e.g. URS000047C79B_9606: the public API, no account.
 
-    fetch("URS000047C79B_9606") -> Record("URS000047C79B_9606", "Homo sapiens (human) ...", "GGCUGG...")
+fetch("URS000047C79B_9606") -> Record("URS000047C79B_9606", "Homo sapiens (human) ...", "GGCUGG...")
 """
 
 import http.client

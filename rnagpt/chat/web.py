@@ -34,10 +34,8 @@ MAX_QUESTION = 4000  # characters
 LISTED = 200  # records offered for choosing
 QUESTIONS = ("What type of RNA is this?", "Which organism group is it from?", "What does this RNA do?")
 EXAMPLES = (
-    Record("tRNA-Phe", "yeast",
-           "GCGGAUUUAGCUCAGUUGGGAGAGCGCCAGACUGAAGAUCUGGAGGUCCUGUGUUCGAUCCACAGAAUUCGCACCA"),
-    Record("hsa-mir-21", "human, hairpin",
-           "UGUCGGGUAGCUUAUCAGACUGAUGUUGACUGUUGAAUCUCAUGGCAACACCAGUCGAUGGGCUGUCUGACA"),
+    Record("tRNA-Phe", "yeast", "GCGGAUUUAGCUCAGUUGGGAGAGCGCCAGACUGAAGAUCUGGAGGUCCUGUGUUCGAUCCACAGAAUUCGCACCA"),
+    Record("hsa-mir-21", "human, hairpin", "UGUCGGGUAGCUUAUCAGACUGAUGUUGACUGUUGAAUCUCAUGGCAACACCAGUCGAUGGGCUGUCUGACA"),
 )
 STYLE = """
 .gradio-container { max-width: 1100px !important; margin: 0 auto !important; }
@@ -71,8 +69,16 @@ def run_web(
         page = Page(worker, records, options, evidence, Path(folder), note)
         try:
             _, address, _ = page.build().launch(
-                server_name="127.0.0.1", server_port=port or None, share=False, quiet=True, prevent_thread_lock=True,
-                max_file_size=MAX_BYTES, footer_links=[], ssr_mode=False, enable_monitoring=False, theme=theme(),
+                server_name="127.0.0.1",
+                server_port=port or None,
+                share=False,
+                quiet=True,
+                prevent_thread_lock=True,
+                max_file_size=MAX_BYTES,
+                footer_links=[],
+                ssr_mode=False,
+                enable_monitoring=False,
+                theme=theme(),
                 css=STYLE,
             )
         except OSError:
@@ -112,24 +118,50 @@ class Page:
             gr.HTML(f"<h1>Ask about an RNA</h1><p>{NOTICE}{html.escape(self.note)}</p>", padding=False)
             with gr.Row():
                 with gr.Column(scale=2, min_width=300):
-                    upload = gr.File(label="FASTA file (plain or .gz)", file_count="single", height=140,
-                                     elem_id="upload")
-                    typed = gr.Textbox(label="or a sequence, FASTA text, RNAcentral id", lines=2, max_lines=6,
-                                       elem_id="typed", placeholder="GCGGAUUUAGC... or URS000047C79B_9606")
+                    upload = gr.File(
+                        label="FASTA file (plain or .gz)", file_count="single", height=140, elem_id="upload"
+                    )
+                    typed = gr.Textbox(
+                        label="or a sequence, FASTA text, RNAcentral id",
+                        lines=2,
+                        max_lines=6,
+                        elem_id="typed",
+                        placeholder="GCGGAUUUAGC... or URS000047C79B_9606",
+                    )
                     with gr.Row(equal_height=True):
                         read = gr.Button("Read", elem_id="read", min_width=80)
-                        examples = [gr.Button(f"Example: {example.rna_id}", min_width=80, size="sm")
-                                    for example in EXAMPLES]
+                        examples = [
+                            gr.Button(f"Example: {example.rna_id}", min_width=80, size="sm") for example in EXAMPLES
+                        ]
                     told = gr.HTML(elem_id="told", padding=False)
-                    chosen = gr.Dropdown(label=f"RNA (choose up to {MAX_COMPARED} to compare)", multiselect=True,
-                                         max_choices=MAX_COMPARED, visible=False, elem_id="chosen")
+                    chosen = gr.Dropdown(
+                        label=f"RNA (choose up to {MAX_COMPARED} to compare)",
+                        multiselect=True,
+                        max_choices=MAX_COMPARED,
+                        visible=False,
+                        elem_id="chosen",
+                    )
                     card = gr.HTML(elem_id="card", elem_classes="card")
                 with gr.Column(scale=3, min_width=300):
-                    chat = gr.Chatbot(label="Conversation", render_markdown=False, sanitize_html=True, height=360,
-                                      buttons=[], feedback_options=None, elem_id="chat", elem_classes="said",
-                                      allow_tags=False, placeholder="Give an RNA, then ask about it.")
-                    question = gr.Textbox(label="Question", lines=1, max_length=MAX_QUESTION, elem_id="question",
-                                          placeholder="What type of RNA is this?")
+                    chat = gr.Chatbot(
+                        label="Conversation",
+                        render_markdown=False,
+                        sanitize_html=True,
+                        height=360,
+                        buttons=[],
+                        feedback_options=None,
+                        elem_id="chat",
+                        elem_classes="said",
+                        allow_tags=False,
+                        placeholder="Give an RNA, then ask about it.",
+                    )
+                    question = gr.Textbox(
+                        label="Question",
+                        lines=1,
+                        max_length=MAX_QUESTION,
+                        elem_id="question",
+                        placeholder="What type of RNA is this?",
+                    )
                     status = gr.HTML(elem_id="status", padding=False)
                     with gr.Row(equal_height=True):
                         ask = gr.Button("Ask", variant="primary", elem_id="ask", min_width=80)
@@ -273,7 +305,11 @@ class Page:
         told = "the answer was cut at its longest length" if conversation.cut_off else ""
         told = told if answer.text.strip() else "the model gave no answer"
         yield [
-            state, shown(conversation.messages), self.beside(answer, conversation.rnas), notice(told), gr.skip(),
+            state,
+            shown(conversation.messages),
+            self.beside(answer, conversation.rnas),
+            notice(told),
+            gr.skip(),
             *self.saved(conversation),
         ]
 

@@ -50,7 +50,7 @@ class Weight:
 
     @property
     def source(self) -> str:
-        """"from the sequence" where the RNA made the answer likely, else "from general knowledge".
+        """ "from the sequence" where the RNA made the answer likely, else "from general knowledge".
 
         An answer that is likelier than not without the RNA would have been given anyway. General knowledge includes
         what was said earlier in the conversation.

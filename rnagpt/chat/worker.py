@@ -1,7 +1,7 @@
 """A thread that runs the engine for many askers: the web page's visitors, the server's clients.
 
-    with Worker(engine) as worker:
-        worker.submit(engine.prepare(messages, when_done=...))
+with Worker(engine) as worker:
+    worker.submit(engine.prepare(messages, when_done=...))
 """
 
 import threading

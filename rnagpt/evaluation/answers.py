@@ -75,8 +75,9 @@ def write_answers(
 class CheckpointAnswers:
     """A loaded RNA-GPT: the RNA as soft tokens, or its letters as text, which leaves the LLM alone."""
 
-    def __init__(self, model, processor, as_text: bool = False, batch_size: int = 52,
-                 max_new_tokens: int = MAX_NEW_TOKENS):
+    def __init__(
+        self, model, processor, as_text: bool = False, batch_size: int = 52, max_new_tokens: int = MAX_NEW_TOKENS
+    ):
         self.model, self.processor, self.as_text = model, processor, as_text
         self.batch_size, self.max_new_tokens = batch_size, max_new_tokens
 
@@ -95,8 +96,14 @@ class EndpointAnswers:
 
     INSTRUCTION = "You answer questions about an RNA in one sentence. If you do not know, give your best guess."
 
-    def __init__(self, model: str, base_url: str, api_key_env: str = "OPENAI_API_KEY", parallel: int = 8,
-                 max_new_tokens: int = 128):
+    def __init__(
+        self,
+        model: str,
+        base_url: str,
+        api_key_env: str = "OPENAI_API_KEY",
+        parallel: int = 8,
+        max_new_tokens: int = 128,
+    ):
         self.model, self.base_url, self.api_key_env = model, base_url, api_key_env
         self.batch_size = self.parallel = parallel
         self.max_new_tokens = max_new_tokens
@@ -124,8 +131,9 @@ class EndpointAnswers:
 
             from rnagpt.evaluation.encoders import api_key
 
-            self._opened = OpenAI(base_url=self.base_url, api_key=api_key(self.api_key_env, self.base_url),
-                                  timeout=120, max_retries=6)
+            self._opened = OpenAI(
+                base_url=self.base_url, api_key=api_key(self.api_key_env, self.base_url), timeout=120, max_retries=6
+            )
         return self._opened
 
     def _ask(self, client, text: str):
@@ -133,11 +141,15 @@ class EndpointAnswers:
 
         try:
             reply = client.chat.completions.create(
-                model=self.model, temperature=0, max_tokens=self.max_new_tokens,
-                messages=[{"role": "system", "content": self.INSTRUCTION}, {"role": "user", "content": text}])
+                model=self.model,
+                temperature=0,
+                max_tokens=self.max_new_tokens,
+                messages=[{"role": "system", "content": self.INSTRUCTION}, {"role": "user", "content": text}],
+            )
         except openai.APIError as error:
-            raise UserError(f"{self.base_url} did not answer: {' '.join(str(error).split())[:300]}; "
-                            "run the same command to go on") from error
+            raise UserError(
+                f"{self.base_url} did not answer: {' '.join(str(error).split())[:300]}; run the same command to go on"
+            ) from error
         return (reply.choices[0].message.content or "").strip(), reply.usage
 
 
@@ -167,15 +179,21 @@ class FileAnswers:
                 row = json.loads(line)
                 rna_id, question, answer = row["rna_id"], row["question"], row["answer"]
             except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"line {number} of {path} is no answer: expected a JSON object with rna_id, question "
-                                f"and answer ({type(error).__name__}: {error})") from None
+                raise UserError(
+                    f"line {number} of {path} is no answer: expected a JSON object with rna_id, question "
+                    f"and answer ({type(error).__name__}: {error})"
+                ) from None
             for name, value in (("rna_id", rna_id), ("question", question), ("answer", answer)):
                 if not isinstance(value, str):
-                    raise UserError(f"line {number} of {path}: {name} must be a text, got {json.dumps(value)[:40]}; "
-                                    'an answer that was not given is ""')
+                    raise UserError(
+                        f"line {number} of {path}: {name} must be a text, got {json.dumps(value)[:40]}; "
+                        'an answer that was not given is ""'
+                    )
             if self._answers.setdefault((rna_id, question.strip()), answer) != answer:
-                raise UserError(f"line {number} of {path} gives another answer to a question of an earlier line, "
-                                f"about {rna_id}: {question}")
+                raise UserError(
+                    f"line {number} of {path} gives another answer to a question of an earlier line, "
+                    f"about {rna_id}: {question}"
+                )
 
     def asks(self, item: Item, sequence: str | None) -> str:
         return json.dumps([item.rna_id, item.question])
@@ -192,8 +210,10 @@ class FileAnswers:
         keys = self._keys(asked)
         missing = [key for key in keys if key not in self._answers]
         if missing:
-            raise UserError(f"{self.path} lacks answers to {len(missing)} of the questions that are asked here, the "
-                            f"first about {missing[0][0]}: {missing[0][1]}")
+            raise UserError(
+                f"{self.path} lacks answers to {len(missing)} of the questions that are asked here, the "
+                f"first about {missing[0][0]}: {missing[0][1]}"
+            )
         return [self._answers[key] for key in keys]
 
 
@@ -203,9 +223,7 @@ def conversation(item: Item, shown: tuple[str, str] | None, as_text: bool) -> li
         return [{"role": "user", "content": item.question}]
     if as_text:
         return [{"role": "user", "content": f"RNA sequence: {shown[1]}\n{item.question}"}]
-    return [
-        {"role": "user", "content": [{"type": "rna", "rna": shown[1]}, {"type": "text", "text": item.question}]}
-    ]
+    return [{"role": "user", "content": [{"type": "rna", "rna": shown[1]}, {"type": "text", "text": item.question}]}]
 
 
 def generate(model, processor, conversations: list[list[dict]], max_new_tokens: int = MAX_NEW_TOKENS) -> list[str]:

@@ -22,16 +22,27 @@ from rnagpt.evaluation.items import Item, labelled
 Labels = list[str | None]
 
 
-def baseline_answers(train_facts: Sequence, facts: Sequence, items: Sequence[Item], seed: int = 0,
-                     train_x: np.ndarray | None = None, test_x: np.ndarray | None = None,
-                     neighbours: Sequence | None = None) -> list[Item]:
+def baseline_answers(
+    train_facts: Sequence,
+    facts: Sequence,
+    items: Sequence[Item],
+    seed: int = 0,
+    train_x: np.ndarray | None = None,
+    test_x: np.ndarray | None = None,
+    neighbours: Sequence | None = None,
+) -> list[Item]:
     """Every baseline's labelled items; the linear probe joins in where encoder features are given, and the nearest
     RNA by sequence identity where `neighbours` are (of `nearest_by_identity`, one per held-out fact).
 
     train_x: (n_train_facts, width) and test_x: (n_facts, width), float: one mean-pooled row per fact, in their order.
     """
-    systems = {"majority": majority_answer, "question_only": question_only, "nearest_train": nearest_train,
-               "length_only": length_only, "kmer_length": kmer_length}
+    systems = {
+        "majority": majority_answer,
+        "question_only": question_only,
+        "nearest_train": nearest_train,
+        "length_only": length_only,
+        "kmer_length": kmer_length,
+    }
     answers = {system: predict(train_facts, facts, items, seed) for system, predict in systems.items()}
     if train_x is not None and test_x is not None:
         answers["linear_probe"] = answers_from_features(train_facts, train_x, facts, test_x, items, seed)
@@ -39,8 +50,11 @@ def baseline_answers(train_facts: Sequence, facts: Sequence, items: Sequence[Ite
         copied = {fact.rna_id: train_facts[near.place] for fact, near in zip(facts, neighbours, strict=True)}
         answers["nearest_identity"] = copied_answers(train_facts, copied, items, seed)
     shows_rna = {system: system not in ("majority", "question_only") for system in answers}
-    return [labelled(item, system, label, item.rna_id if shows_rna[system] else None)
-            for system, labels in answers.items() for item, label in zip(items, labels, strict=True)]
+    return [
+        labelled(item, system, label, item.rna_id if shows_rna[system] else None)
+        for system, labels in answers.items()
+        for item, label in zip(items, labels, strict=True)
+    ]
 
 
 def majority_answer(train_facts: Sequence, facts: Sequence, items: Sequence[Item], seed: int = 0) -> Labels:
@@ -81,8 +95,9 @@ def nearest_train(train_facts: Sequence, facts: Sequence, items: Sequence[Item],
     train_x, test_x = kmer_counts(known, facts, sizes=(4, 4))
     nearest = NearestNeighbors(n_neighbors=1, metric="cosine", algorithm="brute").fit(train_x)
     places = nearest.kneighbors(test_x, return_distance=False)[:, 0]
-    return copied_answers(train_facts, {fact.rna_id: known[place] for fact, place in zip(facts, places, strict=True)},
-                          items, seed)
+    return copied_answers(
+        train_facts, {fact.rna_id: known[place] for fact, place in zip(facts, places, strict=True)}, items, seed
+    )
 
 
 def copied_answers(train_facts: Sequence, copied: dict[str, object], items: Sequence[Item], seed: int = 0) -> Labels:
@@ -92,8 +107,9 @@ def copied_answers(train_facts: Sequence, copied: dict[str, object], items: Sequ
     labels = []
     for item in items:
         source = copied[item.rna_id]
-        label = (_yes_or_no(item, source.rna_type) if item.topic == "is_type"
-                 else by_topic[item.topic].get(source.rna_id))
+        label = (
+            _yes_or_no(item, source.rna_type) if item.topic == "is_type" else by_topic[item.topic].get(source.rna_id)
+        )
         labels.append(label if label in item.options else _commonest(item, counts))
     return labels
 
@@ -104,16 +120,18 @@ def length_only(train_facts: Sequence, facts: Sequence, items: Sequence[Item], s
 
     tree = DecisionTreeClassifier(max_leaf_nodes=16, min_samples_leaf=5, class_weight="balanced", random_state=seed)
     train_x, test_x = (np.array([[len(fact.sequence)] for fact in some]) for some in (train_facts, facts))
-    return answers_from_features(train_facts, train_x, facts, test_x, items, seed,
-                                 lambda x, y, new: tree.fit(x, y).predict(new).tolist())
+    return answers_from_features(
+        train_facts, train_x, facts, test_x, items, seed, lambda x, y, new: tree.fit(x, y).predict(new).tolist()
+    )
 
 
 def kmer_length(train_facts: Sequence, facts: Sequence, items: Sequence[Item], seed: int = 0) -> Labels:
     """Logistic regression on the shares of the 84 1-, 2- and 3-mers and the logarithm of the length."""
     train_x, test_x = kmer_counts(train_facts, facts, sizes=(1, 3))
     lengths = [np.array([[len(fact.sequence)] for fact in some]) for some in (train_facts, facts)]
-    train_x, test_x = (np.hstack([counts / length, np.log(length)])
-                       for counts, length in zip((train_x, test_x), lengths, strict=True))
+    train_x, test_x = (
+        np.hstack([counts / length, np.log(length)]) for counts, length in zip((train_x, test_x), lengths, strict=True)
+    )
     return answers_from_features(train_facts, train_x, facts, test_x, items, seed)
 
 
@@ -133,16 +151,24 @@ def linear_probe(train_x: np.ndarray, train_y: Sequence[str], test_x: np.ndarray
     return make_pipeline(StandardScaler(), regression).fit(train_x, train_y).predict(test_x).tolist()
 
 
-def answers_from_features(train_facts: Sequence, train_x: np.ndarray, facts: Sequence, test_x: np.ndarray,
-                          items: Sequence[Item], seed: int = 0,
-                          classify: Callable[[np.ndarray, list[str], np.ndarray], list[str]] = linear_probe) -> Labels:
+def answers_from_features(
+    train_facts: Sequence,
+    train_x: np.ndarray,
+    facts: Sequence,
+    test_x: np.ndarray,
+    items: Sequence[Item],
+    seed: int = 0,
+    classify: Callable[[np.ndarray, list[str], np.ndarray], list[str]] = linear_probe,
+) -> Labels:
     """Labels of the items by one classifier per topic, fitted on the training RNAs whose answer is among the options.
 
     "Is it of type X?" follows from the predicted type. A topic without training answers gets the majority answer.
     """
     if (len(train_facts), len(facts)) != (len(train_x), len(test_x)):
-        raise ValueError(f"features must match the RNAs: got {len(train_x)} rows for {len(train_facts)} training RNAs "
-                         f"and {len(test_x)} rows for {len(facts)} held-out RNAs")
+        raise ValueError(
+            f"features must match the RNAs: got {len(train_x)} rows for {len(train_facts)} training RNAs "
+            f"and {len(test_x)} rows for {len(facts)} held-out RNAs"
+        )
     by_topic, counts = _labels_by_topic(train_facts, seed), _training_answers(train_facts, seed)
     row = {fact.rna_id: index for index, fact in enumerate(facts)}
     offered: dict[str, set[str]] = defaultdict(set)

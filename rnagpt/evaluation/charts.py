@@ -12,15 +12,42 @@ from rnagpt.evaluation.headline import topic_label
 from rnagpt.evaluation.systems import GROUPS
 
 WIDE, NARROW = 960, 350  # CSS pixels, which are the SVG's units
-_COLOURS = {"ink": "#010101", "muted": "#020202", "line": "#030303", "model": "#040404", "control": "#050505",
-            "reference": "#060606", "floor": "#070707", "other": "#080808", "surface": "#090909"}
-_RC = {"svg.fonttype": "none", "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 12,
-       "text.color": _COLOURS["ink"], "axes.edgecolor": _COLOURS["line"], "axes.labelcolor": _COLOURS["muted"],
-       "xtick.color": _COLOURS["line"], "ytick.color": _COLOURS["line"], "xtick.labelcolor": _COLOURS["muted"],
-       "ytick.labelcolor": _COLOURS["muted"], "axes.spines.top": False, "axes.spines.right": False,
-       "axes.titlelocation": "left", "axes.titlesize": 13, "axes.titleweight": "bold", "lines.solid_capstyle": "round",
-       "legend.facecolor": _COLOURS["surface"], "legend.edgecolor": "none", "legend.framealpha": 0.85,
-       "legend.fontsize": 11, "xtick.labelsize": 11, "ytick.labelsize": 11}
+_COLOURS = {
+    "ink": "#010101",
+    "muted": "#020202",
+    "line": "#030303",
+    "model": "#040404",
+    "control": "#050505",
+    "reference": "#060606",
+    "floor": "#070707",
+    "other": "#080808",
+    "surface": "#090909",
+}
+_RC = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 12,
+    "text.color": _COLOURS["ink"],
+    "axes.edgecolor": _COLOURS["line"],
+    "axes.labelcolor": _COLOURS["muted"],
+    "xtick.color": _COLOURS["line"],
+    "ytick.color": _COLOURS["line"],
+    "xtick.labelcolor": _COLOURS["muted"],
+    "ytick.labelcolor": _COLOURS["muted"],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 13,
+    "axes.titleweight": "bold",
+    "lines.solid_capstyle": "round",
+    "legend.facecolor": _COLOURS["surface"],
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.85,
+    "legend.fontsize": 11,
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 11,
+}
 _MEASURES = {"rna_type": "RNA type", "closed": "Closed questions"}
 
 
@@ -45,26 +72,50 @@ def accuracy_bars(summary: dict, measures: Sequence[str], narrow: bool = False) 
             axes.set_ylim(top + 4, -14)
             if not narrow and column == 0:
                 for place, row in zip(places, rows, strict=True):
-                    axes.text(-0.03, place, row["label"], ha="right", va="center", fontsize=12.5,
-                              transform=axes.get_yaxis_transform(), weight="bold" if row["group"] == "model" else None)
+                    axes.text(
+                        -0.03,
+                        place,
+                        row["label"],
+                        ha="right",
+                        va="center",
+                        fontsize=12.5,
+                        transform=axes.get_yaxis_transform(),
+                        weight="bold" if row["group"] == "model" else None,
+                    )
             for place, group in headings if column == 0 else []:
                 short = GROUPS[group].split(":")[0]
-                axes.text(0 if narrow else -0.03, place, short, ha="left" if narrow else "right", va="center",
-                          fontsize=11, color=_COLOURS["muted"], style="italic",
-                          transform=axes.get_yaxis_transform())
+                axes.text(
+                    0 if narrow else -0.03,
+                    place,
+                    short,
+                    ha="left" if narrow else "right",
+                    va="center",
+                    fontsize=11,
+                    color=_COLOURS["muted"],
+                    style="italic",
+                    transform=axes.get_yaxis_transform(),
+                )
 
     return _svg(draw, width, top + 18 + margins["top"] + margins["bottom"], margins, spacing=0.2)
 
 
-def _bar_panel(axes, rows: Sequence[dict], places: Sequence[float], measure: str, chance: float | None,
-               narrow: bool) -> None:
+def _bar_panel(
+    axes, rows: Sequence[dict], places: Sequence[float], measure: str, chance: float | None, narrow: bool
+) -> None:
     """One panel of horizontal bars; x is the accuracy in percent, y a place in pixels."""
     offset, thickness = (7, 13) if narrow else (0, 15)
     for row, place in zip(rows, places, strict=True):
         estimate = row[measure]
         if narrow:
-            axes.text(0, place - 9.5, row["label"], ha="left", va="center", fontsize=12,
-                      weight="bold" if row["group"] == "model" else None)
+            axes.text(
+                0,
+                place - 9.5,
+                row["label"],
+                ha="left",
+                va="center",
+                fontsize=12,
+                weight="bold" if row["group"] == "model" else None,
+            )
         if estimate is None:
             axes.text(1.5, place + offset, "not asked", va="center", fontsize=11, color=_COLOURS["muted"])
             continue
@@ -73,12 +124,26 @@ def _bar_panel(axes, rows: Sequence[dict], places: Sequence[float], measure: str
         axes.plot([low, high], [place + offset] * 2, color=_COLOURS["ink"], linewidth=1.4)
         for end in (low, high):
             axes.plot([end, end], [place + offset - 3.5, place + offset + 3.5], color=_COLOURS["ink"], linewidth=1.4)
-        axes.text(max(value, high) + 2, place + offset, f"{value:.1f}", va="center", fontsize=12,
-                  weight="bold" if row["group"] == "model" else None)
+        axes.text(
+            max(value, high) + 2,
+            place + offset,
+            f"{value:.1f}",
+            va="center",
+            fontsize=12,
+            weight="bold" if row["group"] == "model" else None,
+        )
     if chance is not None:
         axes.axvline(100 * chance, color=_COLOURS["ink"], linewidth=1, linestyle=(0, (2, 3)), zorder=0.5)
-        axes.text(100 * chance, 1.0, f"chance {100 * chance:.3g}", ha="left" if chance < 0.3 else "center",
-                  va="bottom", fontsize=10.5, color=_COLOURS["muted"], transform=axes.get_xaxis_transform())
+        axes.text(
+            100 * chance,
+            1.0,
+            f"chance {100 * chance:.3g}",
+            ha="left" if chance < 0.3 else "center",
+            va="bottom",
+            fontsize=10.5,
+            color=_COLOURS["muted"],
+            transform=axes.get_xaxis_transform(),
+        )
     axes.set_title(f"{_MEASURES[measure]}: % right", pad=20)
     axes.set_xlim(0, 100)
     axes.set_xticks([0, 25, 50, 75, 100])
@@ -105,9 +170,15 @@ def learning_curves(rows: Sequence[dict], chance: float | None = None, narrow: b
     """
     stages = list(dict.fromkeys(row["stage"] for row in rows))
     accuracies = sorted({name for row in rows for name in row if name.startswith("eval_") and "accuracy" in name})
-    panels = [("loss", stage) for stage in stages if any(
-        "loss" in row or any(name in row for name, _, _ in _VALIDATION_LOSSES)
-        for row in rows if row["stage"] == stage)]
+    panels = [
+        ("loss", stage)
+        for stage in stages
+        if any(
+            "loss" in row or any(name in row for name, _, _ in _VALIDATION_LOSSES)
+            for row in rows
+            if row["stage"] == stage
+        )
+    ]
     panels += [("accuracy", "")] if accuracies else []
     if not panels:
         return ""
@@ -118,8 +189,11 @@ def learning_curves(rows: Sequence[dict], chance: float | None = None, narrow: b
     def draw(figure) -> None:
         from matplotlib.ticker import MaxNLocator
 
-        grid = figure.subplots(len(panels), 1, squeeze=False)[:, 0] if narrow else \
-            figure.subplots(1, len(panels), squeeze=False)[0]
+        grid = (
+            figure.subplots(len(panels), 1, squeeze=False)[:, 0]
+            if narrow
+            else figure.subplots(1, len(panels), squeeze=False)[0]
+        )
         for axes, (kind, stage) in zip(grid, panels, strict=True):
             if kind == "loss":
                 _loss_panel(axes, [row for row in rows if row["stage"] == stage], stage, timed, divisor)
@@ -148,11 +222,17 @@ def _loss_panel(axes, rows: Sequence[dict], stage: str, timed: bool, divisor: fl
     x, y = _series(rows, "loss", timed, divisor)
     if x:
         many = len(x) > 25
-        axes.plot(x, y, color=_COLOURS["model"], linewidth=1 if many else 2, alpha=0.35 if many else 1,
-                  label=None if many else "training")
+        axes.plot(
+            x,
+            y,
+            color=_COLOURS["model"],
+            linewidth=1 if many else 2,
+            alpha=0.35 if many else 1,
+            label=None if many else "training",
+        )
         if many:  # the trend over a twelfth of the run; each point is a mean of what is within reach
             reach = max(1, len(y) // 24)
-            smooth = [sum(part) / len(part) for part in (y[max(0, i - reach):i + reach + 1] for i in range(len(y)))]
+            smooth = [sum(part) / len(part) for part in (y[max(0, i - reach) : i + reach + 1] for i in range(len(y)))]
             axes.plot(x, smooth, color=_COLOURS["model"], linewidth=2.2, label="training")
     for name, colour, label in _VALIDATION_LOSSES:
         x, y = _series(rows, name, timed, divisor)
@@ -162,19 +242,31 @@ def _loss_panel(axes, rows: Sequence[dict], stage: str, timed: bool, divisor: fl
     axes.legend(loc="upper right")
 
 
-def _accuracy_panel(axes, rows: Sequence[dict], names: Sequence[str], timed: bool, divisor: float,
-                    chance: float | None) -> None:
+def _accuracy_panel(
+    axes, rows: Sequence[dict], names: Sequence[str], timed: bool, divisor: float, chance: float | None
+) -> None:
     """Validation accuracy of every stage that measured it; one line a measure and stage."""
     colours = ["model", "reference", "control", "floor"]
     stages = list(dict.fromkeys(row["stage"] for row in rows if any(name in row for name in names)))
-    lines = [(stage, name) for stage in stages for name in names
-             if any(name in row for row in rows if row["stage"] == stage)]
+    lines = [
+        (stage, name)
+        for stage in stages
+        for name in names
+        if any(name in row for row in rows if row["stage"] == stage)
+    ]
     for index, (stage, name) in enumerate(lines):
         x, y = _series([row for row in rows if row["stage"] == stage], name, timed, divisor)
         words = name.removeprefix("eval_").removesuffix("accuracy").strip("_") or "accuracy"
         label = topic_label(words) + (f", {topic_label(stage).lower()}" if len(stages) > 1 else "")
-        axes.plot(x, [100 * share for share in y], color=_COLOURS[colours[index % len(colours)]], linewidth=2,
-                  marker="o", markersize=4, label=label)
+        axes.plot(
+            x,
+            [100 * share for share in y],
+            color=_COLOURS[colours[index % len(colours)]],
+            linewidth=2,
+            marker="o",
+            markersize=4,
+            label=label,
+        )
     if chance is not None:
         axes.axhline(100 * chance, color=_COLOURS["ink"], linewidth=1, linestyle=(0, (2, 3)), label="chance, RNA type")
     axes.set_ylim(0, 100)
@@ -190,17 +282,23 @@ def _svg(draw, width: float, height: float, margins: dict[str, float], spacing: 
     with matplotlib.rc_context(_RC | {"svg.hashsalt": "rnagpt"}):
         figure = Figure(figsize=(width / 72, height / 72), dpi=72)
         draw(figure)
-        figure.subplots_adjust(left=margins["left"] / width, right=1 - margins["right"] / width,
-                               top=1 - margins["top"] / height, bottom=margins["bottom"] / height,
-                               wspace=spacing, hspace=spacing)
+        figure.subplots_adjust(
+            left=margins["left"] / width,
+            right=1 - margins["right"] / width,
+            top=1 - margins["top"] / height,
+            bottom=margins["bottom"] / height,
+            wspace=spacing,
+            hspace=spacing,
+        )
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
-    svg = svg[svg.index("<svg"):]
+    svg = svg[svg.index("<svg") :]
     # matplotlib's own style sheet would reach the whole page
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<svg [^>]*>', f'<svg viewBox="0 0 {width:g} {height:g}" aria-hidden="true" focusable="false">',
-                 svg, count=1)
+    svg = re.sub(
+        r"<svg [^>]*>", f'<svg viewBox="0 0 {width:g} {height:g}" aria-hidden="true" focusable="false">', svg, count=1
+    )
     for name, colour in _COLOURS.items():
         svg = svg.replace(colour, f"var(--{name})")
     svg = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--font)", svg)

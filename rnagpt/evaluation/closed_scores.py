@@ -61,8 +61,14 @@ def calibration(confidence: Sequence[float], correct: Sequence[bool], bins: int 
     """
     sure, right = _checked(confidence, correct)
     place = np.minimum((sure * bins).astype(int), bins - 1)
-    points = [{"confidence": float(sure[place == i].mean()), "accuracy": float(right[place == i].mean()),
-               "n": int((place == i).sum())} for i in np.unique(place)]
+    points = [
+        {
+            "confidence": float(sure[place == i].mean()),
+            "accuracy": float(right[place == i].mean()),
+            "n": int((place == i).sum()),
+        }
+        for i in np.unique(place)
+    ]
     error = sum(abs(point["confidence"] - point["accuracy"]) * point["n"] for point in points) / len(sure)
     return {"ece": float(error), "brier": float(((sure - right) ** 2).mean()), "n": len(sure), "points": points}
 
@@ -85,8 +91,9 @@ def risk_coverage(confidence: Sequence[float], correct: Sequence[bool]) -> dict:
     kept = np.arange(1, len(sure) + 1)
     risk = np.cumsum(expected) / kept
     ends = np.flatnonzero(np.append(sure[1:] != sure[:-1], True))
-    points = [{"coverage": float(kept[i] / len(sure)), "risk": float(risk[i]), "confidence": float(sure[i])}
-              for i in ends]
+    points = [
+        {"coverage": float(kept[i] / len(sure)), "risk": float(risk[i]), "confidence": float(sure[i])} for i in ends
+    ]
     best = np.cumsum(np.sort(wrong)) / kept
     return {"aurc": float(risk.mean()), "best": float(best.mean()), "points": points}
 

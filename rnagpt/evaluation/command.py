@@ -27,8 +27,12 @@ from rnagpt.folders import replace_text
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `rnagpt evaluate`."""
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR",
-                        help="the folder of a run, as quickstart leaves it; with --recipe it may be new")
+    parser.add_argument(
+        "run_dir",
+        type=Path,
+        metavar="RUN_DIR",
+        help="the folder of a run, as quickstart leaves it; with --recipe it may be new",
+    )
     parser.add_argument("--recipe", type=Path, metavar="FILE", help="YAML: the questions, systems, controls, encoders")
     parser.add_argument("--estimate", action="store_true", help="with --recipe: say what it takes, and stop")
     parser.add_argument("--json", action="store_true", help="print every figure as JSON instead of the table")
@@ -39,8 +43,12 @@ def run(args: argparse.Namespace) -> int:
     try:
         return evaluate_and_report(args)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None and args.run_dir.is_dir() \
-                and shutil.disk_usage(args.run_dir).free < 2**26:
+        if (
+            error.errno in (errno.ENOSPC, errno.EDQUOT)
+            and error.filename is None
+            and args.run_dir.is_dir()
+            and shutil.disk_usage(args.run_dir).free < 2**26
+        ):
             error.filename = str(args.run_dir)
         raise
 

@@ -67,8 +67,9 @@ def same_type_partners(facts: Sequence, seed: int = 0) -> dict[str, str]:
     for members in by_type.values():
         rng.shuffle(members)
         members.sort(key=lambda fact: str(_cluster(fact)))  # stable: clusters stand together, in random order inside
-        largest = max((sum(_cluster(fact) == cluster for fact in members) for cluster in set(map(_cluster, members))),
-                      default=0)
+        largest = max(
+            (sum(_cluster(fact) == cluster for fact in members) for cluster in set(map(_cluster, members))), default=0
+        )
         step = largest if largest < len(members) else 1  # further than the largest cluster reaches
         for place, fact in enumerate(members):
             other = members[(place + step) % len(members)]
@@ -88,10 +89,15 @@ def shown_rnas(control: str, rnas: Sequence, seed: int = 0) -> dict[str, tuple[s
     if control == "no_rna":
         return dict.fromkeys(sequences)
     if control == "shuffled":
-        return {name: (name + SHUFFLED, dinucleotide_shuffle(sequence, random.Random(f"{seed} {name}")))
-                for name, sequence in sequences.items()}
-    partners = {"true": lambda *_: {name: name for name in sequences}, "swapped": swap_partners,
-                "swapped_same": same_type_partners}[control](rnas, seed)
+        return {
+            name: (name + SHUFFLED, dinucleotide_shuffle(sequence, random.Random(f"{seed} {name}")))
+            for name, sequence in sequences.items()
+        }
+    partners = {
+        "true": lambda *_: {name: name for name in sequences},
+        "swapped": swap_partners,
+        "swapped_same": same_type_partners,
+    }[control](rnas, seed)
     return {name: (other, sequences[other]) for name, other in partners.items()}
 
 

@@ -23,9 +23,12 @@ def curve_rows(stage: str, log_history: Iterable[dict]) -> list[dict]:
     """
     rows = []
     for entry in log_history:
-        row = {name: number for name, value in entry.items()
-               if (name in ("step", "seconds", "loss") or name.startswith("eval_")) and
-               (number := _number(value)) is not None}
+        row = {
+            name: number
+            for name, value in entry.items()
+            if (name in ("step", "seconds", "loss") or name.startswith("eval_"))
+            and (number := _number(value)) is not None
+        }
         if "step" in row and ("loss" in row or any(name.startswith("eval_") for name in row)):
             rows.append({"stage": stage} | row)
     return rows
@@ -55,8 +58,10 @@ def read_learning_curves(run_dir: str | Path) -> list[dict]:
         return [row for entry in rows for row in curve_rows(entry["stage"], [entry])]
     rows = []
     for folder in sorted(path for path in run_dir.glob("*") if path.is_dir()):
-        states = [_trainer_state(path) for path in
-                  [*folder.glob("trainer_state.json"), *folder.glob("checkpoint-*/trainer_state.json")]]
+        states = [
+            _trainer_state(path)
+            for path in [*folder.glob("trainer_state.json"), *folder.glob("checkpoint-*/trainer_state.json")]
+        ]
         if states:
             latest = max(states, key=lambda state: state.get("global_step", 0))
             rows += curve_rows(folder.name, latest.get("log_history", []))

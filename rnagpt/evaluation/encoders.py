@@ -57,8 +57,14 @@ class TextEncoder:
 PRESETS = {
     "bert": TextEncoder("S_BERT", "tokens", "distilbert-base-uncased", layer=5, max_length=512),
     "pubmedbert": TextEncoder("S_Pub", "vector", "NeuML/pubmedbert-base-embeddings", max_length=512),
-    "openai": TextEncoder("S_GPT", "endpoint", "text-embedding-3-large", max_length=8191,
-                          base_url="https://api.openai.com/v1", usd_per_million=0.13),
+    "openai": TextEncoder(
+        "S_GPT",
+        "endpoint",
+        "text-embedding-3-large",
+        max_length=8191,
+        base_url="https://api.openai.com/v1",
+        usd_per_million=0.13,
+    ),
     "minilm": TextEncoder("S_MiniLM", "vector", "sentence-transformers/all-MiniLM-L6-v2", max_length=256),
 }
 
@@ -94,14 +100,14 @@ class LocalEncoder:
         if spec.kind == "tokens":
             _keep_layers(model, spec)
         self._model = model.to("cuda" if torch.cuda.is_available() else "cpu")
-        self.spec = replace(spec, revision=spec.revision or getattr(model.config, "_commit_hash", None),
-                            max_length=self._limit(spec))
+        self.spec = replace(
+            spec, revision=spec.revision or getattr(model.config, "_commit_hash", None), max_length=self._limit(spec)
+        )
         self._pooling = _pooling(spec) if spec.kind == "vector" else None
         return self._model, self._tokenizer
 
     def _limit(self, spec: TextEncoder) -> int:
-        """Tokens read: what was asked for, within what tokenizer and model can do; a model_max_length of 1e30 is none.
-        """
+        """Tokens read: what was asked for, within what tokenizer and model can do; one of 1e30 is no limit."""
         limits = [spec.max_length, self._tokenizer.model_max_length, _sentence_limit(spec)]
         return min(limit for limit in limits if limit and limit < 1_000_000)
 
@@ -114,8 +120,13 @@ class LocalEncoder:
         limit = self.spec.max_length
         # on a CPU what a layer makes of 1,024 tokens still fits into its caches: a fifth faster than 8,192
         batch_tokens = batch_tokens or (8192 if model.device.type == "cuda" else 1024)
-        ids = tokenizer([text.strip() for text in texts], truncation=True, max_length=limit,
-                        return_token_type_ids=False)["input_ids"] if texts else []
+        ids = (
+            tokenizer(
+                [text.strip() for text in texts], truncation=True, max_length=limit, return_token_type_ids=False
+            )["input_ids"]
+            if texts
+            else []
+        )
         order = sorted(range(len(texts)), key=lambda i: len(ids[i]))
         first = 0
         while first < len(order):
@@ -148,7 +159,7 @@ class LocalEncoder:
         """
         scores: list[Scores] = []
         for first in range(0, len(answers), chunk):  # bounds the memory of the token vectors
-            pairs = list(zip(references[first:first + chunk], answers[first:first + chunk], strict=True))
+            pairs = list(zip(references[first : first + chunk], answers[first : first + chunk], strict=True))
             states = self._token_states([text for pair in pairs for text in pair])
             scores += [_greedy(states[reference], states[answer]) for reference, answer in pairs]
         return scores
@@ -206,11 +217,18 @@ def _read_json(spec: TextEncoder, name: str) -> dict | list | None:
 
 
 def _pooling(spec: TextEncoder) -> str:
-    """"mean" or "cls", as the repository's 1_Pooling/config.json says; mean where it says nothing."""
+    """ "mean" or "cls", as the repository's 1_Pooling/config.json says; mean where it says nothing."""
     config = _read_json(spec, "1_Pooling/config.json") or {}
     named = config.get("pooling_mode")
-    modes = [named] if named else [name.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
-                                   for name, on in config.items() if name.startswith("pooling_mode_") and on is True]
+    modes = (
+        [named]
+        if named
+        else [
+            name.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
+            for name, on in config.items()
+            if name.startswith("pooling_mode_") and on is True
+        ]
+    )
     mode = modes[0] if len(modes) == 1 else "mean" if not modes else "several"
     if mode not in ("mean", "cls"):
         raise UserError(f"encoder {spec.label}: pooling {mode!r} of {spec.model} is not supported, only mean and cls")
@@ -242,10 +260,11 @@ class EndpointEncoder:
         missing = [text for text in dict.fromkeys(texts) if text.strip() and self._key(text) not in self._cache]
         client = self._client() if missing else None
         for first in range(0, len(missing), batch):
-            part = missing[first:first + batch]
+            part = missing[first : first + batch]
             # a token is never shorter than a character, so this many characters cannot be too many tokens
-            answer = client.embeddings.create(model=self.spec.model, encoding_format="float",
-                                              input=[text[: self.spec.max_length] for text in part])
+            answer = client.embeddings.create(
+                model=self.spec.model, encoding_format="float", input=[text[: self.spec.max_length] for text in part]
+            )
             for text, row in zip(part, sorted(answer.data, key=lambda row: row.index), strict=True):
                 vector = np.asarray(row.embedding, dtype=np.float32)
                 self._cache[self._key(text)] = vector / max(float(np.linalg.norm(vector)), 1e-12)
@@ -258,8 +277,12 @@ class EndpointEncoder:
     def _client(self):
         from openai import OpenAI
 
-        return OpenAI(base_url=self.spec.base_url, api_key=api_key(self.spec.api_key_env, self.spec.base_url),
-                      timeout=60, max_retries=6)
+        return OpenAI(
+            base_url=self.spec.base_url,
+            api_key=api_key(self.spec.api_key_env, self.spec.base_url),
+            timeout=60,
+            max_retries=6,
+        )
 
 
 def api_key(variable: str, base_url: str | None) -> str:

@@ -1,11 +1,11 @@
 """The questions of one evaluation and every system's answers to them, one JSON line each.
 
-    items = evaluation_items(held_out, seed=0)                       # what is asked, the same for all systems
-    with ItemWriter("run/evaluation/items.jsonl") as writer:         # resumes where an earlier run stopped
-        for item in items:
-            if not writer.done("stage2", item):
-                writer.write(answered(item, "stage2", model_answer, shown_rna_id=item.rna_id))
-    items = read_items("run/evaluation/items.jsonl")                 # everything the report is computed from
+items = evaluation_items(held_out, seed=0)                       # what is asked, the same for all systems
+with ItemWriter("run/evaluation/items.jsonl") as writer:         # resumes where an earlier run stopped
+    for item in items:
+        if not writer.done("stage2", item):
+            writer.write(answered(item, "stage2", model_answer, shown_rna_id=item.rna_id))
+items = read_items("run/evaluation/items.jsonl")                 # everything the report is computed from
 """
 
 import json
@@ -97,19 +97,30 @@ def evaluation_items(facts: Sequence, seed: int = 0, closed_per_rna: int = CLOSE
         seen_of_type[fact.rna_type] += 1
         wanted = ("yes", "no")[(turn if closed_per_rna > 1 else turn // 2) % 2]
         n_is_type = 1 if closed_per_rna > 1 else (turn + 1) % 2
-        chosen = offered["rna_type"][:1] + [
-            question for question in offered["is_type"] if question.gold == wanted
-        ][:n_is_type]
+        chosen = (
+            offered["rna_type"][:1]
+            + [question for question in offered["is_type"] if question.gold == wanted][:n_is_type]
+        )
         others = [topic for topic in choices if topic not in ("rna_type", "is_type") and topic in offered]
         for topic in sorted(others, key=lambda topic: asked[topic])[: closed_per_rna - n_is_type]:
             asked[topic] += 1
             chosen.append(offered[topic][0])
         for question in chosen:
-            items.append(Item(
-                rna_id=fact.rna_id, cluster=fact.cluster, rna_type=fact.rna_type, true_length=len(fact.sequence),
-                topic=question.topic, kind="open" if question.topic == "rna_type" else "closed",
-                question=question.question, options=choices[question.topic], gold=question.gold,
-                reference=question.answer, name=fact.name))
+            items.append(
+                Item(
+                    rna_id=fact.rna_id,
+                    cluster=fact.cluster,
+                    rna_type=fact.rna_type,
+                    true_length=len(fact.sequence),
+                    topic=question.topic,
+                    kind="open" if question.topic == "rna_type" else "closed",
+                    question=question.question,
+                    options=choices[question.topic],
+                    gold=question.gold,
+                    reference=question.answer,
+                    name=fact.name,
+                )
+            )
     return items
 
 
@@ -118,8 +129,13 @@ def answer_choices() -> dict[str, tuple[str, ...]]:
     from dataset_builder.fact_answers import AMINO_ACID_NAMES, GROUPS, LENGTH_CLASSES
     from dataset_builder.facts import EVALUATION_TYPES
 
-    return {"rna_type": tuple(EVALUATION_TYPES), "is_type": ("yes", "no"), "amino_acid": tuple(AMINO_ACID_NAMES),
-            "organism_group": tuple(GROUPS), "length_class": tuple(LENGTH_CLASSES)}
+    return {
+        "rna_type": tuple(EVALUATION_TYPES),
+        "is_type": ("yes", "no"),
+        "amino_acid": tuple(AMINO_ACID_NAMES),
+        "organism_group": tuple(GROUPS),
+        "length_class": tuple(LENGTH_CLASSES),
+    }
 
 
 def answered(item: Item, system: str, answer: str, shown_rna_id: str | None) -> Item:
@@ -131,8 +147,14 @@ def answered(item: Item, system: str, answer: str, shown_rna_id: str | None) -> 
 
 def labelled(item: Item, system: str, label: str | None, shown_rna_id: str | None, answer: str | None = None) -> Item:
     """The item with a label that needs no parsing (a baseline's); its text is the label unless given."""
-    return replace(item, system=system, answer=label if answer is None else answer, parsed=label,
-                   correct=label == item.gold, shown_rna_id=shown_rna_id)
+    return replace(
+        item,
+        system=system,
+        answer=label if answer is None else answer,
+        parsed=label,
+        correct=label == item.gold,
+        shown_rna_id=shown_rna_id,
+    )
 
 
 def written(item: Item, system: str, answer: str, shown_rna_id: str | None) -> Item:
@@ -178,8 +200,11 @@ def option_in(answer: str, options: Sequence[str]) -> str | None:
 
 def to_line(item: Item) -> str:
     """The item as one line of JSON, newline included; ASCII, so that no reader takes a character for a line's end."""
-    record = {name: value for name, value in asdict(item).items()
-              if name not in _KNOWN_OF_SOME or value != _KNOWN_OF_SOME[name]}
+    record = {
+        name: value
+        for name, value in asdict(item).items()
+        if name not in _KNOWN_OF_SOME or value != _KNOWN_OF_SOME[name]
+    }
     return json.dumps({"system": item.system} | record, allow_nan=False) + "\n"
 
 
@@ -189,8 +214,14 @@ def from_line(line: str) -> Item:
     if not isinstance(record, dict) or _REQUIRED - set(record):
         missing = sorted(_REQUIRED - set(record)) if isinstance(record, dict) else sorted(_REQUIRED)
         raise ValueError(f"it lacks {', '.join(missing)}")
-    item = Item(**{name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
-                   if name in _FIELDS} | {"options": tuple(record["options"] or ())})
+    item = Item(
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in record.items()
+            if name in _FIELDS
+        }
+        | {"options": tuple(record["options"] or ())}
+    )
     if item.correct != (item.parsed == item.gold):
         raise ValueError(f'"correct" is {item.correct}, yet parsed is {item.parsed!r} and gold is {item.gold!r}')
     return item

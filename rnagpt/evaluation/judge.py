@@ -33,8 +33,10 @@ def prompt(item: Item) -> str:
     ['Answer: <<<x > y>>>', 'Verdict:']
     """
     fields = {"Question": item.question, "Reference": item.reference, "Answer": item.answer or ""}
-    lines = [f"{name}: <<<{re.sub('[<>]{2,}', lambda run: run[0][0], ' '.join(text.split()))}>>>"
-             for name, text in fields.items()]
+    lines = [
+        f"{name}: <<<{re.sub('[<>]{2,}', lambda run: run[0][0], ' '.join(text.split()))}>>>"
+        for name, text in fields.items()
+    ]
     return "\n".join([*lines, "Verdict:"])
 
 
@@ -48,19 +50,32 @@ def parse_verdict(text: str) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def judge(items: Sequence[Item], model: str, base_url: str, path: str | Path, api_key_env: str = "OPENAI_API_KEY",
-          seed: int = 0, parallel: int = 8) -> dict[str, dict]:
+def judge(
+    items: Sequence[Item],
+    model: str,
+    base_url: str,
+    path: str | Path,
+    api_key_env: str = "OPENAI_API_KEY",
+    seed: int = 0,
+    parallel: int = 8,
+) -> dict[str, dict]:
     """System -> item key -> {"verdict", ...}; kept in `path`, so nothing is asked twice.
 
     All systems' answers are mixed in one order drawn by hash, and equal answers to a question are judged once.
     Raises UserError for a model whose name is not pinned.
     """
     if not re.search(r"\d{4}-?\d{2}-?\d{2}|@[0-9a-f]{7,}|-\d{3,4}$", model):
-        raise UserError(f"the judge {model!r} may change under its name: give a dated or revised name, such as "
-                        "gpt-4o-mini-2024-07-18, or name@commit")
+        raise UserError(
+            f"the judge {model!r} may change under its name: give a dated or revised name, such as "
+            "gpt-4o-mini-2024-07-18, or name@commit"
+        )
     with MeasureWriter(path) as writer:
-        known = {row["prompt"]: row["verdict"] for of_system in writer.measures.values() for row in of_system.values()
-                 if row.get("judge") == model}
+        known = {
+            row["prompt"]: row["verdict"]
+            for of_system in writer.measures.values()
+            for row in of_system.values()
+            if row.get("judge") == model
+        }
         todo: dict[str, list[Item]] = {}
         for item in items:
             if writer.measures.get(item.system, {}).get(item.key, {}).get("judge") != model:
@@ -68,7 +83,7 @@ def judge(items: Sequence[Item], model: str, base_url: str, path: str | Path, ap
         order = sorted(todo, key=lambda text: hashlib.sha256(f"{seed}\t{text}".encode()).hexdigest())
         ask = _asker(model, base_url, api_key_env)
         for first in range(0, len(order), parallel):
-            part = order[first:first + parallel]
+            part = order[first : first + parallel]
             digests = [hashlib.sha256(text.encode()).hexdigest() for text in part]
             new = [text for text, digest in zip(part, digests, strict=True) if digest not in known]
             verdicts = dict(zip(new, _in_parallel(ask, new, parallel), strict=True))
@@ -76,8 +91,10 @@ def judge(items: Sequence[Item], model: str, base_url: str, path: str | Path, ap
                 verdict = known.setdefault(digest, verdicts.get(text))
                 for item in todo[text]:
                     writer.write(item.system, item.key, {"judge": model, "prompt": digest, "verdict": verdict})
-        return {system: {key: row for key, row in rows.items() if row.get("judge") == model}
-                for system, rows in writer.measures.items()}
+        return {
+            system: {key: row for key, row in rows.items() if row.get("judge") == model}
+            for system, rows in writer.measures.items()
+        }
 
 
 def _asker(model: str, base_url: str, api_key_env: str):
@@ -89,8 +106,12 @@ def _asker(model: str, base_url: str, api_key_env: str):
 
     def ask(text: str) -> str | None:
         reply = client.chat.completions.create(
-            model=model, temperature=0, max_tokens=4, seed=0,
-            messages=[{"role": "system", "content": RULES}, {"role": "user", "content": text}])
+            model=model,
+            temperature=0,
+            max_tokens=4,
+            seed=0,
+            messages=[{"role": "system", "content": RULES}, {"role": "user", "content": text}],
+        )
         return parse_verdict(reply.choices[0].message.content or "")
 
     return ask
@@ -136,6 +157,12 @@ def judged(items: Sequence[Item], verdicts: Mapping[str, Mapping], confidence: f
         row = verdicts.get(item.system, {}).get(item.key)
         if row is not None and row["verdict"] is not None:
             systems.setdefault(item.system, []).append((VERDICTS[row["verdict"]], item.cluster))
-    return {"agreement": agreement_with_labels(items, verdicts),
-            "systems": {system: mean_score([score for score, _ in rows], [cluster for _, cluster in rows], confidence,
-                                           seed).to_dict() for system, rows in systems.items()}}
+    return {
+        "agreement": agreement_with_labels(items, verdicts),
+        "systems": {
+            system: mean_score(
+                [score for score, _ in rows], [cluster for _, cluster in rows], confidence, seed
+            ).to_dict()
+            for system, rows in systems.items()
+        },
+    }

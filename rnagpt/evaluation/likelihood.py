@@ -16,9 +16,16 @@ from rnagpt.evaluation.answers import Shown, conversation
 from rnagpt.evaluation.items import Item
 
 
-def with_likelihoods(model, processor, answered: Sequence[Item], shown: Shown, as_text: bool = False,
-                     batch_size: int = 8, wordings: dict[str, dict[str, str]] | None = None,
-                     options: bool = True) -> list[Item]:
+def with_likelihoods(
+    model,
+    processor,
+    answered: Sequence[Item],
+    shown: Shown,
+    as_text: bool = False,
+    batch_size: int = 8,
+    wordings: dict[str, dict[str, str]] | None = None,
+    options: bool = True,
+) -> list[Item]:
     """The items with `reference_logprob` (mean per token, nats) and, where they have a label and `options` are wanted,
     `option_logprobs` (of the whole answer, nats); the RNA is the one `shown`. wordings: of `option_wordings`; of these
     items where absent.
@@ -39,9 +46,14 @@ def with_likelihoods(model, processor, answered: Sequence[Item], shown: Shown, a
             references[index] = total / tokens
         else:
             labels[index][number] = total
-    return [replace(item, reference_logprob=references[index],
-                    option_logprobs=tuple(labels[index][n] for n in range(len(labels[index]))))
-            for index, item in enumerate(answered)]
+    return [
+        replace(
+            item,
+            reference_logprob=references[index],
+            option_logprobs=tuple(labels[index][n] for n in range(len(labels[index]))),
+        )
+        for index, item in enumerate(answered)
+    ]
 
 
 def option_wordings(items: Sequence[Item]) -> dict[str, dict[str, str]]:
@@ -52,13 +64,18 @@ def option_wordings(items: Sequence[Item]) -> dict[str, dict[str, str]]:
     seen: dict[str, dict[str, Counter]] = defaultdict(lambda: defaultdict(Counter))
     for item in items:
         seen[item.topic][item.gold][item.reference] += 1
-    return {topic: {label: label.capitalize() if label in ("yes", "no") else
-                    min(texts, key=lambda text: (-texts[text], text))
-                    for label, texts in labels.items()} for topic, labels in seen.items()}
+    return {
+        topic: {
+            label: label.capitalize() if label in ("yes", "no") else min(texts, key=lambda text: (-texts[text], text))
+            for label, texts in labels.items()
+        }
+        for topic, labels in seen.items()
+    }
 
 
-def answer_logprobs(model, processor, asked: Sequence[tuple[list[dict], str]],
-                    batch_size: int = 8) -> list[tuple[float, int]]:
+def answer_logprobs(
+    model, processor, asked: Sequence[tuple[list[dict], str]], batch_size: int = 8
+) -> list[tuple[float, int]]:
     """Sum of the log-probabilities of an answer's tokens, and their number, for each (conversation, answer).
 
     A conversation is read once for all of its answers: they follow it in one row, each seeing the conversation and
@@ -73,9 +90,10 @@ def answer_logprobs(model, processor, asked: Sequence[tuple[list[dict], str]],
     order = sorted(prompts, key=lambda text: (len(text), sum(map(len, prompts[text].values()))))
     values: dict[tuple[str, str], tuple[float, int]] = {}
     for first in range(0, len(order), batch_size):
-        texts = order[first:first + batch_size]
-        totals = _one_batch(model, processor, [json.loads(text) for text in texts],
-                            [list(prompts[text].values()) for text in texts])
+        texts = order[first : first + batch_size]
+        totals = _one_batch(
+            model, processor, [json.loads(text) for text in texts], [list(prompts[text].values()) for text in texts]
+        )
         for text, of_row in zip(texts, totals, strict=True):
             for (answer, tokens), total in zip(prompts[text].items(), of_row, strict=True):
                 values[text, answer] = total, len(tokens)
@@ -117,8 +135,9 @@ def _one_batch(model, processor, conversations: list[list[dict]], answers: list[
     place = kept.flatten().cumsum(0).view(shape) - 1
     whole = batch | {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
     with torch.inference_mode():
-        logits = model(**{name: tensor.to(model.device) for name, tensor in whole.items()},
-                       logits_to_keep=kept.to(model.device)).logits
+        logits = model(
+            **{name: tensor.to(model.device) for name, tensor in whole.items()}, logits_to_keep=kept.to(model.device)
+        ).logits
     logits, which = logits.float(), place[rows, columns].to(model.device)
     logprobs = (logits[which, tokens.to(model.device)] - logits.logsumexp(-1)[which]).tolist()
     totals = [[0.0] * len(of_row) for of_row in answers]

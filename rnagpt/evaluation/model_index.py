@@ -27,10 +27,18 @@ def eval_results(summary: dict, dataset_name: str, dataset_id: str = "rna-qa", s
     results = []
 
     def add(key: str, metric_type: str, name: str, value: float) -> None:
-        results.append(EvalResult(
-            task_type="question-answering", task_name=f"RNA question answering: {system(key).label}",
-            dataset_type=dataset_id, dataset_name=dataset_name, dataset_split=split, metric_type=metric_type,
-            metric_name=name, metric_value=round(value, 4)))
+        results.append(
+            EvalResult(
+                task_type="question-answering",
+                task_name=f"RNA question answering: {system(key).label}",
+                dataset_type=dataset_id,
+                dataset_name=dataset_name,
+                dataset_split=split,
+                metric_type=metric_type,
+                metric_name=name,
+                metric_value=round(value, 4),
+            )
+        )
 
     for row in summary["systems"]:
         if row["system"] in (main, f"{main}_swapped"):
@@ -45,8 +53,12 @@ def eval_results(summary: dict, dataset_name: str, dataset_id: str = "rna-qa", s
                 for label, values in metrics.items():
                     kind = "rouge" if label.startswith("rouge") else "bertscore" if label == "S_BERT" else "cosine"
                     of_set = f", {entry['method']}" if entry["method"] else ""
-                    add(row["system"], kind, f"{label} F1, {mode} mode{of_set} ({system(row['system']).label})",
-                        values["f1"]["value"])
+                    add(
+                        row["system"],
+                        kind,
+                        f"{label} F1, {mode} mode{of_set} ({system(row['system']).label})",
+                        values["f1"]["value"],
+                    )
     return results
 
 

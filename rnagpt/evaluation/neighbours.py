@@ -98,8 +98,12 @@ def leaks(train: Sequence, test: Sequence, neighbours: Sequence[Neighbour] = ())
 
     train, test: RNAs with `rna_id`, `sequence`, and, where known, `cluster` and `pmids`. neighbours: of the test RNAs.
     """
-    kinds = {"the same sequence": "sequence", "the same id": "urs", "the same cluster": "cluster",
-             "the same paper": "pmids"}
+    kinds = {
+        "the same sequence": "sequence",
+        "the same id": "urs",
+        "the same cluster": "cluster",
+        "the same paper": "pmids",
+    }
     counts = {}
     for label, name in kinds.items():
         known = {value for rna in train for value in _values(rna, name)}
@@ -126,5 +130,7 @@ def check_splits(train: Sequence, test: Sequence, neighbours: Sequence[Neighbour
     found = leaks(train, test, neighbours)
     if found:
         listed = ", ".join(f"{count:,} share {label}" for label, count in found.items())
-        raise UserError(f"the splits leak: of {len(test):,} test RNAs {listed} with training RNAs; split again by "
-                        "sequence cluster and by paper, because a score on these would be memory")
+        raise UserError(
+            f"the splits leak: of {len(test):,} test RNAs {listed} with training RNAs; split again by "
+            "sequence cluster and by paper, because a score on these would be memory"
+        )

@@ -33,9 +33,13 @@ def template(question: str, name: str = "") -> str:
     return " ".join(re.sub(r"_(?:[\s-]*_)+", "_", masked).lower().split())
 
 
-def floor_answers(train: Sequence[QaRna], test: Sequence[QaRna], items: Sequence[Item],
-                  neighbours: Sequence[Neighbour] | None = None,
-                  floors: Sequence[str] = FLOORS) -> list[Item]:
+def floor_answers(
+    train: Sequence[QaRna],
+    test: Sequence[QaRna],
+    items: Sequence[Item],
+    neighbours: Sequence[Neighbour] | None = None,
+    floors: Sequence[str] = FLOORS,
+) -> list[Item]:
     """Every floor's answered items. neighbours: of `nearest_by_identity` for the test RNAs, in their order."""
     pairs = [(rna, pair) for rna in train for pair in rna.pairs]
     answers: list[Item] = []
@@ -49,16 +53,18 @@ def floor_answers(train: Sequence[QaRna], test: Sequence[QaRna], items: Sequence
         places = alignment_free([rna.sequence for rna in test], [rna.sequence for rna in train])
         copies["nearest_train"] = {rna.rna_id: train[row[0]] for rna, row in zip(test, places, strict=True)}
     if "nearest_identity" in floors and neighbours is not None:
-        copies["nearest_identity"] = {rna.rna_id: train[near.place]
-                                      for rna, near in zip(test, neighbours, strict=True)}
+        copies["nearest_identity"] = {
+            rna.rna_id: train[near.place] for rna, near in zip(test, neighbours, strict=True)
+        }
     for system, copied in copies.items():
         of_rna = defaultdict(list)
         for item in items:
             of_rna[item.rna_id].append(item)
         for rna_id, its_items in of_rna.items():
             texts = _closest_answers(list(copied[rna_id].pairs), its_items)
-            answers += [written(item, system, text, copied[rna_id].rna_id)
-                        for item, text in zip(its_items, texts, strict=True)]
+            answers += [
+                written(item, system, text, copied[rna_id].rna_id) for item, text in zip(its_items, texts, strict=True)
+            ]
     return answers
 
 
@@ -111,7 +117,7 @@ def _closest_answers(known: Sequence[Pair], items: Sequence[Item]) -> list[str]:
     theirs = vectorizer.fit_transform([pair.question for pair in known])
     found = []
     for first in range(0, len(items), 512):
-        ours = vectorizer.transform([item.question for item in items[first:first + 512]])
+        ours = vectorizer.transform([item.question for item in items[first : first + 512]])
         # argmax takes the first of equals, so the answer does not depend on the batch
         found += [known[place].answer for place in (ours @ theirs.T).toarray().argmax(1)]
     return found

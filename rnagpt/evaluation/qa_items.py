@@ -62,19 +62,35 @@ def read_qa(path: str | Path, split: str) -> list[QaRna]:
     for row in rows:
         for name in REQUIRED:
             if not isinstance(row[name], str) or not row[name].strip():
-                raise UserError(f"{path} has a pair about {row['rna_id']!r} whose {name} is no text but "
-                                f"{row[name]!r}: leave the pair out, or write its {name}")
+                raise UserError(
+                    f"{path} has a pair about {row['rna_id']!r} whose {name} is no text but "
+                    f"{row[name]!r}: leave the pair out, or write its {name}"
+                )
         first = about.setdefault(row["rna_id"], row)
         if first["sequence"] != row["sequence"]:
             raise UserError(f"{path} gives {row['rna_id']} two sequences: the same id must be the same RNA")
-        pairs[row["rna_id"]].append(Pair(
-            str(row["question"]).strip(), str(row["answer"]).strip(), str(row.get("kind") or "open"),
-            tuple(map(str, _listed(row.get("options")))), str(row.get("method") or ""),
-            tuple(map(str, _listed(row.get("evidence_pmids"))))))
-    return [QaRna(rna_id, row["sequence"].upper().replace("T", "U"), str(row.get("rna_type") or ""),
-                  str(row.get("name") or ""), row.get("cluster"),
-                  tuple(sorted({pmid for pair in pairs[rna_id] for pmid in pair.evidence_pmids})),
-                  tuple(dict.fromkeys(pairs[rna_id]))) for rna_id, row in about.items()]
+        pairs[row["rna_id"]].append(
+            Pair(
+                str(row["question"]).strip(),
+                str(row["answer"]).strip(),
+                str(row.get("kind") or "open"),
+                tuple(map(str, _listed(row.get("options")))),
+                str(row.get("method") or ""),
+                tuple(map(str, _listed(row.get("evidence_pmids")))),
+            )
+        )
+    return [
+        QaRna(
+            rna_id,
+            row["sequence"].upper().replace("T", "U"),
+            str(row.get("rna_type") or ""),
+            str(row.get("name") or ""),
+            row.get("cluster"),
+            tuple(sorted({pmid for pair in pairs[rna_id] for pmid in pair.evidence_pmids})),
+            tuple(dict.fromkeys(pairs[rna_id])),
+        )
+        for rna_id, row in about.items()
+    ]
 
 
 def split_files(path: Path, split: str) -> list[Path]:
@@ -84,8 +100,12 @@ def split_files(path: Path, split: str) -> list[Path]:
     if not path.is_dir():
         raise UserError(f"no RNA-QA at {path}: expected a file or a folder of {split}.parquet or {split}.jsonl")
     for folder in (path, path / "qa", path / "data", path / "qa" / "data"):
-        found = sorted(file for ending in ENDINGS for pattern in (f"{split}{ending}", f"{split}-*{ending}")
-                       for file in folder.glob(pattern))
+        found = sorted(
+            file
+            for ending in ENDINGS
+            for pattern in (f"{split}{ending}", f"{split}-*{ending}")
+            for file in folder.glob(pattern)
+        )
         if found:
             return found
     raise UserError(f"{path} holds no split {split!r}: expected {split}.parquet or {split}.jsonl in it or in its qa/")
@@ -122,6 +142,7 @@ def _listed(value) -> list:
 
 def sampled(rnas: Sequence[QaRna], count: int | None, seed: int) -> list[QaRna]:
     """`count` RNAs drawn by a hash of id and seed, so that more RNAs keep those that fewer had; all where None."""
+
     def rank(rna: QaRna) -> str:
         return hashlib.sha256(f"{seed}\t{rna.rna_id}".encode()).hexdigest()
 
@@ -138,12 +159,24 @@ def qa_items(rnas: Sequence[QaRna], identities: dict[str, float] | None = None) 
         number = clusters.setdefault(unit, len(clusters))
         for pair in rna.pairs:
             gold = option_in(pair.answer, options_of(pair)) if pair.kind == "closed" else None
-            items.append(Item(
-                rna_id=rna.rna_id, cluster=number, rna_type=rna.rna_type, true_length=len(rna.sequence),
-                topic="closed" if gold else "open", kind="closed" if gold else "open", question=pair.question,
-                options=options_of(pair) if gold else (), gold=gold or "", reference=pair.answer, name=rna.name,
-                method=pair.method, train_identity=(identities or {}).get(rna.rna_id),
-                evidence_pmids=pair.evidence_pmids))
+            items.append(
+                Item(
+                    rna_id=rna.rna_id,
+                    cluster=number,
+                    rna_type=rna.rna_type,
+                    true_length=len(rna.sequence),
+                    topic="closed" if gold else "open",
+                    kind="closed" if gold else "open",
+                    question=pair.question,
+                    options=options_of(pair) if gold else (),
+                    gold=gold or "",
+                    reference=pair.answer,
+                    name=rna.name,
+                    method=pair.method,
+                    train_identity=(identities or {}).get(rna.rna_id),
+                    evidence_pmids=pair.evidence_pmids,
+                )
+            )
     return list({item.key: item for item in reversed(items)}.values())[::-1]  # asked twice: the first answer counts
 
 

@@ -1,6 +1,6 @@
 """What an evaluation needs, looked at before the first answer is made: models, files of answers, keys, encoders.
 
-    check_ready(recipe, items, writer)      # UserError now, instead of after hours of another system's answers
+check_ready(recipe, items, writer)      # UserError now, instead of after hours of another system's answers
 """
 
 import sys
@@ -14,8 +14,9 @@ from rnagpt.evaluation.items import Item, ItemWriter, read_items
 from rnagpt.evaluation.recipe import EvaluationRecipe, SystemPart
 
 
-def check_ready(recipe: EvaluationRecipe, items: Sequence[Item], writer: ItemWriter,
-                only_estimate: bool = False) -> None:
+def check_ready(
+    recipe: EvaluationRecipe, items: Sequence[Item], writer: ItemWriter, only_estimate: bool = False
+) -> None:
     """Look for all that a recipe's missing answers need; an estimate needs neither keys nor encoders.
 
     Raises:
@@ -25,12 +26,15 @@ def check_ready(recipe: EvaluationRecipe, items: Sequence[Item], writer: ItemWri
     types = sorted({item.rna_type for item in items})
     for part in recipe.systems:
         if "swapped" in part.controls and len(types) < 2:
-            raise UserError(f"{part.name}'s control swapped shows an RNA of another type, and all RNAs asked about "
-                            f"are of type {types[0]!r}: leave the control out, or ask about RNAs of more types")
+            raise UserError(
+                f"{part.name}'s control swapped shows an RNA of another type, and all RNAs asked about "
+                f"are of type {types[0]!r}: leave the control out, or ask about RNAs of more types"
+            )
         if part.kind == "file":
             check_file(part, items, writer)
-    pending = [part for part in recipe.systems if not all(
-        writer.done(key, item) for key in _keys(part) for item in items)]
+    pending = [
+        part for part in recipe.systems if not all(writer.done(key, item) for key in _keys(part) for item in items)
+    ]
     for part in pending:
         if part.kind == "rna" and part.model != "demo":
             _check_checkpoint(part.model)
@@ -57,12 +61,17 @@ def check_file(part: SystemPart, items: Sequence[Item], writer: ItemWriter) -> N
     now = dict(zip([item.key for item in items], source.answer(asked), strict=True))
     if other := source.passed_over(asked):
         print(f"{part.model}: {other:,} answers to questions that are not asked here are passed over", file=sys.stderr)
-    changed = [item for item in read_items(writer.path)
-               if item.system == part.name and item.answer != now.get(item.key, item.answer)]
+    changed = [
+        item
+        for item in read_items(writer.path)
+        if item.system == part.name and item.answer != now.get(item.key, item.answer)
+    ]
     if changed:
-        raise UserError(f"{part.model} has changed since {part.name}'s answers were read from it ({len(changed):,} "
-                        f"differ, the first about {changed[0].rna_id}: {changed[0].question}): give the system "
-                        "another name, or another folder")
+        raise UserError(
+            f"{part.model} has changed since {part.name}'s answers were read from it ({len(changed):,} "
+            f"differ, the first about {changed[0].rna_id}: {changed[0].question}): give the system "
+            "another name, or another folder"
+        )
 
 
 def _check_checkpoint(model: str) -> None:

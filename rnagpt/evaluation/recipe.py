@@ -1,6 +1,6 @@
 """What an evaluation compares and measures: one small YAML, every key checked before anything loads.
 
-    recipe = load_evaluation("recipes/evaluate_facts.yaml")
+recipe = load_evaluation("recipes/evaluate_facts.yaml")
 """
 
 import dataclasses
@@ -111,8 +111,9 @@ def load_evaluation(path: str | Path) -> EvaluationRecipe:
         raise UserError(f"{path}: two systems are named {twice[0]!r}: each needs a name of its own")
     for part in systems:
         _own_keys(part, systems, path)
-    encoders = [_encoder(entry, f"{path}: encoder {number}: ")
-                for number, entry in enumerate(recipe.encoders, start=1)]
+    encoders = [
+        _encoder(entry, f"{path}: encoder {number}: ") for number, entry in enumerate(recipe.encoders, start=1)
+    ]
     judge = _typed(JudgePart, recipe.judge, f"{path}: judge: ") if recipe.judge else {}
     return dataclasses.replace(recipe, systems=systems, encoders=encoders, judge=judge)
 
@@ -150,8 +151,9 @@ def _own_keys(part: SystemPart, systems: list, path) -> None:
         raise UserError(f"{path}: no system can be named {part.name!r}: the floors have that name")
     for other in systems:
         if part.name in (f"{other.name}_{control}" for control in other.controls):
-            raise UserError(f"{path}: no system can be named {part.name!r}: it is what {other.name} is called under a "
-                            "control")
+            raise UserError(
+                f"{path}: no system can be named {part.name!r}: it is what {other.name} is called under a control"
+            )
 
 
 def _encoder(entry, where: str) -> TextEncoder:

@@ -66,8 +66,10 @@ def _evaluate(recipe: EvaluationRecipe, held_out: HeldOut, run_dir: Path, only_e
         if only_estimate:
             return
         if usd > recipe.usd_limit:
-            raise UserError(f"this would cost about {usd:.2f} USD, more than the recipe's usd_limit of "
-                            f"{recipe.usd_limit:.2f}: raise the limit, or ask about fewer RNAs")
+            raise UserError(
+                f"this would cost about {usd:.2f} USD, more than the recipe's usd_limit of "
+                f"{recipe.usd_limit:.2f}: raise the limit, or ask about fewer RNAs"
+            )
         asked = {key: len(items) for part in recipe.systems for key, items in asked_of(part, held_out, recipe.seed)}
         begin(recipe, run_dir, asked, held_out.items, weights)
         if recipe.floors:
@@ -80,8 +82,15 @@ def _evaluate(recipe: EvaluationRecipe, held_out: HeldOut, run_dir: Path, only_e
     if recipe.judge:
         from rnagpt.evaluation.judge import judge
 
-        judge(items, recipe.judge.model, recipe.judge.base_url, folder / "judge.jsonl", recipe.judge.api_key_env,
-              recipe.seed, recipe.judge.parallel)
+        judge(
+            items,
+            recipe.judge.model,
+            recipe.judge.base_url,
+            folder / "judge.jsonl",
+            recipe.judge.api_key_env,
+            recipe.seed,
+            recipe.judge.parallel,
+        )
     finish(run_dir)
 
 
@@ -101,15 +110,19 @@ def load_held_out(recipe: EvaluationRecipe, run_dir: Path) -> HeldOut:
     if not rnas:
         raise UserError(f"the split {data.split!r} of {data.source} holds no RNAs to ask about")
     if not train:
-        raise UserError(f"the split 'train' of {data.train or data.source} holds no RNAs: the check for leaks and the "
-                        "floors read it")
+        raise UserError(
+            f"the split 'train' of {data.train or data.source} holds no RNAs: the check for leaks and the "
+            "floors read it"
+        )
     check_splits(train, rnas)  # what needs no alignment first
     neighbours = _known_neighbours(run_dir, rnas, train)
     check_splits(train, rnas, neighbours)
     identities = {rna.rna_id: near.identity for rna, near in zip(rnas, neighbours, strict=True)}
     if data.source == FACTS:
-        items = [dataclasses.replace(item, train_identity=identities[item.rna_id])
-                 for item in evaluation_items(rnas, recipe.seed, data.closed_per_rna)]
+        items = [
+            dataclasses.replace(item, train_identity=identities[item.rna_id])
+            for item in evaluation_items(rnas, recipe.seed, data.closed_per_rna)
+        ]
     else:
         from rnagpt.evaluation.qa_items import qa_items
 
@@ -139,8 +152,9 @@ def floor_items(recipe: EvaluationRecipe, held_out: HeldOut) -> list[Item]:
     if recipe.data.source == FACTS:
         from rnagpt.evaluation.baselines import baseline_answers
 
-        return baseline_answers(held_out.train, held_out.rnas, held_out.items, recipe.seed,
-                                neighbours=held_out.neighbours)
+        return baseline_answers(
+            held_out.train, held_out.rnas, held_out.items, recipe.seed, neighbours=held_out.neighbours
+        )
     from rnagpt.evaluation.qa_floors import floor_answers
 
     return floor_answers(held_out.train, held_out.rnas, held_out.items, held_out.neighbours)
@@ -154,8 +168,11 @@ def answer_system(part: SystemPart, held_out: HeldOut, writer: ItemWriter, folde
     scored = part.likelihood and part.kind in ("rna", "llm_text")
     names = ["reference_logprob"]
     with MeasureWriter(folder / "likelihoods.jsonl") as measures:
-        if all(writer.done(keys[c], item) and (not scored or measures.done(keys[c], item.key, names))
-               for c in shown for item in asked[c]):
+        if all(
+            writer.done(keys[c], item) and (not scored or measures.done(keys[c], item.key, names))
+            for c in shown
+            for item in asked[c]
+        ):
             return
         source = open_source(part)
         for control, key in keys.items():
@@ -167,8 +184,16 @@ def answer_system(part: SystemPart, held_out: HeldOut, writer: ItemWriter, folde
             _write_likelihoods(source, todo, held_out.items, key, shown[control], measures, control in OPTIONS_UNDER)
 
 
-def _write_likelihoods(source: CheckpointAnswers, todo: Sequence[Item], items: Sequence[Item], system: str, shown,
-                       measures: MeasureWriter, options: bool, chunk: int = 16) -> None:
+def _write_likelihoods(
+    source: CheckpointAnswers,
+    todo: Sequence[Item],
+    items: Sequence[Item],
+    system: str,
+    shown,
+    measures: MeasureWriter,
+    options: bool,
+    chunk: int = 16,
+) -> None:
     from tqdm import tqdm
 
     from rnagpt.evaluation.likelihood import option_wordings, with_likelihoods
@@ -182,8 +207,15 @@ def _write_likelihoods(source: CheckpointAnswers, todo: Sequence[Item], items: S
     todo = sorted(todo, key=prompt)  # like lengths together, and equal prompts, which are read once
     with tqdm(total=len(todo), desc=f"{system:<16}", unit="likelihood", disable=not todo) as progress:
         for first in range(0, len(todo), chunk):
-            for item in with_likelihoods(source.model, source.processor, todo[first:first + chunk], shown,
-                                         source.as_text, wordings=wordings, options=options):
+            for item in with_likelihoods(
+                source.model,
+                source.processor,
+                todo[first : first + chunk],
+                shown,
+                source.as_text,
+                wordings=wordings,
+                options=options,
+            ):
                 values = {"reference_logprob": item.reference_logprob}
                 if item.option_logprobs:
                     values["option_logprobs"] = list(item.option_logprobs)
@@ -218,9 +250,14 @@ def print_estimate(recipe: EvaluationRecipe, held_out: HeldOut, writer: ItemWrit
     print(f"{len(held_out.rnas):,} RNAs, {len(held_out.items):,} questions", file=sys.stderr)
     lengths = {rna.rna_id: len(rna.sequence) for rna in held_out.rnas}
     for part in recipe.systems:
-        todo = {control: [item for item in asked_under(control, held_out, recipe.seed)
-                          if not writer.done(part.name if control == "true" else f"{part.name}_{control}", item)]
-                for control in ["true", *part.controls]}
+        todo = {
+            control: [
+                item
+                for item in asked_under(control, held_out, recipe.seed)
+                if not writer.done(part.name if control == "true" else f"{part.name}_{control}", item)
+            ]
+            for control in ["true", *part.controls]
+        }
         answers = sum(map(len, todo.values()))
         usd = sum(endpoint_usd(part, items, lengths if control != "no_rna" else {}) for control, items in todo.items())
         total += usd
@@ -254,8 +291,10 @@ def asked_under(control: str, held_out: HeldOut, seed: int) -> list[Item]:
 
 def asked_of(part: SystemPart, held_out: HeldOut, seed: int) -> list[tuple[str, list[Item]]]:
     """A system's keys, its own and those of its controls, with the items that each answers."""
-    return [(part.name if control == "true" else f"{part.name}_{control}", asked_under(control, held_out, seed))
-            for control in ["true", *part.controls]]
+    return [
+        (part.name if control == "true" else f"{part.name}_{control}", asked_under(control, held_out, seed))
+        for control in ["true", *part.controls]
+    ]
 
 
 def endpoint_usd(part: SystemPart, items: Sequence[Item], lengths: dict[str, int]) -> float:
@@ -263,8 +302,12 @@ def endpoint_usd(part: SystemPart, items: Sequence[Item], lengths: dict[str, int
     if part.kind != "endpoint":
         return 0.0
     instruction = len(EndpointAnswers.INSTRUCTION) * TOKENS_PER_LETTER["text"] + 10
-    read = sum(instruction + len(item.question) * TOKENS_PER_LETTER["text"]
-               + lengths.get(item.rna_id, 0) * TOKENS_PER_LETTER["rna"] for item in items)
+    read = sum(
+        instruction
+        + len(item.question) * TOKENS_PER_LETTER["text"]
+        + lengths.get(item.rna_id, 0) * TOKENS_PER_LETTER["rna"]
+        for item in items
+    )
     wrote = sum(len(item.reference) * TOKENS_PER_LETTER["text"] for item in items)
     return (read * part.usd_per_million_in + wrote * part.usd_per_million_out) / 1e6
 
@@ -319,8 +362,9 @@ def write_text_scores(items: Sequence[Item], recipe: EvaluationRecipe, folder: P
     pair_names = ["rougeL"] + [f"aligned:{e.spec.label}" for e in encoders]
     pair_names += [f"sentence:{e.spec.label}" for e in encoders if recipe.sentence_mode and e.spec.kind != "tokens"]
     set_names = [f"paper:{e.spec.label}" for e in encoders if e.spec.kind != "tokens"]
-    by_system = {system: answers for system, answers in by_system.items()
-                 if any(item.answer != item.parsed for item in answers)}  # the others are labels, not texts
+    by_system = {
+        system: answers for system, answers in by_system.items() if any(item.answer != item.parsed for item in answers)
+    }  # the others are labels, not texts
     with MeasureWriter(folder / "scores.jsonl") as writer:
         # all systems together and by reference: a text that comes up again, as most do, is encoded once
         todo: dict[tuple[str, str], list[Item]] = {}
@@ -330,7 +374,7 @@ def write_text_scores(items: Sequence[Item], recipe: EvaluationRecipe, folder: P
         pairs = list(todo)
         with tqdm(total=len(pairs), desc="similarities", unit="pair", disable=not pairs) as progress:
             for first in range(0, len(pairs), 256):
-                part = pairs[first:first + 256]
+                part = pairs[first : first + 256]
                 rows = pair_scores(*zip(*part, strict=True), encoders, recipe.sentence_mode)
                 for pair, row in zip(part, rows, strict=True):
                     for item in todo[pair]:
@@ -339,8 +383,16 @@ def write_text_scores(items: Sequence[Item], recipe: EvaluationRecipe, folder: P
         for system, answers in by_system.items():
             keys = [rna_key(item.rna_id, item.method) for item in answers]
             left = [i for i, key in enumerate(keys) if set_names and not writer.done(system, key, set_names)]
-            scores = set_scores([keys[i] for i in left], [answers[i].reference for i in left],
-                                [answers[i].answer or "" for i in left], encoders) if left else {}
+            scores = (
+                set_scores(
+                    [keys[i] for i in left],
+                    [answers[i].reference for i in left],
+                    [answers[i].answer or "" for i in left],
+                    encoders,
+                )
+                if left
+                else {}
+            )
             for key, row in scores.items():
                 writer.write(system, key, {name: list(values) for name, values in row.items()})
     record(folder / "encoders.json", [encoder.spec.to_dict() for encoder in encoders])

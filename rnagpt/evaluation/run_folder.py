@@ -1,10 +1,10 @@
 """What a run's folder says of its evaluation in evaluation.json: the recipe, the questions, how far it has come.
 
-    same_evaluation(recipe, run_dir)              # before anything loads
-    weights = same_weights(recipe, run_dir)       # the same of the models' files
-    begin(recipe, run_dir, asked, items, weights) # before the first answer
-    finish(run_dir)                               # after the last score
-    unfinished(run_dir, counts)                   # one sentence for whoever reads the figures, or ""
+same_evaluation(recipe, run_dir)              # before anything loads
+weights = same_weights(recipe, run_dir)       # the same of the models' files
+begin(recipe, run_dir, asked, items, weights) # before the first answer
+finish(run_dir)                               # after the last score
+unfinished(run_dir, counts)                   # one sentence for whoever reads the figures, or ""
 """
 
 import dataclasses
@@ -39,21 +39,31 @@ def same_evaluation(recipe: EvaluationRecipe, run_dir: Path) -> None:
         return
     changed = [key for key in ("data", "seed") if before[key] != now[key]]
     parts = {part["name"]: part for part in before["systems"]}
-    systems = {f"{name} of {part['name']}": part["name"] for part in now["systems"] for name in ANSWERS_DEPEND_ON
-               if _differ(part, parts.get(part["name"], part), name)}
+    systems = {
+        f"{name} of {part['name']}": part["name"]
+        for part in now["systems"]
+        for name in ANSWERS_DEPEND_ON
+        if _differ(part, parts.get(part["name"], part), name)
+    }
     if changed or systems:
         answered = _systems_with_answers(run_dir)
-        changed = [key for key in changed if answered] + [what for what, name in systems.items()
-                                                          if _has_answers(name, answered)]
+        changed = [key for key in changed if answered] + [
+            what for what, name in systems.items() if _has_answers(name, answered)
+        ]
     specs = {spec["label"]: spec for spec in before["encoders"]}
-    encoders = [spec["label"] for spec in now["encoders"]
-                if any(_differ(spec, specs.get(spec["label"], spec), name) for name in SCORES_DEPEND_ON)]
+    encoders = [
+        spec["label"]
+        for spec in now["encoders"]
+        if any(_differ(spec, specs.get(spec["label"], spec), name) for name in SCORES_DEPEND_ON)
+    ]
     if encoders:
         scored = _encoders_with_scores(run_dir)
         changed += [f"encoder {label}" for label in encoders if label in scored]
     if changed:
-        raise UserError(f"{run_dir} holds another evaluation (different: {', '.join(changed)}): give another folder, "
-                        "or what is different another name")
+        raise UserError(
+            f"{run_dir} holds another evaluation (different: {', '.join(changed)}): give another folder, "
+            "or what is different another name"
+        )
 
 
 def _differ(part: dict, before: dict, name: str) -> bool:
@@ -64,8 +74,10 @@ def same_questions(items: Sequence[Item], run_dir: Path) -> None:
     """UserError where the data set has changed under its name since this folder's answers were made."""
     known = read_record(run_dir).get("questions")
     if known and known != digest_of(items) and _systems_with_answers(run_dir):
-        raise UserError(f"the questions are no longer those that {run_dir} holds answers to (the data set has changed "
-                        "in its place): give another folder")
+        raise UserError(
+            f"the questions are no longer those that {run_dir} holds answers to (the data set has changed "
+            "in its place): give another folder"
+        )
 
 
 def same_weights(recipe: EvaluationRecipe, run_dir: Path) -> dict[str, dict]:
@@ -75,15 +87,20 @@ def same_weights(recipe: EvaluationRecipe, run_dir: Path) -> dict[str, dict]:
         UserError: a model was trained again in its place since this folder's answers were made.
     """
     known = read_record(run_dir).get("weights", {})
-    now = {part.name: weights_of(part.model, known.get(part.name)) for part in recipe.systems
-           if part.kind in ("rna", "llm_text")}
+    now = {
+        part.name: weights_of(part.model, known.get(part.name))
+        for part in recipe.systems
+        if part.kind in ("rna", "llm_text")
+    }
     changed = [name for name, weights in now.items() if name in known and known[name]["sha256"] != weights["sha256"]]
     if changed:
         answered = _systems_with_answers(run_dir)
         changed = [name for name in changed if _has_answers(name, answered)]
     if changed:
-        raise UserError(f"the weights of {changed[0]} have changed in their place since {run_dir} holds answers of "
-                        "theirs: give the system another name, or another folder")
+        raise UserError(
+            f"the weights of {changed[0]} have changed in their place since {run_dir} holds answers of "
+            "theirs: give the system another name, or another folder"
+        )
     return now
 
 
@@ -108,17 +125,29 @@ def digest_of(items: Sequence[Item]) -> str:
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
-def begin(recipe: EvaluationRecipe, run_dir: Path, asked: Mapping[str, int], items: Sequence[Item],
-          weights: Mapping[str, dict]) -> None:
+def begin(
+    recipe: EvaluationRecipe,
+    run_dir: Path,
+    asked: Mapping[str, int],
+    items: Sequence[Item],
+    weights: Mapping[str, dict],
+) -> None:
     """Write down what is evaluated. asked: system key -> how many answers it is going to have; weights: of
     `same_weights`. Systems and encoders of an earlier recipe whose answers are here stay on record."""
     before, now = read_record(run_dir), _plain(recipe)
     for kind, name in (("systems", "name"), ("encoders", "label")):
         known = {part[name] for part in now[kind]}
         now[kind] += [part for part in before.get(kind, []) if part[name] not in known]
-    record(run_dir / RECORD, now | {"questions": digest_of(items), "finished": False,
-                                    "answers": before.get("answers", {}) | dict(asked),
-                                    "weights": before.get("weights", {}) | dict(weights)})
+    record(
+        run_dir / RECORD,
+        now
+        | {
+            "questions": digest_of(items),
+            "finished": False,
+            "answers": before.get("answers", {}) | dict(asked),
+            "weights": before.get("weights", {}) | dict(weights),
+        },
+    )
 
 
 def finish(run_dir: Path) -> None:
@@ -134,10 +163,15 @@ def unfinished(run_dir: Path, counts: Mapping[str, int]) -> str:
     known = read_record(run_dir)
     if known.get("finished", True):
         return ""
-    missing = [f"{system(key).label} has {counts.get(key, 0):,} of {wanted:,} answers"
-               for key, wanted in known["answers"].items() if counts.get(key, 0) < wanted]
-    return (f"This evaluation is not finished: {'; '.join(missing) or 'scores are missing'}. Run its --recipe again "
-            "to go on; the figures are of what is there.")
+    missing = [
+        f"{system(key).label} has {counts.get(key, 0):,} of {wanted:,} answers"
+        for key, wanted in known["answers"].items()
+        if counts.get(key, 0) < wanted
+    ]
+    return (
+        f"This evaluation is not finished: {'; '.join(missing) or 'scores are missing'}. Run its --recipe again "
+        "to go on; the figures are of what is there."
+    )
 
 
 def read_record(run_dir: Path) -> dict:

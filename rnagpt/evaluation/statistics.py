@@ -76,14 +76,24 @@ def _bca(sums: np.ndarray, counts: np.ndarray, confidence: float, seed: int) -> 
 
     if len(sums) < 2 or np.ptp(sums / counts) == 0:
         return None
-    result = bootstrap((sums, counts), _ratio, paired=True, vectorized=True, method="BCa", n_resamples=RESAMPLES,
-                       batch=2_000, confidence_level=confidence, rng=np.random.default_rng(seed))
+    result = bootstrap(
+        (sums, counts),
+        _ratio,
+        paired=True,
+        vectorized=True,
+        method="BCa",
+        n_resamples=RESAMPLES,
+        batch=2_000,
+        confidence_level=confidence,
+        rng=np.random.default_rng(seed),
+    )
     interval = float(result.confidence_interval.low), float(result.confidence_interval.high)
     return interval if np.isfinite(interval).all() else None
 
 
-def accuracy(correct: Sequence[bool], clusters: Sequence[Hashable], confidence: float = CONFIDENCE,
-             seed: int = 0) -> Estimate:
+def accuracy(
+    correct: Sequence[bool], clusters: Sequence[Hashable], confidence: float = CONFIDENCE, seed: int = 0
+) -> Estimate:
     """Share of correct items; interval by BCa bootstrap over clusters (Efron 1987, `scipy.stats.bootstrap`).
 
     Where all clusters score the same (all right, all wrong, a single cluster) the bootstrap has no spread: then
@@ -97,8 +107,9 @@ def accuracy(correct: Sequence[bool], clusters: Sequence[Hashable], confidence: 
     return Estimate(share, *interval, n_items=int(counts.sum()), n_clusters=len(right), method=method)
 
 
-def mean_score(values: Sequence[float], clusters: Sequence[Hashable], confidence: float = CONFIDENCE,
-               seed: int = 0) -> Estimate:
+def mean_score(
+    values: Sequence[float], clusters: Sequence[Hashable], confidence: float = CONFIDENCE, seed: int = 0
+) -> Estimate:
     """Mean of scores that are no proportions (ROUGE, a cosine, a log-likelihood); BCa bootstrap over clusters.
 
     Where the clusters do not differ the interval is the value itself, and `method` says so.
@@ -120,8 +131,10 @@ def balanced_accuracy(gold: Sequence[str], parsed: Sequence[str | None]) -> floa
     labels = sorted(set(gold))
     if not labels:
         raise ValueError("there is nothing to measure: got no gold labels")
-    recalls = [np.mean([answer == label for true, answer in zip(gold, parsed, strict=True) if true == label])
-               for label in labels]
+    recalls = [
+        np.mean([answer == label for true, answer in zip(gold, parsed, strict=True) if true == label])
+        for label in labels
+    ]
     return float(np.mean(recalls))
 
 
@@ -153,15 +166,23 @@ def confusion_matrix(gold: Sequence[str], parsed: Sequence[str | None], labels: 
 
 def _newcombe(share_a: float, share_b: float, trials: int, confidence: float) -> tuple[float, float]:
     """Interval of a difference of two proportions from their Wilson intervals (Newcombe 1998, method 10)."""
-    (low_a, high_a), (low_b, high_b) = (wilson_interval(share * trials, trials, confidence)
-                                        for share in (share_a, share_b))
+    (low_a, high_a), (low_b, high_b) = (
+        wilson_interval(share * trials, trials, confidence) for share in (share_a, share_b)
+    )
     difference = share_a - share_b
-    return (difference - float(np.hypot(share_a - low_a, high_b - share_b)),
-            difference + float(np.hypot(high_a - share_a, share_b - low_b)))
+    return (
+        difference - float(np.hypot(share_a - low_a, high_b - share_b)),
+        difference + float(np.hypot(high_a - share_a, share_b - low_b)),
+    )
 
 
-def paired_difference(correct_a: Sequence[float], correct_b: Sequence[float], clusters: Sequence[Hashable],
-                      confidence: float = CONFIDENCE, seed: int = 0) -> tuple[Estimate, float]:
+def paired_difference(
+    correct_a: Sequence[float],
+    correct_b: Sequence[float],
+    clusters: Sequence[Hashable],
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+) -> tuple[Estimate, float]:
     """Mean of A minus mean of B on the same items, and the p-value of "no difference" (two-sided).
 
     The values are right (1) or wrong (0), or any other score. Interval: BCa over clusters; where every cluster differs
@@ -183,9 +204,15 @@ def paired_difference(correct_a: Sequence[float], correct_b: Sequence[float], cl
     estimate = Estimate(value, *interval, int(counts.sum()), len(counts), method)
     if len(gain) < 2 or not gain.any():  # every swap is as extreme as what was seen
         return estimate, 1.0
-    result = permutation_test((right_a, right_b), lambda a, b, axis=-1: (a - b).sum(axis=axis),
-                              permutation_type="samples", vectorized=True, n_resamples=RESAMPLES, batch=2_000,
-                              rng=np.random.default_rng(seed))
+    result = permutation_test(
+        (right_a, right_b),
+        lambda a, b, axis=-1: (a - b).sum(axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=2_000,
+        rng=np.random.default_rng(seed),
+    )
     return estimate, float(result.pvalue)
 
 

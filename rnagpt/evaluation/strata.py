@@ -1,22 +1,29 @@
 """Which answers belong together: by kind of question, RNA type, length and nearness to the training RNAs.
 
-    bins_of(item) -> {"kind": "closed", "rna_type": "tRNA", "length": "51-100 nt", "train_identity": "80-90%"}
+bins_of(item) -> {"kind": "closed", "rna_type": "tRNA", "length": "51-100 nt", "train_identity": "80-90%"}
 """
 
 from collections.abc import Sequence
 
 from rnagpt.evaluation.items import Item
 
-DIMENSIONS = {"kind": "Kind of question", "rna_type": "RNA type", "length": "Length",
-              "train_identity": "Identity with the nearest training RNA"}
+DIMENSIONS = {
+    "kind": "Kind of question",
+    "rna_type": "RNA type",
+    "length": "Length",
+    "train_identity": "Identity with the nearest training RNA",
+}
 LENGTHS = (50, 100, 200, 400)  # nt, upper ends
 IDENTITIES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # upper ends; the last bin holds what is identical
 
 
 def bins_of(item: Item) -> dict[str, str]:
     """Dimension -> bin of an item; a dimension that is not known of it is left out."""
-    bins = {"kind": item.topic if item.kind == "closed" or item.gold else item.kind, "rna_type": item.rna_type,
-            "length": length_bin(item.true_length)}
+    bins = {
+        "kind": item.topic if item.kind == "closed" or item.gold else item.kind,
+        "rna_type": item.rna_type,
+        "length": length_bin(item.true_length),
+    }
     if item.train_identity is not None:
         bins["train_identity"] = identity_bin(item.train_identity)
     return {dimension: name for dimension, name in bins.items() if name}

@@ -39,8 +39,10 @@ def summarise(items_path: str | Path, confidence: float = statistics.CONFIDENCE,
     answers: dict[str, Answers] = defaultdict(dict)
     for item in read_items(items_path):
         if item.key in answers[item.system]:
-            raise UserError(f"{items_path} holds two answers of {item.system} to the same question about "
-                            f"{item.rna_id}: {item.question}")
+            raise UserError(
+                f"{items_path} holds two answers of {item.system} to the same question about "
+                f"{item.rna_id}: {item.question}"
+            )
         answers[item.system][item.key] = item
     if not answers:
         raise UserError(f"{items_path} holds no answers: run the evaluation first")
@@ -51,20 +53,33 @@ def summarise(items_path: str | Path, confidence: float = statistics.CONFIDENCE,
     present = {item.topic for item in asked["rna_type"] + asked["closed"]}
     topics = [topic for topic in TOPIC_ORDER if topic in present] + sorted(present - set(TOPIC_ORDER))
     summary = {
-        "schema": 1, "items_sha256": hashlib.sha256(Path(items_path).read_bytes()).hexdigest(),
-        "confidence": confidence, "seed": seed, "main": main,
-        "n_rna": sum(types.values()), "n_clusters": len({item.cluster for item in all_items.values()}),
-        "n_questions": len(all_items), "rna_types": dict(sorted(types.items())), "topics": topics,
+        "schema": 1,
+        "items_sha256": hashlib.sha256(Path(items_path).read_bytes()).hexdigest(),
+        "confidence": confidence,
+        "seed": seed,
+        "main": main,
+        "n_rna": sum(types.values()),
+        "n_clusters": len({item.cluster for item in all_items.values()}),
+        "n_questions": len(all_items),
+        "rna_types": dict(sorted(types.items())),
+        "topics": topics,
         "chance": {measure: _chance(items) for measure, items in asked.items()}
-        | {"topics": {topic: _chance([item for item in all_items.values() if item.topic == topic])
-                      for topic in topics}},
-        "systems": [_system_row(spec.key, answers[spec.key], topics, confidence, seed)
-                    for spec in in_order(set(answers))],
+        | {
+            "topics": {
+                topic: _chance([item for item in all_items.values() if item.topic == topic]) for topic in topics
+            }
+        },
+        "systems": [
+            _system_row(spec.key, answers[spec.key], topics, confidence, seed) for spec in in_order(set(answers))
+        ],
     }
     if main:
         summary["comparisons"] = _comparisons(main, answers, confidence, seed)
-        summary["follows_shown_rna"] = {key: follows.to_dict() for key in answers
-                                        if (follows := _follows_shown(answers[key], all_items, confidence, seed))}
+        summary["follows_shown_rna"] = {
+            key: follows.to_dict()
+            for key in answers
+            if (follows := _follows_shown(answers[key], all_items, confidence, seed))
+        }
         summary["confusion"] = _confusion(answers[main], sorted(types))
         summary["examples"] = _examples(main, answers, all_items)
     _with_what_scores_show(summary, answers, Path(items_path).parent, confidence, seed)
@@ -82,8 +97,9 @@ def main_system(keys: set[str], named: Sequence[str] = ()) -> str | None:
     return next((key for key in [*MAIN_SYSTEMS, *models, *named] if key in keys), None)
 
 
-def _with_what_scores_show(summary: dict, answers: dict[str, Answers], folder: Path, confidence: float,
-                           seed: int) -> None:
+def _with_what_scores_show(
+    summary: dict, answers: dict[str, Answers], folder: Path, confidence: float, seed: int
+) -> None:
     """Add text tables, grounding gaps, strata, calibration and citations, each where there is something to show."""
     from rnagpt.evaluation import text_summary
 
@@ -92,16 +108,18 @@ def _with_what_scores_show(summary: dict, answers: dict[str, Answers], folder: P
     found = {
         "text": text_summary.text_tables(answers, scores, main, confidence, seed) if scores else [],
         "grounding": text_summary.grounding(answers, likelihoods, scores, metric, confidence, seed),
-        "strata": text_summary.strata(answers, scores, metric, [key for key in (main, f"{main}_swapped") if main],
-                                      confidence, seed),
+        "strata": text_summary.strata(
+            answers, scores, metric, [key for key in (main, f"{main}_swapped") if main], confidence, seed
+        ),
         "calibration": text_summary.calibrations(answers, likelihoods),
         "citations": text_summary.citations(answers, confidence, seed),
     }
     if verdicts := read_measures(folder / "judge.jsonl"):
         from rnagpt.evaluation.judge import judged
 
-        found["judge"] = judged([item for of_system in answers.values() for item in of_system.values()], verdicts,
-                                confidence, seed)
+        found["judge"] = judged(
+            [item for of_system in answers.values() for item in of_system.values()], verdicts, confidence, seed
+        )
     encoders = folder / "encoders.json"
     if encoders.is_file():
         found["encoders"] = json.loads(encoders.read_text(encoding="utf-8"))
@@ -117,15 +135,19 @@ def _of_measure(answers: Answers, measure: str) -> list[Item]:
 
 
 def _chance(items: Sequence[Item]) -> float | None:
-    return statistics.chance_level([item.options for item in items]) if items and all(
-        item.options for item in items) else None
+    return (
+        statistics.chance_level([item.options for item in items])
+        if items and all(item.options for item in items)
+        else None
+    )
 
 
 def _accuracy(items: Sequence[Item], confidence: float, seed: int) -> dict | None:
     if not items:
         return None
-    estimate = statistics.accuracy([item.correct for item in items], [item.cluster for item in items],
-                                   confidence, seed)
+    estimate = statistics.accuracy(
+        [item.correct for item in items], [item.cluster for item in items], confidence, seed
+    )
     scores = agreement([item.gold for item in items], [item.parsed for item in items])
     return estimate.to_dict() | {name: scores[name] for name in ("balanced", "mcc", "macro_f1", "unparseable")}
 
@@ -133,12 +155,17 @@ def _accuracy(items: Sequence[Item], confidence: float, seed: int) -> dict | Non
 def _system_row(key: str, answers: Answers, topics: Sequence[str], confidence: float, seed: int) -> dict:
     spec = system(key)
     by_topic = {topic: [item for item in answers.values() if item.topic == topic] for topic in topics}
-    return {"system": key, "label": spec.label, "group": spec.group, "about": spec.about,
-            "rna_type": _accuracy(_of_measure(answers, "rna_type"), confidence, seed),
-            "closed": _accuracy(_of_measure(answers, "closed"), confidence, seed),
-            "topics": {topic: _accuracy(items, confidence, seed) for topic, items in by_topic.items()},
-            "n_items": len(answers),
-            "unparseable": sum(item.parsed is None for item in answers.values() if not item.free_text)}
+    return {
+        "system": key,
+        "label": spec.label,
+        "group": spec.group,
+        "about": spec.about,
+        "rna_type": _accuracy(_of_measure(answers, "rna_type"), confidence, seed),
+        "closed": _accuracy(_of_measure(answers, "closed"), confidence, seed),
+        "topics": {topic: _accuracy(items, confidence, seed) for topic, items in by_topic.items()},
+        "n_items": len(answers),
+        "unparseable": sum(item.parsed is None for item in answers.values() if not item.free_text),
+    }
 
 
 def _comparisons(main: str, answers: dict[str, Answers], confidence: float, seed: int) -> list[dict]:
@@ -151,10 +178,15 @@ def _comparisons(main: str, answers: dict[str, Answers], confidence: float, seed
             if not shared:
                 continue
             difference, p_value = statistics.paired_difference(
-                [item.correct for item in shared], [answers[other.key][item.key].correct for item in shared],
-                [item.cluster for item in shared], confidence, seed)
-            family.append({"measure": measure, "system": main, "other": other.key, "p": p_value}
-                          | difference.to_dict())
+                [item.correct for item in shared],
+                [answers[other.key][item.key].correct for item in shared],
+                [item.cluster for item in shared],
+                confidence,
+                seed,
+            )
+            family.append(
+                {"measure": measure, "system": main, "other": other.key, "p": p_value} | difference.to_dict()
+            )
         for row, adjusted in zip(family, statistics.holm([row["p"] for row in family]), strict=True):
             rows.append(row | {"p_holm": adjusted})
     return rows
@@ -163,12 +195,19 @@ def _comparisons(main: str, answers: dict[str, Answers], confidence: float, seed
 def _follows_shown(answers: Answers, all_items: Answers, confidence: float, seed: int) -> statistics.Estimate | None:
     """How often a system that saw another RNA named that RNA's type; None where it saw the true one, or none."""
     type_of = {item.rna_id: item.rna_type for item in all_items.values()}
-    shown = [item for item in _of_measure(answers, "rna_type")
-             if item.shown_rna_id not in (None, item.rna_id, item.rna_id + SHUFFLED) and item.shown_rna_id in type_of]
+    shown = [
+        item
+        for item in _of_measure(answers, "rna_type")
+        if item.shown_rna_id not in (None, item.rna_id, item.rna_id + SHUFFLED) and item.shown_rna_id in type_of
+    ]
     if not shown:
         return None
-    return statistics.accuracy([item.parsed == type_of[item.shown_rna_id] for item in shown],
-                               [item.cluster for item in shown], confidence, seed)
+    return statistics.accuracy(
+        [item.parsed == type_of[item.shown_rna_id] for item in shown],
+        [item.cluster for item in shown],
+        confidence,
+        seed,
+    )
 
 
 def _confusion(answers: Answers, types: Sequence[str]) -> dict | None:
@@ -186,21 +225,36 @@ def _examples(main: str, answers: dict[str, Answers], all_items: Answers) -> lis
     pool = [item for item in answers[main].values() if not item.free_text]
     chosen = [("right", item) for item in _varied([item for item in pool if item.correct])]
     chosen += [("wrong", item) for item in _varied([item for item in pool if not item.correct])]
-    chosen += [("swapped", item) for item in _varied([item for item in pool if item.correct and item.key in swapped
-                                                      and item.topic == "rna_type"])]
+    chosen += [
+        ("swapped", item)
+        for item in _varied(
+            [item for item in pool if item.correct and item.key in swapped and item.topic == "rna_type"]
+        )
+    ]
     shown = {item.rna_id: item for item in all_items.values()}
     examples = []
     for outcome, item in chosen:
-        example = {"outcome": outcome, "rna_id": item.rna_id, "name": item.name, "rna_type": item.rna_type,
-                   "true_length": item.true_length, "question": item.question, "reference": item.reference,
-                   "answer": item.answer, "parsed": item.parsed}
+        example = {
+            "outcome": outcome,
+            "rna_id": item.rna_id,
+            "name": item.name,
+            "rna_type": item.rna_type,
+            "true_length": item.true_length,
+            "question": item.question,
+            "reference": item.reference,
+            "answer": item.answer,
+            "parsed": item.parsed,
+        }
         if outcome == "swapped":
             other = swapped[item.key]
             partner = shown.get(other.shown_rna_id)
-            example |= {"swapped_answer": other.answer, "swapped_rna_id": other.shown_rna_id,
-                        "swapped_name": partner.name if partner else "",
-                        "swapped_rna_type": partner.rna_type if partner else "",
-                        "swapped_length": partner.true_length if partner else None}
+            example |= {
+                "swapped_answer": other.answer,
+                "swapped_rna_id": other.shown_rna_id,
+                "swapped_name": partner.name if partner else "",
+                "swapped_rna_type": partner.rna_type if partner else "",
+                "swapped_length": partner.true_length if partner else None,
+            }
         examples.append(example)
     return examples
 
@@ -241,19 +295,28 @@ def print_table(summary: dict, file: TextIO | None = None) -> None:
         if row["group"] != group:
             group = row["group"]
             rows.append((GROUPS[group], *[""] * 5))
-        cells = [text for measure in ("rna_type", "closed") for text in
-                 (percent(row[measure]), str(row[measure]["n_items"]) if row[measure] else "-")]
+        cells = [
+            text
+            for measure in ("rna_type", "closed")
+            for text in (percent(row[measure]), str(row[measure]["n_items"]) if row[measure] else "-")
+        ]
         rows.append(("  " + row["label"], *cells, str(row["unparseable"])))
-    chance = [f"{100 * level:5.1f}%" if level is not None else "-"
-              for level in (summary["chance"]["rna_type"], summary["chance"]["closed"])]
+    chance = [
+        f"{100 * level:5.1f}%" if level is not None else "-"
+        for level in (summary["chance"]["rna_type"], summary["chance"]["closed"])
+    ]
     rows.append(("Chance", chance[0], "", chance[1], "", ""))
     # group names may run on into the empty columns, so they do not widen the first one
     widths = [max(len(row[column]) for row in [head, *rows] if column or row[1]) for column in range(len(head))]
-    print(f"{summary['n_rna']} held-out RNAs in {summary['n_clusters']} clusters, {summary['n_questions']} questions",
-          file=file)
+    print(
+        f"{summary['n_rna']} held-out RNAs in {summary['n_clusters']} clusters, {summary['n_questions']} questions",
+        file=file,
+    )
     for row in [head, *rows]:
-        text = "  ".join(cell.ljust(width) if column in (0, 1, 3) else cell.rjust(width)
-                         for column, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        text = "  ".join(
+            cell.ljust(width) if column in (0, 1, 3) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
         print(text.rstrip(), file=file)
 
 

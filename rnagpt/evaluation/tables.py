@@ -18,20 +18,51 @@ from rnagpt.folders import replace_text
 # Xiao et al. 2024, Tables 1-4. system -> encoder -> (precision, recall, F1), and system -> ROUGE-1, -2, -L
 SIMILARITY = {
     "ais": {
-        "llm_text": {"S_BERT": (.7372, .7496, .7424), "S_Pub": (.5528, .5270, .5387), "S_GPT": (.5219, .5474, .5339)},
-        "stage1": {"S_BERT": (.6929, .8028, .7403), "S_Pub": (.6507, .6082, .6283), "S_GPT": (.6655, .6603, .6627)},
-        "stage2": {"S_BERT": (.8602, .8404, .8494), "S_Pub": (.7384, .7208, .7293), "S_GPT": (.7848, .7561, .7700)},
+        "llm_text": {
+            "S_BERT": (0.7372, 0.7496, 0.7424),
+            "S_Pub": (0.5528, 0.5270, 0.5387),
+            "S_GPT": (0.5219, 0.5474, 0.5339),
+        },
+        "stage1": {
+            "S_BERT": (0.6929, 0.8028, 0.7403),
+            "S_Pub": (0.6507, 0.6082, 0.6283),
+            "S_GPT": (0.6655, 0.6603, 0.6627),
+        },
+        "stage2": {
+            "S_BERT": (0.8602, 0.8404, 0.8494),
+            "S_Pub": (0.7384, 0.7208, 0.7293),
+            "S_GPT": (0.7848, 0.7561, 0.7700),
+        },
     },
     "divide_and_conquer": {
-        "llm_text": {"S_BERT": (.7612, .7654, .7625), "S_Pub": (.5498, .5512, .5501), "S_GPT": (.5479, .5649, .5561)},
-        "stage1": {"S_BERT": (.6884, .8187, .7466), "S_Pub": (.6201, .5830, .6005), "S_GPT": (.6676, .6602, .6637)},
-        "stage2": {"S_BERT": (.8620, .8623, .8609), "S_Pub": (.7173, .7161, .7165), "S_GPT": (.7568, .7554, .7560)},
+        "llm_text": {
+            "S_BERT": (0.7612, 0.7654, 0.7625),
+            "S_Pub": (0.5498, 0.5512, 0.5501),
+            "S_GPT": (0.5479, 0.5649, 0.5561),
+        },
+        "stage1": {
+            "S_BERT": (0.6884, 0.8187, 0.7466),
+            "S_Pub": (0.6201, 0.5830, 0.6005),
+            "S_GPT": (0.6676, 0.6602, 0.6637),
+        },
+        "stage2": {
+            "S_BERT": (0.8620, 0.8623, 0.8609),
+            "S_Pub": (0.7173, 0.7161, 0.7165),
+            "S_GPT": (0.7568, 0.7554, 0.7560),
+        },
     },
 }
 ROUGE_VALUES = {
-    "ais": {"llm_text": (.2364, .0935, .2037), "stage1": (.2239, .1364, .2091), "stage2": (.5031, .3667, .4747)},
-    "divide_and_conquer": {"llm_text": (.2472, .0964, .2182), "stage1": (.0922, .0393, .0799),
-                           "stage2": (.4791, .2690, .4405)},
+    "ais": {
+        "llm_text": (0.2364, 0.0935, 0.2037),
+        "stage1": (0.2239, 0.1364, 0.2091),
+        "stage2": (0.5031, 0.3667, 0.4747),
+    },
+    "divide_and_conquer": {
+        "llm_text": (0.2472, 0.0964, 0.2182),
+        "stage1": (0.0922, 0.0393, 0.0799),
+        "stage2": (0.4791, 0.2690, 0.4405),
+    },
 }
 TABLE_NUMBERS = {"ais": (1, 2), "divide_and_conquer": (3, 4)}
 SET_NAMES = {"ais": "AIS", "divide_and_conquer": "D&C"}
@@ -66,8 +97,10 @@ def all_tables(summary: dict) -> dict[str, tuple[str, Table]]:
             table = paper_similarity(entry)
             if len(table[0]) > 1:  # without an encoder, and on other data than the paper's, there is no column
                 tables[f"paper_similarity{suffix}"] = (f"{one}{where}. Similarity in `paper` mode{beside}.", table)
-            tables[f"paper_rouge{suffix}"] = (f"{two}{where}. ROUGE F1, averaged within an RNA first{beside}.",
-                                              paper_rouge(entry))
+            tables[f"paper_rouge{suffix}"] = (
+                f"{two}{where}. ROUGE F1, averaged within an RNA first{beside}.",
+                paper_rouge(entry),
+            )
         for mode in ("paper", "aligned", "sentence"):
             table = text_table(entry, mode)
             if len(table[0]) > 1:
@@ -75,17 +108,25 @@ def all_tables(summary: dict) -> dict[str, tuple[str, Table]]:
     for entry in summary.get("strata", []):
         measure = "right labels" if entry["measure"] == "label" else entry["measure"]
         name = "labels" if entry["measure"] == "label" else "text"
-        tables[f"by_{entry['dimension']}_{name}"] = (f"{DIMENSIONS[entry['dimension']]}: {measure}.",
-                                                     strata_table(entry))
+        tables[f"by_{entry['dimension']}_{name}"] = (
+            f"{DIMENSIONS[entry['dimension']]}: {measure}.",
+            strata_table(entry),
+        )
     if summary.get("grounding"):
-        tables["grounding"] = ("What a model loses without the true RNA (true minus control)",
-                               grounding_table(summary))
+        tables["grounding"] = (
+            "What a model loses without the true RNA (true minus control)",
+            grounding_table(summary),
+        )
     if summary.get("calibration"):
         tables["calibration"] = ("Calibration of the most likely option", calibration_table(summary))
     if summary.get("judge"):
         against = summary["judge"]["agreement"]
-        said = (f"; it agrees with the exact label in {100 * against['agreement']:.0f}% of {against['n']:,} answers "
-                f"that have one (kappa {against['kappa']:.2f})" if against else "; no exact labels to check it by")
+        said = (
+            f"; it agrees with the exact label in {100 * against['agreement']:.0f}% of {against['n']:,} answers "
+            f"that have one (kappa {against['kappa']:.2f})"
+            if against
+            else "; no exact labels to check it by"
+        )
         tables["judge"] = (f"LLM as judge: 1 correct, 0.5 partly, 0 wrong{said}.", judge_table(summary))
     return tables
 
@@ -93,23 +134,31 @@ def all_tables(summary: dict) -> dict[str, tuple[str, Table]]:
 def judge_table(summary: dict) -> Table:
     """One row per system: the judge's mean verdict."""
     rows = summary["judge"]["systems"].items()
-    return [["system", "mean verdict [interval]", "n"],
-            *([system_of(key).label, _interval(row), str(row["n_items"])] for key, row in rows)]
+    return [
+        ["system", "mean verdict [interval]", "n"],
+        *([system_of(key).label, _interval(row), str(row["n_items"])] for key, row in rows),
+    ]
 
 
 def accuracy_table(summary: dict) -> Table:
     """One row per system: accuracy with interval, balanced accuracy, MCC, macro-F1, unparseable."""
     head = ["system"]
     for measure in ("RNA type", "closed"):
-        head += [f"{measure}: {name}" for name in ("accuracy", "low", "high", "balanced", "MCC", "macro-F1", "n",
-                                                   "unparseable")]
+        head += [
+            f"{measure}: {name}"
+            for name in ("accuracy", "low", "high", "balanced", "MCC", "macro-F1", "n", "unparseable")
+        ]
     rows = [head]
     for row in summary["systems"]:
         cells = [row["label"]]
         for measure in ("rna_type", "closed"):
             estimate = row[measure]
-            cells += [_number(estimate[name]) for name in ("value", "low", "high", "balanced", "mcc", "macro_f1")] + [
-                str(estimate["n_items"]), str(estimate["unparseable"])] if estimate else [""] * 8
+            cells += (
+                [_number(estimate[name]) for name in ("value", "low", "high", "balanced", "mcc", "macro_f1")]
+                + [str(estimate["n_items"]), str(estimate["unparseable"])]
+                if estimate
+                else [""] * 8
+            )
         rows.append(cells)
     return rows
 
@@ -130,12 +179,13 @@ def paper_similarity(entry: dict) -> Table:
     for place, heading in enumerate(HEADINGS):
         cells = [{"precision": "Precision", "recall": "Recall", "f1": "F1 Score"}[heading]]
         for key in COLUMNS:
-            ours = ((_row_of(entry, key) or {}).get("paper") or {})
+            ours = (_row_of(entry, key) or {}).get("paper") or {}
             for label in labels:
                 value = ours.get(label, {}).get(heading)
                 theirs = SIMILARITY.get(method, {}).get(key, {}).get(label)
-                cells.append(_beside(value["value"] if isinstance(value, dict) else value,
-                                     theirs[place] if theirs else None))
+                cells.append(
+                    _beside(value["value"] if isinstance(value, dict) else value, theirs[place] if theirs else None)
+                )
         table.append(cells)
     return table
 
@@ -168,8 +218,12 @@ def text_table(entry: dict, mode: str) -> Table:
     table = [["system", *labels]]
     for row in entry["systems"]:
         found = row["modes"].get(mode, {})
-        table.append([system_of(row["system"]).label, *(
-            _interval(found[label]["f1"]) if label in found else "" for label in labels)])
+        table.append(
+            [
+                system_of(row["system"]).label,
+                *(_interval(found[label]["f1"]) if label in found else "" for label in labels),
+            ]
+        )
     return table
 
 
@@ -178,8 +232,12 @@ def strata_table(entry: dict) -> Table:
     systems = list(dict.fromkeys(key for row in entry["bins"] for key in row["systems"]))
     table = [["system", *(f"{row['bin']} (n = {row['n']})" for row in entry["bins"])]]
     for key in systems:
-        table.append([system_of(key).label, *(
-            _interval(row["systems"][key]) if key in row["systems"] else "" for row in entry["bins"])])
+        table.append(
+            [
+                system_of(key).label,
+                *(_interval(row["systems"][key]) if key in row["systems"] else "" for row in entry["bins"]),
+            ]
+        )
     return table
 
 
@@ -187,8 +245,18 @@ def grounding_table(summary: dict) -> Table:
     """One row per model, control and measure."""
     table = [["model", "control", "measure", "true RNA", "control's RNA", "gap [interval]", "p (Holm)", "n"]]
     for row in summary["grounding"]:
-        table.append([system_of(row["system"]).label, row["control"], row["measure"], _number(row["true"]),
-                      _number(row["other"]), _interval(row), f"{row['p_holm']:.4f}", str(row["n_items"])])
+        table.append(
+            [
+                system_of(row["system"]).label,
+                row["control"],
+                row["measure"],
+                _number(row["true"]),
+                _number(row["other"]),
+                _interval(row),
+                f"{row['p_holm']:.4f}",
+                str(row["n_items"]),
+            ]
+        )
     return table
 
 
@@ -197,9 +265,23 @@ def calibration_table(summary: dict) -> Table:
     table = [["system", "accuracy", "ECE", "Brier", "AURC", "best possible AURC", "kept at 10% risk", "n"]]
     for key, row in summary["calibration"].items():
         kept = row["abstention"]["coverage"] if row["abstention"] else 0.0
-        table.append([system_of(key).label, *(_number(value) for value in (
-            row["accuracy"], row["ece"], row["brier"], row["risk_coverage"]["aurc"], row["risk_coverage"]["best"],
-            kept)), str(row["n"])])
+        table.append(
+            [
+                system_of(key).label,
+                *(
+                    _number(value)
+                    for value in (
+                        row["accuracy"],
+                        row["ece"],
+                        row["brier"],
+                        row["risk_coverage"]["aurc"],
+                        row["risk_coverage"]["best"],
+                        kept,
+                    )
+                ),
+                str(row["n"]),
+            ]
+        )
     return table
 
 

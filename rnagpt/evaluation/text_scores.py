@@ -44,8 +44,9 @@ def sentences(text: str) -> list[str]:
     return [part.strip() for part in parts if part and part.strip()]
 
 
-def pair_scores(references: Sequence[str], answers: Sequence[str], encoders: Sequence = (),
-                sentence_mode: bool = False) -> list[dict[str, Scores]]:
+def pair_scores(
+    references: Sequence[str], answers: Sequence[str], encoders: Sequence = (), sentence_mode: bool = False
+) -> list[dict[str, Scores]]:
     """Per pair: "rouge1", ..., and "aligned:LABEL" (and "sentence:LABEL") for each loaded encoder.
 
     A pair that comes up again, as short answers do, is scored once.
@@ -56,8 +57,9 @@ def pair_scores(references: Sequence[str], answers: Sequence[str], encoders: Seq
     return [scored[pair] for pair in pairs]
 
 
-def _distinct_scores(pairs: Sequence[tuple[str, str]], encoders: Sequence,
-                     sentence_mode: bool) -> list[dict[str, Scores]]:
+def _distinct_scores(
+    pairs: Sequence[tuple[str, str]], encoders: Sequence, sentence_mode: bool
+) -> list[dict[str, Scores]]:
     rows = [dict(rouge(reference, answer)) for reference, answer in pairs]
     references, answers = [reference for reference, _ in pairs], [answer for _, answer in pairs]
     for encoder in encoders:
@@ -83,8 +85,9 @@ def _sentence_scores(encoder, references: Sequence[str], answers: Sequence[str])
     return scores
 
 
-def set_scores(rnas: Sequence[str], references: Sequence[str], answers: Sequence[str],
-               encoders: Sequence = ()) -> dict[str, dict[str, Scores]]:
+def set_scores(
+    rnas: Sequence[str], references: Sequence[str], answers: Sequence[str], encoders: Sequence = ()
+) -> dict[str, dict[str, Scores]]:
     """RNA -> "paper:LABEL" -> scores of its set of answers, for each loaded one-vector encoder."""
     places: dict[str, list[int]] = defaultdict(list)
     for place, rna in enumerate(rnas):
@@ -108,12 +111,22 @@ def average_within(rnas: Sequence[str], rows: Sequence[dict[str, Scores]]) -> di
     grouped: dict[str, list[dict[str, Scores]]] = defaultdict(list)
     for rna, row in zip(rnas, rows, strict=True):
         grouped[rna].append(row)
-    return {rna: {name: Scores(*(float(np.mean([row[name][part] for row in of_rna])) for part in range(3)))
-                  for name in of_rna[0]} for rna, of_rna in grouped.items()}
+    return {
+        rna: {
+            name: Scores(*(float(np.mean([row[name][part] for row in of_rna])) for part in range(3)))
+            for name in of_rna[0]
+        }
+        for rna, of_rna in grouped.items()
+    }
 
 
-def corpus_scores(rnas: Sequence[str], references: Sequence[str], answers: Sequence[str], encoders: Sequence = (),
-                  mode: str = "aligned") -> dict[str, Scores]:
+def corpus_scores(
+    rnas: Sequence[str],
+    references: Sequence[str],
+    answers: Sequence[str],
+    encoders: Sequence = (),
+    mode: str = "aligned",
+) -> dict[str, Scores]:
     """One row of a table: metric -> mean scores in one mode; ROUGE in each mode, averaged over that mode's unit."""
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
@@ -128,5 +141,4 @@ def corpus_scores(rnas: Sequence[str], references: Sequence[str], answers: Seque
     else:
         rows = pair_scores(references, answers, encoders, sentence_mode=mode == "sentence")
     names = [name for name in rows[0] if name in ROUGE or name.startswith(f"{mode}:")]
-    return {name: Scores(*(float(np.mean([row[name][part] for row in rows])) for part in range(3)))
-            for name in names}
+    return {name: Scores(*(float(np.mean([row[name][part] for row in rows])) for part in range(3))) for name in names}

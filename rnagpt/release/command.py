@@ -33,30 +33,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from rnagpt.cli import add_debug
 
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
-    model = kinds.add_parser("model", help="a checkpoint", allow_abbrev=False,
-                             description="Publish a checkpoint: weights, processor, code, card.")  # fmt: skip
-    model.add_argument("checkpoint", nargs="?", type=Path, metavar="CHECKPOINT", help="a folder of any form: whole, "
-                       "projector-only, adapter-only, or a training stage's output")  # fmt: skip
+    model = kinds.add_parser(
+        "model",
+        help="a checkpoint",
+        allow_abbrev=False,
+        description="Publish a checkpoint: weights, processor, code, card.",
+    )
+    model.add_argument(
+        "checkpoint",
+        nargs="?",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="a folder of any form: whole, projector-only, adapter-only, or a training stage's output",
+    )
     model.add_argument("--demo", action="store_true", help="the checkpoint that ships with the package")
-    model.add_argument("--form", choices=FORMS, help="whole: all weights, an adapter merged (default); projector: the "
-                       "projector alone; adapter: the adapter kept")  # fmt: skip
+    model.add_argument(
+        "--form",
+        choices=FORMS,
+        help="whole: all weights, an adapter merged (default); projector: the "
+        "projector alone; adapter: the adapter kept",
+    )
     model.add_argument("--base", metavar="OWNER/NAME", help="with --form adapter: the RNA-GPT it was trained on")
     model.add_argument("--llm", metavar="NAME", help="the language model's name or Hub id, where the files do not say")
     model.add_argument("--encoder", metavar="NAME", help="the RNA encoder's, likewise")
-    model.add_argument("--run", type=Path, metavar="RUN_DIR", dest="run_dir", help="run with training and evaluation "
-                       "facts (default: the folder that CHECKPOINT lies in)")  # fmt: skip
+    model.add_argument(
+        "--run",
+        type=Path,
+        metavar="RUN_DIR",
+        dest="run_dir",
+        help="run with training and evaluation facts (default: the folder that CHECKPOINT lies in)",
+    )
     model.add_argument("--licence", type=Path, metavar="FILE", help="goes along as LICENSE")
     model.add_argument("--hardware", metavar="TEXT", help="what it was trained on, for the card")
     model.add_argument("--cost-usd", type=float, metavar="USD", help="what training cost, for the card")
     model.add_argument("--co2-grams", type=float, metavar="G", help="CO2 equivalent of training, for the card")
-    dataset = kinds.add_parser("dataset", help="RNA-QA", allow_abbrev=False,
-                               description="Publish RNA-QA: Parquet, card, Croissant metadata.")  # fmt: skip
+    dataset = kinds.add_parser(
+        "dataset", help="RNA-QA", allow_abbrev=False, description="Publish RNA-QA: Parquet, card, Croissant metadata."
+    )
     dataset.add_argument("folder", type=Path, metavar="FOLDER", help="OUTPUT/dataset of `rnagpt build-dataset`")
-    dataset.add_argument("--licence", default="cc-by-4.0", metavar="ID", help="the licence's id on the Hub "
-                         "(default: %(default)s)")  # fmt: skip
+    dataset.add_argument(
+        "--licence", default="cc-by-4.0", metavar="ID", help="the licence's id on the Hub (default: %(default)s)"
+    )
     dataset.add_argument("--collected", metavar="DATE", help="when the literature was collected (YYYY-MM-DD)")
-    metric = kinds.add_parser("metric", help="the evaluation module, as a Space", allow_abbrev=False,
-                              description="Publish metrics/rna_answers as a Space, for evaluate.load.")  # fmt: skip
+    metric = kinds.add_parser(
+        "metric",
+        help="the evaluation module, as a Space",
+        allow_abbrev=False,
+        description="Publish metrics/rna_answers as a Space, for evaluate.load.",
+    )
     for kind in (model, dataset, metric):
         add_debug(kind, default=argparse.SUPPRESS)
         kind.add_argument("--repo", required=True, metavar="OWNER/NAME", help="repository on the Hub")
@@ -92,8 +116,9 @@ def run(args: argparse.Namespace) -> int:
     if target.changed:
         print(
             f"note: {args.repo} was edited on the Hub since its last release: this one takes the place of all its "
-            f"files, and the edits stay in its history (commit {str(target.head)[:8]})", file=sys.stderr
-        )  # fmt: skip
+            f"files, and the edits stay in its history (commit {str(target.head)[:8]})",
+            file=sys.stderr,
+        )
     says = args.message or f"{'First' if not target.tags else 'New'} release."
     with staging(args) as folder:
         work(args, folder)

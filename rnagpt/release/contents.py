@@ -1,6 +1,6 @@
 """What a folder may hold that goes up: no secret, no pickle, no path of this machine, no stray file.
 
-    check_contents(folder, MODEL_FILES)      # UserError that names every file and what is wrong with it
+check_contents(folder, MODEL_FILES)      # UserError that names every file and what is wrong with it
 """
 
 import fnmatch
@@ -11,20 +11,54 @@ from pathlib import Path
 from rnagpt.errors import UserError
 
 MODEL_FILES = (
-    "README.md", "CHANGELOG.md", "LICENSE", ".gitattributes",
-    "config.json", "generation_config.json", "processor_config.json", "adapter_config.json",
-    "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors",
-    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json",
-    "vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja", "additional_chat_templates/*.jinja",
-    "rna_tokenizer/*.json", "rna_tokenizer/vocab.txt", "rna_tokenizer/*.py", "*_rnagpt.py", "rna_sequences.py",
-)  # fmt: skip
+    "README.md",
+    "CHANGELOG.md",
+    "LICENSE",
+    ".gitattributes",
+    "config.json",
+    "generation_config.json",
+    "processor_config.json",
+    "adapter_config.json",
+    "model.safetensors",
+    "model-*-of-*.safetensors",
+    "model.safetensors.index.json",
+    "adapter_model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template.jinja",
+    "additional_chat_templates/*.jinja",
+    "rna_tokenizer/*.json",
+    "rna_tokenizer/vocab.txt",
+    "rna_tokenizer/*.py",
+    "*_rnagpt.py",
+    "rna_sequences.py",
+)
 DATASET_FILES = (
-    "README.md", "CHANGELOG.md", "LICENSE", ".gitattributes", "statistics.json", "croissant.json",
-    "alignment/*.parquet", "qa/*.parquet", "facts/*.parquet", "figures/*.png",
-)  # fmt: skip
+    "README.md",
+    "CHANGELOG.md",
+    "LICENSE",
+    ".gitattributes",
+    "statistics.json",
+    "croissant.json",
+    "alignment/*.parquet",
+    "qa/*.parquet",
+    "facts/*.parquet",
+    "figures/*.png",
+)
 SPACE_FILES = (
-    "README.md", "CHANGELOG.md", "LICENSE", ".gitattributes", "requirements.txt", "*.py",
-)  # fmt: skip
+    "README.md",
+    "CHANGELOG.md",
+    "LICENSE",
+    ".gitattributes",
+    "requirements.txt",
+    "*.py",
+)
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".dill")
 # what a credential looks like; the names are for the message
 SECRETS = {

@@ -94,7 +94,7 @@ def croissant(files: dict[str, dict[str, list[Path]]], repo: str, licence: str) 
                 "name": config,
                 "description": ROWS[config],
                 "field": [field(f"{config}/{column.name}", column, files_id, column.name) for column in schema],
-            }  # fmt: skip
+            }
         )
     return {
         "@context": CONTEXT,

@@ -118,11 +118,15 @@ def check_columns(name: str, found, schema) -> None:
         )
     if found.remove_metadata().equals(schema):
         return
-    missing, new = ([c for c in one if c not in other] for one, other in
-                    ((schema.names, found.names), (found.names, schema.names)))  # fmt: skip
+    missing, new = (
+        [c for c in one if c not in other] for one, other in ((schema.names, found.names), (found.names, schema.names))
+    )
     changed = [c for c in schema.names if c in found.names and found.field(c).type != schema.field(c).type]
-    listed = [f"{what}: {', '.join(names)}" for what, names in
-              (("missing", missing), ("new", new), ("of another type", changed)) if names]  # fmt: skip
+    listed = [
+        f"{what}: {', '.join(names)}"
+        for what, names in (("missing", missing), ("new", new), ("of another type", changed))
+        if names
+    ]
     raise UserError(
         f"{name} has drifted from the public columns ({'; '.join(listed) or 'in another order'}): build it again, or "
         "change dataset_builder/records.py and announce it in CHANGELOG.md"
@@ -297,7 +301,9 @@ def write_card(
             " Each row of `facts` keeps the terms of its `source` (Gene Ontology: CC BY 4.0; Rfam: CC0; others: ask "
             "there)."
         )
-    card.text = card.text.rstrip() + f"""
+    card.text = (
+        card.text.rstrip()
+        + f"""
 
 ## Use
 
@@ -312,8 +318,10 @@ questions = load_dataset("{repo}", "qa", split="test", streaming=True)
 
 - Collected: {collected or "the date is not recorded"}. Written by RNA-GPT {__version__}.
 - {where}, named by PubMed id; they are not part of the dataset{
-  ", and no annotation repeats a long passage of one without an open licence (looked through)" if looked else
-  ". Whether an annotation repeats a long passage of one was not looked through"}.
+            ", and no annotation repeats a long passage of one without an open licence (looked through)"
+            if looked
+            else ". Whether an annotation repeats a long passage of one was not looked through"
+        }.
 - Every statement lists its papers, so that it can be checked against them.
 - The method is that of RNA-GPT's RNA-QA (Xiao et al., 2024, [arXiv:2411.08900](https://arxiv.org/abs/2411.08900)).
 
@@ -331,4 +339,5 @@ named above.
   chance; report scores beside those with another RNA.
 - Abstracts alone were read, in English; results that were not published are missing.
 """
+    )
     path.write_text(str(card), encoding="utf-8")

@@ -1,6 +1,6 @@
 """metrics/rna_answers -> a Space on the Hub, so that `evaluate.load("OWNER/rna_answers")` finds it.
 
-    stage(folder, "owner/rna_answers")
+stage(folder, "owner/rna_answers")
 """
 
 from importlib import resources

@@ -220,9 +220,15 @@ def write_card(folder: Path, model, processor, source: Source, facts: RunFacts, 
     before = source.path / "README.md"
     untrained = not facts.stages and before.is_file() and model_card.UNTRAINED in before.read_text(errors="replace")
     text = checkpoint.card(
-        inner, processor, source.llm, source.encoder, trained=not untrained, repo=repo,
-        metadata=facts.metadata(repo.split("/")[-1]), **facts.sections(),
-    )  # fmt: skip
+        inner,
+        processor,
+        source.llm,
+        source.encoder,
+        trained=not untrained,
+        repo=repo,
+        metadata=facts.metadata(repo.split("/")[-1]),
+        **facts.sections(),
+    )
     if form != "whole":
         what = {
             "projector": "holds the projector alone; `from_pretrained` fetches language model and encoder from the "
