@@ -82,8 +82,8 @@ test-all: lint  ## lint and every test
 
 coverage: setup  ## which lines of the model and the processor the quick tests run (at least 95%)
 	@echo "coverage: pytest --cov"
-	@$(BIN)/python -m pytest -m "not slow" --cov tests/test_model*.py tests/test_processor*.py tests/test_generate.py \
-		tests/test_encoders.py tests/test_collator.py
+	@$(BIN)/python -m pytest -m "not slow" --cov tests/test_model*.py tests/test_processor*.py tests/model/test_generate.py \
+		tests/model/test_encoders.py tests/processor/test_collator.py
 
 types: setup  ## mypy on the public API, codespell on what people read
 	@echo "types: mypy"
@@ -99,12 +99,12 @@ quickstart: setup  ## train a small RNA-GPT here, evaluate it, ask it a question
 	@$(BIN)/rnagpt quickstart
 
 demo: setup  ## train again the encoder and the demo checkpoint that ship with the package (under an hour)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m rnagpt.encoder_pretraining recipes/demo_encoder.yaml
+	@OMP_NUM_THREADS=1 $(BIN)/python -m scripts.pretrain_encoder recipes/demo_encoder.yaml
 	@$(BIN)/rnagpt quickstart --recipes demo
-	@$(BIN)/python -m rnagpt.demo runs/demo
+	@$(BIN)/python -m scripts.package_demo runs/demo
 
 facts: setup  ## build the table of RNA facts again from its sources
-	@$(BIN)/python -m dataset_builder.build_facts
+	@$(BIN)/python -m scripts.build_facts
 
 clean:  ## remove build products and caches; keeps .venv and runs/
 	@echo "clean: removing build products and caches"

@@ -6,7 +6,7 @@
     accelerate launch --config_file recipes/cluster_fsdp.yaml -m rnagpt train --config recipes/cluster_stage2.yaml
 
 Reads the recipe, the LLM, the encoder and the data it names (the packaged table of facts when none). Writes a folder
-of parts (see rnagpt/checkpoint.py): projector or adapter, parts.json, training.json, and the learning curve as
+of parts (see rnagpt/checkpoints/forms.py): projector or adapter, parts.json, training.json, and the learning curve as
 curve.jsonl, curve.csv and curve.svg (loss, and validation loss with the true and with another RNA); with
 `report_to: tensorboard` in the recipe's sft also `<output>.tensorboard/`. Interrupted at any moment, the same command
 goes on from the last complete checkpoint in `<output>.work/`. A third, optional stage (`stage: preference`) goes on
@@ -23,9 +23,9 @@ import sys
 import time
 from pathlib import Path
 
-from rnagpt.errors import UserError
-from rnagpt.folders import PARTS
-from rnagpt.recipe import Recipe, check_sft, load_recipe
+from rnagpt.checkpoints.forms import PARTS
+from rnagpt.training.recipe import Recipe, check_sft, load_recipe
+from rnagpt_core.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +54,7 @@ def print_plan(recipe: Recipe, gpu: str, devices: int) -> int:
     check_sft(recipe.sft, recipe.stage)
     from peft import LoraConfig
 
-    from rnagpt import plan
+    from rnagpt.training import plan
 
     try:
         LoraConfig(**recipe.lora)
@@ -78,11 +78,12 @@ def train(recipe: Recipe) -> Path:
     from transformers import set_seed
 
     from processing_rnagpt.collator import PreferenceCollator, SharedPrefixCollator
-    from rnagpt import checkpoint, training
-    from rnagpt.features import FeatureCache, StoredFeatures, encode_rnas
-    from rnagpt.language_model import fingerprint
-    from rnagpt.token_budget import BatchedRows, fill_batches
-    from rnagpt.training_rows import load_rows
+    from rnagpt.checkpoints import checkpoint
+    from rnagpt.checkpoints.features import FeatureCache, StoredFeatures, encode_rnas
+    from rnagpt.checkpoints.llm import fingerprint
+    from rnagpt.training import trainer as training
+    from rnagpt.training.token_budget import BatchedRows, fill_batches
+    from rnagpt.training.training_rows import load_rows
 
     flex = recipe.attention == "flex"
     if flex and not torch.cuda.is_available():
@@ -176,8 +177,8 @@ def train(recipe: Recipe) -> Path:
 
 def write_curve(curve: Path, output: Path) -> None:
     """The learning curve beside what was trained: as it was kept, as CSV, and drawn."""
-    from rnagpt.evaluation import curves
-    from rnagpt.training import read_curve
+    from rnagpt.training import curves
+    from rnagpt.training.trainer import read_curve
 
     rows = read_curve(curve)
     shutil.copy(curve, output / "curve.jsonl")
@@ -185,8 +186,8 @@ def write_curve(curve: Path, output: Path) -> None:
     if importlib.util.find_spec("matplotlib") is None:
         print("no curve.svg: drawing needs matplotlib (pip install 'rnagpt[eval]')", file=sys.stderr)
         return
-    from rnagpt.evaluation.charts import learning_curves
-    from rnagpt.evaluation.score_charts import standalone
+    from rnagpt.evaluation.reporting.charts import learning_curves
+    from rnagpt.evaluation.reporting.score_charts import standalone
 
     (output / "curve.svg").write_text(standalone(learning_curves(rows)))
 

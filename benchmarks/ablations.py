@@ -44,7 +44,7 @@ LEAST_PAPERS = 24  # below, LDA finds one or two topics
 def recipes_of(cell: str, output: Path, visits: int) -> list:
     """The cell's recipes in order: the quick start's with one thing changed."""
     from rnagpt.quickstart import find_recipes
-    from rnagpt.recipe import load_recipe
+    from rnagpt.training.recipe import load_recipe
 
     stages = [load_recipe(path) for path in find_recipes("quickstart")]
     changed = {
@@ -77,8 +77,8 @@ def write_random_encoder(folder: Path) -> None:
     """The packaged encoder's configuration with random weights, kept so that training and answers share them."""
     import torch
 
-    from rnagpt.folders import assets
-    from rnagpt.rna_encoder import random_encoder
+    from rnagpt.checkpoints.forms import assets
+    from rnagpt.checkpoints.rna_encoder import random_encoder
 
     if not (folder / "config.json").is_file():
         torch.manual_seed(SEED)
@@ -90,9 +90,9 @@ def write_random_encoder(folder: Path) -> None:
 def train_cell(cell: str, output: Path, visits: int) -> None:
     """Train what is not trained yet, then answer what is not answered yet."""
     import train_sft
-    from rnagpt.evaluation.answers import write_answers
-    from rnagpt.evaluation.controls import shown_rnas
-    from rnagpt.evaluation.items import ItemWriter
+    from rnagpt.evaluation.asking.answers import write_answers
+    from rnagpt.evaluation.asking.controls import shown_rnas
+    from rnagpt.evaluation.asking.items import ItemWriter
 
     recipes = recipes_of(cell, output, visits)
     for recipe in recipes:
@@ -104,7 +104,7 @@ def train_cell(cell: str, output: Path, visits: int) -> None:
         wanted = {"true": cell, "swapped": f"{cell}_swapped"}
         if all(writer.done(key, item) for key in wanted.values() for item in items):
             return
-        from rnagpt import checkpoint
+        from rnagpt.checkpoints import checkpoint
 
         model, processor = checkpoint.load(recipes[-1].output)
         for control, key in wanted.items():
@@ -113,8 +113,8 @@ def train_cell(cell: str, output: Path, visits: int) -> None:
 
 def questions() -> tuple[list, list]:
     """Validation RNAs of the scored types, and the question what type each is."""
-    from dataset_builder.facts import scored_subset
-    from rnagpt.evaluation.items import evaluation_items
+    from dataset_builder.facts_table.facts import scored_subset
+    from rnagpt.evaluation.asking.items import evaluation_items
 
     rnas = scored_subset("validation", RNAS_PER_TYPE, SEED)
     return rnas, [item for item in evaluation_items(rnas, SEED, closed_per_rna=1) if item.topic == "rna_type"]
@@ -122,8 +122,8 @@ def questions() -> tuple[list, list]:
 
 def train_table(output: Path) -> list[dict]:
     """One row per finished cell; differences are to `base`, paired by RNA."""
-    from rnagpt.evaluation.items import read_items
-    from rnagpt.evaluation.statistics import accuracy, paired_difference
+    from rnagpt.evaluation.asking.items import read_items
+    from rnagpt.evaluation.scoring.statistics import accuracy, paired_difference
 
     by_system: dict[str, dict] = {}
     for path in sorted(output.glob("*/items.jsonl")):
@@ -188,7 +188,7 @@ def terms(text: str) -> set[str]:
     >>> sorted(terms("MiR-21 targets PDCD4 in HeLa cells of 42 patients."))
     ['hela', 'mir-21', 'pdcd4']
     """
-    from dataset_builder.topics import TOKEN
+    from dataset_builder.literature.topics import TOKEN
 
     words = (match[0] for match in TOKEN.finditer(text))
     return {
@@ -200,7 +200,7 @@ def terms(text: str) -> set[str]:
 
 def groupings(papers: Sequence, names: Sequence[str]) -> dict[str, list[list]]:
     """The papers in LDA topics, in as many chunks by PMID, and in as many random groups."""
-    from dataset_builder.topics import topic_groups
+    from dataset_builder.literature.topics import topic_groups
 
     of_pmid = {paper.pmid: paper for paper in papers}
     lda = [[of_pmid[pmid] for pmid in topic.pmids] for topic in topic_groups(papers, names, SEED)]
@@ -224,7 +224,7 @@ def chosen(group: Sequence, words: int) -> str:
     import numpy as np
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    from rnagpt.evaluation.text_scores import sentences
+    from rnagpt.evaluation.scoring.text_scores import sentences
 
     found = [sentence for paper in group for sentence in sentences(f"{paper.title} {paper.abstract}")]
     vectors = TfidfVectorizer(stop_words="english").fit_transform(found)
@@ -252,8 +252,8 @@ def coverage(papers: Sequence, names: Sequence[str], words: int) -> dict[str, fl
 
 
 def summaries(papers_file: str, links_file: str, words: int) -> None:
-    from dataset_builder.records import Paper
-    from rnagpt.evaluation.statistics import mean_score, paired_difference
+    from dataset_builder.storage.records import Paper
+    from rnagpt.evaluation.scoring.statistics import mean_score, paired_difference
 
     papers = {
         row["pmid"]: Paper(row["pmid"], row["title"] or "", row["abstract"] or "") for row in read_lines(papers_file)

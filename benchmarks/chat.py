@@ -36,10 +36,10 @@ QUESTIONS = [
 
 def loaded(checkpoint: str | None, pool: int | None = None):
     """Model and processor; with `pool` an untrained model of the demo's parts with so many nt per soft token."""
-    from rnagpt.chat.command import DEMO, share_processors
+    from rnagpt.chat.chat_command import DEMO, share_processors
 
     share_processors()  # as the commands do
-    from rnagpt import checkpoint as checkpoints
+    from rnagpt.checkpoints import checkpoint as checkpoints
 
     if pool is not None:
         return checkpoints.build("smollm2-135m-instruct", "packaged", rna_pool_size=pool, template="chatml")
@@ -59,8 +59,8 @@ def turns(args) -> dict:
     A cold start is turn 5 on an engine that has seen nothing: the RNA is encoded and the whole conversation computed.
     """
     from rnagpt.chat.conversation import Conversation
-    from rnagpt.chat.engine import Engine
-    from rnagpt.chat.fasta import Record
+    from rnagpt.serving.engine import Engine
+    from rnagpt_core.sequences import Record
 
     began = time.perf_counter()
     model, processor = loaded(args.checkpoint, args.pool)
@@ -93,7 +93,7 @@ def turns(args) -> dict:
 
 def first_token(conversation, question: str, on) -> float:
     """Seconds from the question to the answer's first token on this engine; then 15 more, and it is a turn."""
-    from rnagpt.chat.decoding import Sampling
+    from rnagpt.serving.decoding import Sampling
 
     conversation.engine = on
     began = time.perf_counter()
@@ -137,7 +137,7 @@ def body(rna: str, question: str, max_tokens: int, **more) -> dict:
 
 def held_out(n: int):
     """RNAs of the test split, spread over the scored types."""
-    from dataset_builder.facts import scored_subset
+    from dataset_builder.facts_table.facts import scored_subset
 
     facts = scored_subset("test", per_type=-(-n // 8), seed=0)
     random.Random(0).shuffle(facts)
@@ -260,11 +260,11 @@ def load(args) -> dict:
 
 def weigh(args) -> dict:
     """Type questions about held-out RNAs: how well each measure of confidence tells right answers from wrong ones."""
-    from dataset_builder.fact_answers import parse_answer
-    from dataset_builder.fact_questions import questions
-    from rnagpt.chat.decoding import Sampling
-    from rnagpt.chat.engine import Engine
-    from rnagpt.chat.weighing import weight_of
+    from dataset_builder.facts_table.fact_answers import parse_answer
+    from dataset_builder.facts_table.fact_questions import questions
+    from rnagpt.chat.confidence import weight_of
+    from rnagpt.serving.decoding import Sampling
+    from rnagpt.serving.engine import Engine
 
     engine = Engine(*loaded(args.checkpoint))
     facts, answers, asked = held_out(args.rnas), [], []

@@ -31,8 +31,8 @@ Pairs = list[tuple[str, str]]
 
 def recorded(count: int) -> Pairs:
     """References and answers of the recorded demo run, drawn at random."""
-    from rnagpt.evaluation.items import from_line
-    from rnagpt.folders import assets
+    from rnagpt.checkpoints.forms import assets
+    from rnagpt.evaluation.asking.items import from_line
 
     with gzip.open(assets() / "demo" / "items.jsonl.gz", "rt", encoding="utf-8") as file:
         items = list(map(from_line, file))
@@ -47,7 +47,7 @@ def sampled(file: str, count: int) -> Pairs:
 
 def by_system(file: str) -> list[Pairs]:
     """One list per system that answers in texts, not in labels."""
-    from rnagpt.evaluation.items import read_items
+    from rnagpt.evaluation.asking.items import read_items
 
     calls: dict[str, Pairs] = {}
     items = read_items(file)
@@ -64,7 +64,7 @@ def made_distinct(pairs: Pairs) -> Pairs:
 
 def from_abstracts(file: str, count: int, halves: bool) -> Pairs:
     """Pairs of texts of abstracts, every text once."""
-    from rnagpt.evaluation.text_scores import sentences
+    from rnagpt.evaluation.scoring.text_scores import sentences
 
     opened = gzip.open(file, "rt", encoding="utf-8") if file.endswith(".gz") else open(file, encoding="utf-8")
     pairs, seen = [], set()
@@ -87,7 +87,7 @@ def from_abstracts(file: str, count: int, halves: bool) -> Pairs:
 
 
 def our_rouge(pairs: Pairs) -> list[tuple[float, ...]]:
-    from rnagpt.evaluation.text_scores import pair_scores
+    from rnagpt.evaluation.scoring.text_scores import pair_scores
 
     rows = pair_scores(*zip(*pairs, strict=True))
     return [(row["rouge1"].f1, row["rouge2"].f1, row["rougeL"].f1) for row in rows]
@@ -108,7 +108,7 @@ def their_rouge(pairs: Pairs) -> list[tuple[float, ...]]:
 
 
 def our_encoder(folder: str, layer: int) -> Callable:
-    from rnagpt.evaluation.encoders import TextEncoder, load_encoder
+    from rnagpt.evaluation.scoring.text_encoders import TextEncoder, load_encoder
 
     encoder = load_encoder(TextEncoder("S_BERT", "tokens", folder, layer=layer))
     encoder._load()

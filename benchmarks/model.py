@@ -73,7 +73,7 @@ def race(ours: Callable[[], object], other: Callable[[], object], rounds: int) -
 
 def real_rnas(n: int, longest: int = 1022) -> list[str]:
     """RNAs of the facts table, the same ones each time, in no order of length."""
-    from dataset_builder.facts import load_facts
+    from dataset_builder.facts_table.facts import load_facts
 
     sequences = sorted({fact.sequence for fact in load_facts() if len(fact.sequence) <= longest})
     return random.Random(0).sample(sequences, n)

@@ -84,7 +84,7 @@ class AtOnce:
         return int(len(text) / 3.5) + 1
 
     async def attempt(self, request, key, seed):
-        from dataset_builder.calls import Answer
+        from dataset_builder.llm.call_cache import Answer
 
         text = self.scripted.answer(request.body(self.name, seed))
         return Answer(text, sum(self.tokens(said) for _, said in request.messages), self.tokens(text))
@@ -98,11 +98,12 @@ class AtOnce:
 
 def stage(name: str, folder: Path, rank: int | None = None) -> None:
     """One stage, or one rank of it, in a process of its own."""
-    from dataset_builder import build, build_settings, executors
-    from dataset_builder.build_settings import ModelSettings
-    from dataset_builder.library import Library
-    from dataset_builder.local_source import collect
-    from dataset_builder.qa_splits import split_library
+    from dataset_builder.building import build, executors
+    from dataset_builder.publishing.qa_splits import split_library
+    from dataset_builder.sources.local_source import collect
+    from dataset_builder.storage import settings as build_settings
+    from dataset_builder.storage.settings import ModelSettings
+    from dataset_builder.storage.store import Library
 
     build_settings.ModelSettings.backend = lambda self: AtOnce()
     work = folder / "work"
@@ -117,18 +118,18 @@ def stage(name: str, folder: Path, rank: int | None = None) -> None:
     if name in ("prepare", "annotate"):
         executors.run_ranks(work, name, ranks, [rank], settings)
     elif name == "plan":
-        from dataset_builder.plan import plan, plan_text
+        from dataset_builder.building.cost import plan, plan_text
 
         print("   ", plan_text(plan(settings, work, ranks)))
     else:
-        from dataset_builder.publishing import publish
+        from dataset_builder.publishing.parquet import publish
 
         publish(work, folder / "dataset", settings, ranks)
         print("    calls", build.spending(work)["calls"])
 
 
 def ranks_of(folder: Path) -> int:
-    from dataset_builder.library import Library
+    from dataset_builder.storage.store import Library
 
     library = Library(folder / "work" / "library.sqlite", read_only=True)
     try:
@@ -203,10 +204,10 @@ def main() -> None:
 
 def sharing(folder: Path) -> tuple[int, int, int, int]:
     """(literature sets, RNAs, calls that were made, calls had each RNA been annotated alone)."""
-    from dataset_builder.build import spending
-    from dataset_builder.build_settings import load
-    from dataset_builder.library import Library
-    from dataset_builder.plan import unit_calls
+    from dataset_builder.building.build import spending
+    from dataset_builder.building.cost import unit_calls
+    from dataset_builder.storage.settings import load
+    from dataset_builder.storage.store import Library
 
     work = folder / "work"
     settings, library = load(work), Library(work / "library.sqlite", read_only=True)

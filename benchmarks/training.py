@@ -38,10 +38,10 @@ def build():
     from modeling_rnagpt.configuration_rnagpt import RNA_FM
     from processing_rnagpt import RnaGptProcessor
     from processing_rnagpt.rna_tokenizer import build_rna_tokenizer
-    from rnagpt.checkpoint import chat_template
-    from rnagpt.language_model import EMBEDDED_LLM, load_llm
+    from rnagpt.checkpoints.checkpoint import chat_template
+    from rnagpt.checkpoints.llm import EMBEDDED_LLM, load_llm
     from rnagpt.registration import RnaGptForCausalLM
-    from rnagpt.training import LORA_TARGETS
+    from rnagpt.training.trainer import LORA_TARGETS
 
     torch.manual_seed(0)
     llm, tokenizer = load_llm(EMBEDDED_LLM)
@@ -59,8 +59,8 @@ def build():
 
 def real_rows(n: int) -> list[dict]:
     """RNAs of all scored types, `QUESTIONS` pairs each."""
-    from dataset_builder.fact_questions import questions
-    from dataset_builder.facts import EVALUATION_TYPES, scored_subset
+    from dataset_builder.facts_table.fact_questions import questions
+    from dataset_builder.facts_table.facts import EVALUATION_TYPES, scored_subset
 
     rows = []
     for fact in scored_subset("train", -(-n // len(EVALUATION_TYPES)), seed=0)[:: max(1, 8 // n)][:n]:
@@ -84,7 +84,7 @@ def steps_of(layout: str, rows: list[dict]) -> list[list[dict]]:
 def collators(processor, model, rows: list[dict], names: list[str]) -> dict:
     """Layouts' collators; the cache is filled here, as it is before training, outside the clock."""
     from processing_rnagpt.collator import SharedPrefixCollator
-    from rnagpt.features import encode_rnas
+    from rnagpt.checkpoints.features import encode_rnas
 
     sequences = {row["rna_id"]: row["sequence"] for row in rows}
     features = None
@@ -119,7 +119,7 @@ def run(model, collator, steps: list[list[dict]]) -> tuple[float, float, int]:
 
 def foretold(model, collator, steps: list[list[dict]]) -> float:
     """FLOPs of one pass over the steps, by the model that `rnagpt train --plan` uses; the cache is made beforehand."""
-    from rnagpt.plan import count, epoch_flops, lay_out_epoch
+    from rnagpt.training.plan import count, epoch_flops, lay_out_epoch
 
     base = model.get_base_model()
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -10,25 +10,30 @@ Exit codes: 0 done; 2 the user's mistake; 1 trouble with the machine or a bug; 1
 
 import argparse
 import logging
-import os
 import sys
-from collections.abc import Callable
 from importlib import import_module
 
 from rnagpt import __version__
-from rnagpt.errors import USER_MISTAKE, explain
+from rnagpt_core.arguments import add_debug
+from rnagpt_core.errors import USER_MISTAKE, explained
 
 # name -> (module, one line of help)
 COMMANDS = {
     "quickstart": ("rnagpt.quickstart", "train a small RNA-GPT here, evaluate it, ask it a question"),
-    "build-checkpoint": ("rnagpt.build_checkpoint", "join RNA-FM and a language model into one untrained checkpoint"),
+    "build-checkpoint": (
+        "rnagpt.checkpoints.build_checkpoint",
+        "join RNA-FM and a language model into one untrained checkpoint",
+    ),
     "train": ("train_sft", "train one stage from a recipe"),
-    "build-dataset": ("rnagpt.build_dataset", "make RNA-QA from RNAs and their literature"),
-    "evaluate": ("rnagpt.evaluation.command", "score a run's stored answers, beside their controls"),
-    "chat": ("rnagpt.chat.command", "ask questions about an RNA"),
-    "serve": ("rnagpt.serve", "answer over HTTP, as OpenAI's API does"),
-    "export-llm": ("rnagpt.export_llm", "write the language model alone, for vLLM, and a front that reads RNAs"),
-    "release": ("rnagpt.release.command", "publish a model, a dataset or the metric to the Hugging Face Hub"),
+    "build-dataset": ("dataset_builder.building.build_command", "make RNA-QA from RNAs and their literature"),
+    "evaluate": ("rnagpt.evaluation.evaluate_command", "score a run's stored answers, beside their controls"),
+    "chat": ("rnagpt.chat.chat_command", "ask questions about an RNA"),
+    "serve": ("rnagpt.serving.serve_command", "answer over HTTP, as OpenAI's API does"),
+    "export-llm": (
+        "rnagpt.serving.export_llm",
+        "write the language model alone, for vLLM, and a client that reads RNAs",
+    ),
+    "release": ("rnagpt.release.release_command", "publish a model, a dataset or the metric to the Hugging Face Hub"),
 }
 
 
@@ -38,26 +43,6 @@ def main(argv: list[str] | None = None) -> int:
     # PEFT imports bitsandbytes where it is installed, which then complains of a kernel that nothing here asks for
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     return explained(lambda: dispatch(argv), debug="--debug" in argv)
-
-
-def explained(work: Callable[[], int], debug: bool = False) -> int:
-    """Exit code of `work`; an error that `explain` knows becomes one sentence on standard error, unless `debug`."""
-    try:
-        try:
-            return work()
-        finally:
-            flush_output()
-    except BrokenPipeError:
-        discard_output()  # the reader, `head` say, has what it wanted
-        return 1
-    except (Exception, KeyboardInterrupt) as error:
-        known = None if debug else explain(error)
-        if known is None:
-            raise
-        sentence, code = known
-        discard_output()
-        print(f"rnagpt: error: {sentence}", file=sys.stderr)
-        return code
 
 
 def dispatch(argv: list[str]) -> int:
@@ -99,26 +84,3 @@ def build_parser(chosen: str | None) -> tuple[argparse.ArgumentParser, argparse.
             add_debug(subparser, default=argparse.SUPPRESS)
             module.add_arguments(subparser)
     return parser, chosen_parser
-
-
-def add_debug(parser: argparse.ArgumentParser, default) -> None:
-    parser.add_argument("--debug", action="store_true", default=default, help="show the traceback of an error")
-
-
-def flush_output() -> None:
-    """Write out what was printed while an error can still be reported: at exit Python would only grumble."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        error.filename = "standard output"
-        raise
-
-
-def discard_output() -> None:
-    """Point a standard output that cannot be written at the null device, or its flush at exit would fail again."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)

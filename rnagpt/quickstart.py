@@ -24,8 +24,9 @@ from contextlib import contextmanager
 from importlib import metadata, resources
 from pathlib import Path
 
-from rnagpt.errors import UserError
-from rnagpt.folders import PARTS, assets, only_one, replace_text
+from rnagpt.checkpoints.forms import PARTS, assets
+from rnagpt_core.errors import UserError
+from rnagpt_core.files import only_one, replace_text
 
 RECIPES = ("quickstart", "demo")
 TEST_RNAS_PER_TYPE = 26
@@ -64,7 +65,7 @@ def work(output: Path, recipe_files: list[Path]) -> None:
     """All steps in order; each is skipped when its result is there. Every stage starts from the one before it."""
     import transformers
 
-    from rnagpt.recipe import load_recipe
+    from rnagpt.training.recipe import load_recipe
 
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -80,8 +81,8 @@ def work(output: Path, recipe_files: list[Path]) -> None:
                 import train_sft
 
                 train_sft.train(recipe)
-    from rnagpt import checkpoint
-    from rnagpt.evaluation.curves import write_csv
+    from rnagpt.checkpoints import checkpoint
+    from rnagpt.training.curves import write_csv
 
     with step(output, "checkpoint", f"[{steps - 1}/{steps}] merging the adapter into a whole checkpoint"):
         if not (output / "checkpoint").is_dir():
@@ -94,7 +95,7 @@ def work(output: Path, recipe_files: list[Path]) -> None:
 
 def check_same_recipe(folder: Path, recipe) -> None:
     """Refuse to go on from the work of another recipe."""
-    from rnagpt.recipe import changed_keys
+    from rnagpt.training.recipe import changed_keys
 
     changed = changed_keys(recipe, json.loads((folder / "training.json").read_text())["recipe"])
     if changed:
@@ -111,14 +112,14 @@ def evaluate(output: Path) -> None:
     """
     import torch
 
-    from rnagpt import checkpoint
-    from rnagpt.evaluation.answers import write_answers
-    from rnagpt.evaluation.baselines import baseline_answers
-    from rnagpt.evaluation.controls import CONTROLS, shown_rnas
-    from rnagpt.evaluation.items import ItemWriter
-    from rnagpt.evaluation.recipe import FACTS, DataPart, EvaluationRecipe
+    from rnagpt.checkpoints import checkpoint
+    from rnagpt.checkpoints.features import encode_rnas
+    from rnagpt.evaluation.asking.answers import write_answers
+    from rnagpt.evaluation.asking.baselines import baseline_answers
+    from rnagpt.evaluation.asking.controls import CONTROLS, shown_rnas
+    from rnagpt.evaluation.asking.items import ItemWriter
+    from rnagpt.evaluation.evaluation_recipe import FACTS, DataPart, EvaluationRecipe
     from rnagpt.evaluation.run import load_held_out
-    from rnagpt.features import encode_rnas
 
     data = DataPart(FACTS, rnas=TEST_RNAS_PER_TYPE)
     held_out = load_held_out(EvaluationRecipe(data, systems=[], seed=SEED), output)
@@ -149,7 +150,7 @@ def evaluate(output: Path) -> None:
 def recorded_answers(items: list, stage1: Path) -> list:
     """Answers to these items that were recorded when the demo was trained: the demo's, and those of the untuned LLM
     reading the letters, which no training changes; the latter only where this run has the very same LLM."""
-    from rnagpt.evaluation.items import from_line
+    from rnagpt.evaluation.asking.items import from_line
 
     demo = assets() / "demo"
     if not (demo / "items.jsonl.gz").is_file():
@@ -179,10 +180,10 @@ def joined_curve(stages: list[Path]) -> list[dict]:
 
 
 def write_report(output: Path) -> None:
-    from rnagpt.evaluation.command import read_run_facts, write_summary
-    from rnagpt.evaluation.curves import read_learning_curves
-    from rnagpt.evaluation.report import summarise
-    from rnagpt.evaluation.report import write_report as write_html
+    from rnagpt.evaluation.evaluate_command import read_run_facts, write_summary
+    from rnagpt.evaluation.reporting.report import summarise
+    from rnagpt.evaluation.reporting.report import write_report as write_html
+    from rnagpt.training.curves import read_learning_curves
 
     note(output, "Machine", machine_facts())
     summary = summarise(output / "evaluation" / "items.jsonl")
@@ -193,8 +194,8 @@ def write_report(output: Path) -> None:
 
 def write_card(output: Path) -> None:
     """README.md of the checkpoint, with what this run's training and evaluation found."""
-    from rnagpt import checkpoint
-    from rnagpt.card_facts import read_facts
+    from rnagpt.checkpoints import checkpoint
+    from rnagpt.release.card_facts import read_facts
 
     facts = read_facts(output / "checkpoint")
     built = facts.stages[-1]["recipe"]["model"]
@@ -210,7 +211,7 @@ def write_card(output: Path) -> None:
 
 def show(output: Path) -> int:
     """The table, where the report is, and what to try next; no model is loaded."""
-    from rnagpt.evaluation.summary import print_table
+    from rnagpt.evaluation.reporting.summary import print_table
 
     print_table(json.loads((output / "evaluation" / "summary.json").read_text()))
     print(f"\nreport:  {output / 'report.html'}")

@@ -35,7 +35,7 @@ def tiny_model():
     from modeling_rnagpt.configuration_rnagpt import RNA_FM
     from processing_rnagpt import RnaGptProcessor
     from processing_rnagpt.rna_tokenizer import build_rna_tokenizer
-    from rnagpt.checkpoint import chat_template
+    from rnagpt.checkpoints.checkpoint import chat_template
 
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -78,7 +78,7 @@ def tiny_model():
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tiny_model, tmp_path_factory) -> Path:
     """The tiny model saved as a whole checkpoint. Read only."""
-    from rnagpt.checkpoint import save
+    from rnagpt.checkpoints.checkpoint import save
 
     folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
     save(*tiny_model, folder)

@@ -8,14 +8,15 @@ metric.compute(predictions=[...], references=[...], rna_ids=[...], mode="paper",
 import datasets
 import evaluate
 
-from rnagpt.evaluation.encoders import PRESETS, TextEncoder, load_encoder
-from rnagpt.evaluation.text_scores import corpus_scores
+from rnagpt.evaluation.scoring.text_encoders import PRESETS, TextEncoder, load_encoder
+from rnagpt.evaluation.scoring.text_scores import corpus_scores
 
 DESCRIPTION = """Similarity of answers about RNAs with their references. `paper`: the set metric of the RNA-GPT paper,
 within an RNA; `aligned`: each answer with its own reference; `sentence`: greedy matching of sentences. Numbers of two
 modes must not be compared. ROUGE F1 is averaged over the mode's unit."""
 KWARGS = """predictions, references: texts; rna_ids: which RNA each pair is about; mode: paper, aligned or sentence;
-encoders: presets (bert, pubmedbert, openai, minilm) or dicts with the fields of rnagpt.evaluation.encoders.TextEncoder
+encoders: presets (bert, pubmedbert, openai, minilm) or dicts with the fields of
+rnagpt.evaluation.scoring.text_encoders.TextEncoder
 """
 CITATION = "Xiao et al. 2024, RNA-GPT: Multimodal Generative System for RNA Sequence Understanding"
 

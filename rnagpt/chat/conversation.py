@@ -11,10 +11,11 @@ from typing import Self
 from transformers import GenerationMixin
 
 from processing_rnagpt import RnaGptProcessor
-from rnagpt.chat.decoding import MAX_NEW_TOKENS, Sampling
-from rnagpt.chat.engine import Answer, Engine
-from rnagpt.chat.fasta import Record, check_lengths
-from rnagpt.errors import UserError
+from rnagpt.serving.decoding import MAX_NEW_TOKENS, Sampling
+from rnagpt.serving.engine import Answer, Engine
+from rnagpt.serving.rna_lengths import check_lengths
+from rnagpt_core.errors import UserError
+from rnagpt_core.sequences import Record
 
 
 class Conversation:
@@ -79,7 +80,7 @@ class Conversation:
         Args:
             max_new_tokens, temperature, seed, top_p, stop: see `Sampling`.
             stream_to: called with each new piece of the answer; the pieces add up to the answer returned.
-            weigh: compute what `rnagpt.chat.weighing` needs, too.
+            weigh: compute what `rnagpt.chat.confidence` needs, too.
 
         Raises:
             UserError: no RNA, no question, or a prompt that fills the LLM's context.

@@ -4,13 +4,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rnagpt.chat.fasta import Record
-from rnagpt.chat.known_rnas import KnownRnas, Neighbour
-from rnagpt.chat.weighing import MIN_CONFIDENCE, Weight, weight_of
+from rnagpt.chat.confidence import MIN_CONFIDENCE, Weight, weight_of
+from rnagpt.known_rnas.base import KnownRnas, Neighbour
+from rnagpt_core.sequences import Record
 
 if TYPE_CHECKING:
-    from rnagpt.chat.batch import Row
-    from rnagpt.chat.engine import Answer
+    from rnagpt.chat.batch_file import Row
+    from rnagpt.serving.engine import Answer
 
 KEPT = 256  # RNAs whose neighbours are remembered
 

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from rnagpt.chat.conversation import Conversation
 from rnagpt.chat.evidence import Evidence
-from rnagpt.chat.export import exported
-from rnagpt.chat.fasta import BARE_SEQUENCE, MAX_COMPARED, Record, parse_fasta, parse_sequence, read_fasta
-from rnagpt.chat.rnacentral import fetch, is_rnacentral_id
-from rnagpt.chat.safe_text import one_line, printable
-from rnagpt.errors import USER_MISTAKE, UserError, explain
-from rnagpt.language_model import cache_dir
+from rnagpt.chat.transcript import exported
+from rnagpt.checkpoints.llm import cache_dir
+from rnagpt.known_rnas.rnacentral_ids import fetch, is_rnacentral_id
+from rnagpt_core.errors import USER_MISTAKE, UserError, explain
+from rnagpt_core.safe_text import one_line, printable
+from rnagpt_core.sequences import BARE_SEQUENCE, MAX_COMPARED, Record, parse_fasta, parse_sequence, read_fasta
 
 HELP = """\
 /rna              list the RNAs at hand

@@ -14,19 +14,20 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from dataset_builder.fact_answers import type_name
+from dataset_builder.facts_table.fact_answers import type_name
 from rnagpt.chat.conversation import Conversation
-from rnagpt.chat.decoding import Sampling
-from rnagpt.chat.drawing import drawn
-from rnagpt.chat.engine import Engine
 from rnagpt.chat.evidence import Evidence
-from rnagpt.chat.export import NOTICE, exported
-from rnagpt.chat.fasta import MAX_COMPARED, Record, check_lengths, parse_fasta, parse_sequence, read_fasta
-from rnagpt.chat.known_rnas import SHOWN_PAPERS, page_of_paper, paper_name
-from rnagpt.chat.rnacentral import fetch, is_rnacentral_id
-from rnagpt.chat.safe_text import one_line, printable
-from rnagpt.chat.worker import Worker
-from rnagpt.errors import UserError
+from rnagpt.chat.fold_drawing import drawn
+from rnagpt.chat.transcript import NOTICE, exported
+from rnagpt.known_rnas.base import SHOWN_PAPERS, page_of_paper, paper_name
+from rnagpt.known_rnas.rnacentral_ids import fetch, is_rnacentral_id
+from rnagpt.serving.decoding import Sampling
+from rnagpt.serving.engine import Engine
+from rnagpt.serving.rna_lengths import check_lengths
+from rnagpt.serving.worker import Worker
+from rnagpt_core.errors import UserError
+from rnagpt_core.safe_text import one_line, printable
+from rnagpt_core.sequences import MAX_COMPARED, Record, parse_fasta, parse_sequence, read_fasta
 
 MAX_BYTES = 10_000_000  # of an upload, also once unpacked
 MAX_RECORDS = 1000

@@ -14,16 +14,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rnagpt.errors import UserError
-from rnagpt.evaluation.answers import AnswerSource, CheckpointAnswers, EndpointAnswers, FileAnswers, collect
-from rnagpt.evaluation.controls import shown_rnas
-from rnagpt.evaluation.items import Item, ItemWriter, evaluation_items, read_items
-from rnagpt.evaluation.measures import MeasureWriter, rna_key
-from rnagpt.evaluation.neighbours import Neighbour, check_splits, nearest_by_identity
-from rnagpt.evaluation.readiness import check_ready
-from rnagpt.evaluation.recipe import FACTS, EvaluationRecipe, SystemPart
+from rnagpt.evaluation.asking.answers import AnswerSource, CheckpointAnswers, EndpointAnswers, FileAnswers, collect
+from rnagpt.evaluation.asking.controls import shown_rnas
+from rnagpt.evaluation.asking.items import Item, ItemWriter, evaluation_items, read_items
+from rnagpt.evaluation.asking.readiness import check_ready
+from rnagpt.evaluation.evaluation_recipe import FACTS, EvaluationRecipe, SystemPart
 from rnagpt.evaluation.run_folder import begin, finish, record, same_evaluation, same_questions, same_weights
-from rnagpt.folders import only_one
+from rnagpt.evaluation.scoring.measures import MeasureWriter, rna_key
+from rnagpt.known_rnas.neighbours import Neighbour, check_splits, nearest_by_identity
+from rnagpt_core.errors import UserError
+from rnagpt_core.files import only_one
 
 RNAS_PER_TYPE = 26
 OPTIONS_UNDER = ("true", "swapped")  # whose calibration is shown; elsewhere the true answer's likelihood is enough
@@ -80,7 +80,7 @@ def _evaluate(recipe: EvaluationRecipe, held_out: HeldOut, run_dir: Path, only_e
     items = read_items(folder / "items.jsonl")
     write_text_scores(items, recipe, folder)
     if recipe.judge:
-        from rnagpt.evaluation.judge import judge
+        from rnagpt.evaluation.scoring.judge import judge
 
         judge(
             items,
@@ -98,12 +98,12 @@ def load_held_out(recipe: EvaluationRecipe, run_dir: Path) -> HeldOut:
     """The RNAs and questions of a recipe. UserError where the splits leak, with the counts."""
     data = recipe.data
     if data.source == FACTS:
-        from dataset_builder.facts import load_facts, scored_subset
+        from dataset_builder.facts_table.facts import load_facts, scored_subset
 
         train = load_facts(split="train")
         rnas = scored_subset(data.split, data.rnas or RNAS_PER_TYPE, recipe.seed)
     else:
-        from rnagpt.evaluation.qa_items import read_qa, sampled
+        from rnagpt.evaluation.asking.qa_items import read_qa, sampled
 
         train = read_qa(data.train or data.source, "train")
         rnas = sampled(read_qa(data.source, data.split), data.rnas, recipe.seed)
@@ -124,7 +124,7 @@ def load_held_out(recipe: EvaluationRecipe, run_dir: Path) -> HeldOut:
             for item in evaluation_items(rnas, recipe.seed, data.closed_per_rna)
         ]
     else:
-        from rnagpt.evaluation.qa_items import qa_items
+        from rnagpt.evaluation.asking.qa_items import qa_items
 
         items = qa_items(rnas, identities)
     return HeldOut(rnas, train, neighbours, items)
@@ -150,12 +150,12 @@ def _digest(rnas: Sequence) -> str:
 def floor_items(recipe: EvaluationRecipe, held_out: HeldOut) -> list[Item]:
     """Every floor's answers."""
     if recipe.data.source == FACTS:
-        from rnagpt.evaluation.baselines import baseline_answers
+        from rnagpt.evaluation.asking.baselines import baseline_answers
 
         return baseline_answers(
             held_out.train, held_out.rnas, held_out.items, recipe.seed, neighbours=held_out.neighbours
         )
-    from rnagpt.evaluation.qa_floors import floor_answers
+    from rnagpt.evaluation.asking.qa_baselines import floor_answers
 
     return floor_answers(held_out.train, held_out.rnas, held_out.items, held_out.neighbours)
 
@@ -196,7 +196,7 @@ def _write_likelihoods(
 ) -> None:
     from tqdm import tqdm
 
-    from rnagpt.evaluation.likelihood import option_wordings, with_likelihoods
+    from rnagpt.evaluation.scoring.likelihood import option_wordings, with_likelihoods
 
     def prompt(item: Item) -> tuple[int, str]:
         seen = shown[item.rna_id]
@@ -229,8 +229,8 @@ def open_source(part: SystemPart) -> AnswerSource:
         return FileAnswers(part.model)
     if part.kind == "endpoint":
         return EndpointAnswers(part.model, part.base_url, part.api_key_env, part.batch_size, part.max_new_tokens)
-    from rnagpt import checkpoint
-    from rnagpt.folders import PACKAGED_ENCODER, assets, is_checkpoint
+    from rnagpt.checkpoints import checkpoint
+    from rnagpt.checkpoints.forms import PACKAGED_ENCODER, assets, is_checkpoint
 
     path = assets() / "demo" if part.model == "demo" else Path(part.model)
     if part.kind == "rna" or is_checkpoint(path):
@@ -326,7 +326,7 @@ def seconds_per_answer(part: SystemPart, held_out: HeldOut) -> tuple[float, floa
     per_answer = (time.monotonic() - started) / len(prompts)
     if not part.likelihood:
         return per_answer, 0.0
-    from rnagpt.evaluation.likelihood import option_wordings, with_likelihoods
+    from rnagpt.evaluation.scoring.likelihood import option_wordings, with_likelihoods
 
     wordings = option_wordings(held_out.items)
     started = time.monotonic()
@@ -352,8 +352,8 @@ def write_text_scores(items: Sequence[Item], recipe: EvaluationRecipe, folder: P
     """scores.jsonl: ROUGE and the similarities of every answer that is a text, and of every RNA's set of answers."""
     from tqdm import tqdm
 
-    from rnagpt.evaluation.encoders import load_encoder
-    from rnagpt.evaluation.text_scores import pair_scores, set_scores
+    from rnagpt.evaluation.scoring.text_encoders import load_encoder
+    from rnagpt.evaluation.scoring.text_scores import pair_scores, set_scores
 
     encoders = [load_encoder(spec, folder / "vectors.sqlite") for spec in recipe.encoders]
     by_system: dict[str, list[Item]] = {}

@@ -13,12 +13,13 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rnagpt.errors import UserError
-from rnagpt.evaluation.items import Item, read_items
-from rnagpt.evaluation.measures import read_measures
-from rnagpt.evaluation.recipe import EvaluationRecipe
-from rnagpt.evaluation.systems import controlled, system
-from rnagpt.folders import assets, replace_text
+from rnagpt.checkpoints.forms import assets
+from rnagpt.evaluation.asking.items import Item, read_items
+from rnagpt.evaluation.asking.systems import controlled, system
+from rnagpt.evaluation.evaluation_recipe import EvaluationRecipe
+from rnagpt.evaluation.scoring.measures import read_measures
+from rnagpt_core.errors import UserError
+from rnagpt_core.files import replace_text
 
 RECORD = "evaluation.json"
 ANSWERS_DEPEND_ON = ("kind", "model", "base_url", "max_new_tokens")  # of a system's fields

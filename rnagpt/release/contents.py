@@ -8,7 +8,7 @@ import json
 import re
 from pathlib import Path
 
-from rnagpt.errors import UserError
+from rnagpt_core.errors import UserError
 
 MODEL_FILES = (
     "README.md",

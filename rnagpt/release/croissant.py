@@ -8,7 +8,7 @@ The form is that of MLCommons' specification (docs.mlcommons.org/croissant); the
 from datetime import date
 from pathlib import Path
 
-from dataset_builder.records import published_schemas
+from dataset_builder.storage.records import published_schemas
 
 CONTEXT = {
     "@language": "en",

@@ -15,13 +15,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from dataset_builder.card import COLLECTED, VERBATIM
-from dataset_builder.qa_splits import EXHAUSTIVE, SPLITS, found_across
-from dataset_builder.records import RnaRecord, published_schemas
+from dataset_builder.publishing.card import COLLECTED, VERBATIM
+from dataset_builder.publishing.qa_splits import EXHAUSTIVE, SPLITS, found_across
+from dataset_builder.storage.records import RnaRecord, published_schemas
 from rnagpt import __version__
-from rnagpt.errors import UserError
 from rnagpt.release import contents
 from rnagpt.release.croissant import croissant
+from rnagpt_core.errors import UserError
 
 COPIED = 60  # words in a row: a third of an abstract
 NOT_OURS = ("other", "unknown")
@@ -129,7 +129,7 @@ def check_columns(name: str, found, schema) -> None:
     ]
     raise UserError(
         f"{name} has drifted from the public columns ({'; '.join(listed) or 'in another order'}): build it again, or "
-        "change dataset_builder/records.py and announce it in CHANGELOG.md"
+        "change dataset_builder/storage/records.py and announce it in CHANGELOG.md"
     )
 
 
@@ -174,7 +174,7 @@ def near_sequences(one: set[str], other: set[str]) -> int:
     """How many sequences of `other` have a neighbour in `one`: all pairs where they are few, else by MMseqs2."""
     if len(one) * len(other) > EXHAUSTIVE**2:
         return len(found_across(dict(enumerate(sorted(other))), dict(enumerate(sorted(one)))))
-    from dataset_builder.fact_splits import are_neighbours
+    from dataset_builder.facts_table.fact_splits import are_neighbours
 
     return sum(any(are_neighbours(known, sequence) for known in one) for sequence in other)
 
@@ -192,7 +192,7 @@ def check_copies(files: dict, library: Path) -> bool:
         return False
     import sqlite3
 
-    from dataset_builder.library import Library
+    from dataset_builder.storage.store import Library
 
     copied: Counter = Counter()
     paths = [path for of_split in files["alignment"].values() for path in of_split]

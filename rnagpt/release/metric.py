@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from rnagpt import __version__
-from rnagpt.errors import UserError
+from rnagpt_core.errors import UserError
 
 CARD = """---
 title: RNA answers

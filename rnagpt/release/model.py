@@ -22,11 +22,11 @@ from transformers.dynamic_module_utils import custom_object_save
 
 from modeling_rnagpt import RnaGptConfig, RnaGptForCausalLM
 from processing_rnagpt import RnaGptProcessor
-from rnagpt import checkpoint, model_card
-from rnagpt.card_facts import RunFacts
-from rnagpt.errors import UserError
-from rnagpt.folders import ADAPTER, PARTS, WEIGHTS, checkpoint_form
+from rnagpt.checkpoints import checkpoint, model_card
+from rnagpt.checkpoints.forms import ADAPTER, PARTS, WEIGHTS, checkpoint_form
+from rnagpt.release.card_facts import RunFacts
 from rnagpt.release.reload import PACKAGES
+from rnagpt_core.errors import UserError
 
 QUESTION = "What type of RNA is this?"
 RNA = "GCGGAUUUAGCUCAGUUGGGAGAGCGCCAGACUGAAGAUCUGGAGGUCCUGUGUUCGAUCCACAGAAUUCGCACCA"  # yeast tRNA-Phe

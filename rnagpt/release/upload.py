@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rnagpt import __version__
-from rnagpt.errors import UserError
+from rnagpt_core.errors import UserError
 
 # every card of ours carries one of these tags: by it a repository of ours is told from a stranger's
 OURS = {"model": "rna-gpt", "dataset": "rna-qa", "space": "rna-gpt"}

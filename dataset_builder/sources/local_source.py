@@ -1,0 +1,255 @@
+"""Read RNAs and abstracts from a folder, so that the builder runs without a network.
+
+    FOLDER/rnas.jsonl     {"rna_id", "sequence", "name", "aliases", "rna_type", "species", "taxid", "md5", "pmids"}
+    FOLDER/papers.jsonl   {"pmid", "title", "abstract", "year", "pmcid", "licence", "retracted"}
+    FOLDER/links.jsonl    {"rna_id", "pmid"}, where the RNAs have no "pmids" of their own (a FASTA file, say)
+    FOLDER/facts.jsonl    {"rna_id", "source", "text", "accession", "evidence", "pmids"}: what others say of the RNAs
+
+Each as .jsonl, .jsonl.gz or .parquet; RNAs as .fasta, .fa and .fasta.gz too ("id description" in the header).
+"""
+
+import gzip
+import hashlib
+import io
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from dataset_builder.storage.records import (
+    MAX_LENGTH,
+    PAPER_ID,
+    CuratedFact,
+    Dropped,
+    RnaRecord,
+    paper,
+    rna_id_of,
+    rna_record,
+    text_of,
+)
+from dataset_builder.storage.store import Library
+from rnagpt_core.errors import UserError
+from rnagpt_core.sequences import stream_fasta
+
+ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
+FASTA_ENDINGS = (".fasta", ".fa", ".fasta.gz", ".fa.gz")
+
+
+def collect(folder: str | Path, library: Library, max_length: int = MAX_LENGTH, release: str = "") -> None:
+    """Fill the library from a folder; what is left out is counted there by its reason, and noted by file and line.
+
+    Raises:
+        UserError: the folder, the RNAs or the papers are not there, or a file cannot be read.
+    """
+    rnas, papers, links_file, facts_file = files_of(folder)
+    with library.writing():
+        library.db.execute("DELETE FROM left_out")
+        library.set_fact("files", fingerprints(folder))
+        pmid_of: dict[str, str] = {}
+        library.set_counts("papers", add_papers(papers, library, pmid_of))
+        links: dict[str, list[str]] = {}
+        counts: Counter = Counter()
+        for _, row in rows_of(links_file, library, counts) if links_file else ():
+            links.setdefault(rna_id_of(row), []).append(text_of(row.get("pmid")))
+        library.set_counts("links", counts)
+        library.set_counts("rnas", add_rnas(rnas, library, links, pmid_of, max_length, release))
+        if facts_file:
+            library.set_counts("facts", add_facts(facts_file, library, pmid_of))
+
+
+def files_of(folder: str | Path) -> tuple[Path, Path, Path | None, Path | None]:
+    """The files of RNAs, papers and (or None) links and curated facts.
+
+    Raises:
+        UserError: the folder, the RNAs or the papers are not there, there are two of one, or links of another format.
+    """
+    folder = Path(folder)
+    if folder.is_file():
+        raise UserError(f"{folder} is a file: give the folder that has rnas and papers")
+    if not folder.is_dir():
+        raise UserError(f"no folder at {folder}: expected one with rnas.jsonl and papers.jsonl")
+    rnas, papers = one_file(folder, "rnas", ENDINGS + FASTA_ENDINGS), one_file(folder, "papers", ENDINGS)
+    links, facts = (
+        one_file(folder, stem, ENDINGS) if any(folder.glob(f"{stem}.*")) else None for stem in ("links", "facts")
+    )
+    return rnas, papers, links, facts
+
+
+def fingerprints(folder: str | Path) -> dict[str, str]:
+    """sha256 of each file of the folder that a build reads, by its name."""
+    found = {}
+    stems = {"rnas": ENDINGS + FASTA_ENDINGS, "papers": ENDINGS, "links": ENDINGS, "facts": ENDINGS}
+    for stem, endings in stems.items():
+        for path in (Path(folder) / f"{stem}{ending}" for ending in endings):
+            if path.is_file():
+                with open(path, "rb") as handle:
+                    found[path.name] = hashlib.file_digest(handle, "sha256").hexdigest()
+    return found
+
+
+def add_papers(path: Path, library: Library, pmid_of: dict[str, str]) -> Counter:
+    """Papers of a file -> library, and the PMC ids that they have besides -> `pmid_of`; the counted reasons to drop or
+    repair."""
+    counts: Counter = Counter()
+    for line, row in rows_of(path, library, counts):
+        try:
+            found, repaired = paper(row)
+            counts.update(f"repaired: {reason}" for reason in repaired)
+            if found.pmcid:
+                pmid_of[found.pmcid.upper()] = found.pmid
+            if library.add_paper(found) != "new":
+                raise Dropped("PMID seen before (the longer abstract is kept)")
+        except Dropped as reason:
+            leave_out(library, counts, path, line, text_of(row.get("pmid")), reason)
+        else:
+            counts["kept"] += 1
+    return counts
+
+
+def named(papers: Iterable, pmid_of: dict[str, str]) -> list[str]:
+    """Papers as rows name them, by PMID or PMC id -> the ids that the library has them by, each once.
+
+    >>> named([12, "pmc7", "PMC8"], {"PMC7": "30"})
+    ['12', '30', 'PMC8']
+    """
+    ids = map(text_of, papers)
+    ids = (one.upper() if one[:3].upper() == "PMC" else one for one in ids)
+    return list(dict.fromkeys(pmid_of.get(one, one) for one in ids))
+
+
+def leave_out(library: Library, counts: Counter, path: Path, line: int, record: str, reason) -> None:
+    counts[f"dropped: {reason}"] += 1
+    library.leave_out(path.name, line, record, str(reason))
+
+
+def add_rnas(
+    path: Path,
+    library: Library,
+    links: dict[str, list[str]],
+    pmid_of: dict[str, str],
+    max_length: int,
+    release: str,
+) -> Counter:
+    """RNAs of a file -> library; an RNA without any usable paper is dropped."""
+    counts: Counter = Counter()
+    in_fasta = path.name.endswith(FASTA_ENDINGS)
+    rows = enumerate(fasta_rows(path), start=1) if in_fasta else rows_of(path, library, counts)
+    for line, row in rows:
+        try:
+            rna = rna_record(row, max_length, release)
+            if isinstance(row.get("pmids"), str):
+                raise Dropped("pmids that are a text: a list of PMIDs is expected")
+            papers = named([*(row.get("pmids") or ()), *links.get(rna.rna_id, ())], pmid_of)
+            add_rna_with_papers(library, rna, set(papers))
+        except Dropped as reason:
+            leave_out(library, counts, path, line, rna_id_of(row), reason)
+        else:
+            counts["kept"] += 1
+    return counts
+
+
+def add_rna_with_papers(library: Library, rna: RnaRecord, pmids: set[str]) -> None:
+    """Add an RNA and its literature, named by its aliases.
+
+    Raises:
+        Dropped: no paper of it is in the library, or its id was there before.
+    """
+    if not pmids:
+        raise Dropped("RNA that names no paper")
+    known = [p for p in sorted(pmids) if library.db.execute("SELECT 1 FROM paper WHERE pmid = ?", (p,)).fetchone()]
+    if not known:
+        raise Dropped("RNA none of whose papers can be used")
+    key = hashlib.sha256(json.dumps([rna.aliases, known]).encode()).hexdigest()
+    if not library.add_rna(rna, library.add_literature(key, rna.aliases, known)):
+        raise Dropped("rna_id seen before")
+
+
+def add_facts(path: Path, library: Library, pmid_of: dict[str, str]) -> Counter:
+    """Curated facts of a file -> library; those on RNAs that were left out are left out as well."""
+    counts: Counter = Counter()
+    facts: dict[str, dict[CuratedFact, None]] = {}  # in the file's order
+    for line, row in rows_of(path, library, counts):
+        rna_id, source, text = rna_id_of(row), text_of(row.get("source")), text_of(row.get("text"))
+        pmids = row.get("pmids") or []
+        more = [text_of(row.get(key)) for key in ("accession", "evidence")]
+        try:
+            if any(isinstance(row.get(key), list | dict) for key in ("source", "text", "accession", "evidence")):
+                raise Dropped("fact with a list or an object where a text is expected")
+            if not source or not text:
+                raise Dropped("fact without a source or a text")
+            if not isinstance(pmids, list):
+                raise Dropped("pmids that are no list")
+            fact = CuratedFact(source, text, *more, tuple(named(pmids, pmid_of)))
+            if not all(map(PAPER_ID.fullmatch, fact.pmids)):
+                raise Dropped("pmids that are no PMIDs or PMC ids")
+            if not library.db.execute("SELECT 1 FROM rna WHERE rna_id = ?", (rna_id,)).fetchone():
+                raise Dropped("fact on an RNA that is not there")
+            if fact in facts.setdefault(rna_id, {}):
+                raise Dropped("fact seen before")
+        except Dropped as reason:
+            leave_out(library, counts, path, line, rna_id, reason)
+        else:
+            facts[rna_id][fact] = None
+            counts["kept"] += 1
+    for rna_id, found in facts.items():
+        library.add_curated(rna_id, found)
+    return counts
+
+
+def one_file(folder: Path, stem: str, endings: tuple[str, ...]) -> Path:
+    found = [folder / f"{stem}{ending}" for ending in endings if (folder / f"{stem}{ending}").exists()]
+    if len(found) != 1:
+        names = ", ".join(path.name for path in sorted(folder.glob(f"{stem}.*"))) or "none"
+        raise UserError(f"{folder} should have one of {', '.join(stem + end for end in endings)}; it has {names}")
+    return found[0]
+
+
+def rows_of(path: Path, library: Library, counts: Counter) -> Iterator[tuple[int, dict]]:
+    """(line or row from 1, row) of a JSONL or Parquet file. A line that is no JSON object is left out."""
+    if path.suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            batches = pq.ParquetFile(path).iter_batches(1024)
+            yield from enumerate(itertools.chain.from_iterable(batch.to_pylist() for batch in batches), start=1)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UserError(f"{path} cannot be read as Parquet: {error}") from None
+        return
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rb") as handle:
+            lines = io.TextIOWrapper(handle, "utf-16") if handle.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff") else handle
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                row = parsed(line, counts)
+                if isinstance(row, dict):
+                    yield number, row
+                else:
+                    leave_out(library, counts, path, number, "", "line that is no JSON object")
+    except (EOFError, gzip.BadGzipFile, UnicodeError) as error:
+        raise UserError(f"{path} is damaged: {error}; copy it again") from None
+
+
+def parsed(line: bytes | str, counts: Counter):
+    """A JSON line in UTF-8, else in Windows-1252 (counted) -> value, None for no JSON."""
+    if isinstance(line, bytes):
+        try:
+            line = line.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            counts["repaired: line not in UTF-8, read as Windows-1252"] += 1
+            line = line.decode("cp1252", errors="replace")
+    try:
+        return json.loads(line)
+    except (json.JSONDecodeError, RecursionError):
+        return None
+
+
+def fasta_rows(path: Path) -> Iterator[dict]:
+    """FASTA -> rows: the header's first word is the id, the rest the name; URS_taxid gives the taxid."""
+    for header, sequence in stream_fasta(path):
+        rna_id, _, name = header.partition(" ")
+        taxid = rna_id.rpartition("_")[2] if rna_id.startswith("URS") else ""
+        yield {"rna_id": rna_id, "name": name, "sequence": sequence, "taxid": taxid if taxid.isdigit() else 0}

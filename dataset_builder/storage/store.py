@@ -1,0 +1,204 @@
+"""RNAs, papers and which RNA is in which paper, in one SQLite file: what the collectors write and the pipeline reads.
+
+RNAs found by the same names share one `literature` row, so that 400,000 RNAs with shared aliases stay small. Writing
+the same record again changes nothing, so a collector can be interrupted anywhere and run again.
+
+    library = Library(work / "library.sqlite")
+    with library.writing():
+        library.add_paper(paper); library.add_rna(rna, pmids)
+"""
+
+import json
+import sqlite3
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from dataset_builder.storage.records import CuratedFact, Paper, RnaRecord
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS paper (
+    id INTEGER PRIMARY KEY, pmid TEXT UNIQUE NOT NULL, size INTEGER, content BLOB, split TEXT);
+CREATE TABLE IF NOT EXISTS literature (
+    id INTEGER PRIMARY KEY, key TEXT UNIQUE NOT NULL, names TEXT NOT NULL, split TEXT, unit INTEGER);
+CREATE TABLE IF NOT EXISTS unit (
+    id INTEGER PRIMARY KEY, key TEXT UNIQUE NOT NULL, names TEXT NOT NULL, papers TEXT NOT NULL, split TEXT);
+CREATE TABLE IF NOT EXISTS literature_paper (
+    literature INTEGER, paper INTEGER, PRIMARY KEY (literature, paper)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rna (
+    id INTEGER PRIMARY KEY, rna_id TEXT UNIQUE NOT NULL, content BLOB, literature INTEGER, split TEXT);
+CREATE TABLE IF NOT EXISTS count (stage TEXT, reason TEXT, number INTEGER, PRIMARY KEY (stage, reason));
+CREATE TABLE IF NOT EXISTS left_out (file TEXT, line INTEGER, record TEXT, reason TEXT);
+CREATE TABLE IF NOT EXISTS curated (rna_id TEXT PRIMARY KEY, content BLOB);
+CREATE TABLE IF NOT EXISTS fact (key TEXT PRIMARY KEY, value TEXT);
+CREATE INDEX IF NOT EXISTS rna_literature ON rna (literature);
+CREATE INDEX IF NOT EXISTS literature_unit ON literature (unit);
+"""
+RNAS_OF_UNIT = (
+    "SELECT content, rna.split FROM rna JOIN literature ON literature.id = literature WHERE unit = ? ORDER BY rna_id"
+)
+SPLITS_OF_UNIT = (
+    "SELECT rna.split, count(*) FROM rna JOIN literature ON literature.id = literature WHERE unit = ? GROUP BY 1"
+)
+
+
+class Library:
+    """The file. `read_only` readers may be many, on other machines too; one process writes."""
+
+    def __init__(self, path: str | Path, read_only: bool = False):
+        self.path = Path(path)
+        if read_only:
+            self.db = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=60)
+        else:
+            self.db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+            self.db.executescript(TABLES)
+
+    def close(self) -> None:
+        self.db.close()
+
+    @contextmanager
+    def writing(self):
+        """All or nothing: what is written inside is there after a crash, or none of it."""
+        self.db.execute("BEGIN IMMEDIATE")
+        try:
+            yield self
+        except BaseException:
+            if self.db.in_transaction:  # SQLite itself ends it when the disk is full
+                self.db.execute("ROLLBACK")
+            raise
+        self.db.execute("COMMIT")
+
+    # --- writing
+
+    def add_paper(self, paper: Paper) -> str:
+        """-> "new", "same", or "longer" when it replaced one with a shorter abstract."""
+        content = json.dumps(asdict(paper), ensure_ascii=False, sort_keys=True)
+        row = self.db.execute("SELECT id, size, content FROM paper WHERE pmid = ?", (paper.pmid,)).fetchone()
+        if row is None:
+            packed = zlib.compress(content.encode())
+            self.db.execute(
+                "INSERT INTO paper (pmid, size, content) VALUES (?, ?, ?)", (paper.pmid, len(paper.abstract), packed)
+            )
+            return "new"
+        # of two versions the longer one, then the later in the alphabet: the order of arrival does not matter
+        old = zlib.decompress(row[2]).decode()
+        if (len(paper.abstract), content) > (row[1], old):
+            values = (len(paper.abstract), zlib.compress(content.encode()), row[0])
+            self.db.execute("UPDATE paper SET size = ?, content = ? WHERE id = ?", values)
+            return "longer"
+        return "same"
+
+    def add_literature(self, key: str, names: Iterable[str], pmids: Iterable[str]) -> int:
+        """The papers found by `names`; `key` tells one set from another. Papers that are not in the library are left
+        out. Adding to a known key adds its papers."""
+        self.db.execute(
+            "INSERT OR IGNORE INTO literature (key, names) VALUES (?, ?)", (key, json.dumps(sorted(set(names))))
+        )
+        (number,) = self.db.execute("SELECT id FROM literature WHERE key = ?", (key,)).fetchone()
+        self.db.executemany(
+            "INSERT OR IGNORE INTO literature_paper SELECT ?, id FROM paper WHERE pmid = ?",
+            ((number, pmid) for pmid in pmids),
+        )
+        return number
+
+    def add_rna(self, rna: RnaRecord, literature: int | None) -> bool:
+        """False when an RNA of that id was there before (it is kept, the new one is not)."""
+        content = zlib.compress(json.dumps(asdict(rna), ensure_ascii=False).encode())
+        values = (rna.rna_id, content, literature)
+        cursor = self.db.execute("INSERT OR IGNORE INTO rna (rna_id, content, literature) VALUES (?, ?, ?)", values)
+        return cursor.rowcount == 1
+
+    def set_counts(self, stage: str, counts: Counter) -> None:
+        """Replace a stage's counted reasons."""
+        self.db.execute("DELETE FROM count WHERE stage = ?", (stage,))
+        rows = [(stage, reason, number) for reason, number in sorted(counts.items())]
+        self.db.executemany("INSERT INTO count VALUES (?, ?, ?)", rows)
+
+    def leave_out(self, file: str, line: int, record: str, reason: str) -> None:
+        """Note a row of a source's file, counted from 1, that was not taken."""
+        self.db.execute("INSERT INTO left_out VALUES (?, ?, ?, ?)", (file, line, record, reason))
+
+    def set_fact(self, key: str, value) -> None:
+        self.db.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (key, json.dumps(value)))
+
+    # --- reading
+
+    def fact(self, key: str, default=None):
+        row = self.db.execute("SELECT value FROM fact WHERE key = ?", (key,)).fetchone()
+        return default if row is None else json.loads(row[0])
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """{stage: {reason: number}}."""
+        stages: dict[str, dict[str, int]] = {}
+        for stage, reason, number in self.db.execute("SELECT * FROM count ORDER BY stage, number DESC, reason"):
+            stages.setdefault(stage, {})[reason] = number
+        return stages
+
+    def left_out(self) -> list[tuple[str, int, str, str]]:
+        """(file, line, record, reason) of every row of a source that was not taken."""
+        return self.db.execute("SELECT * FROM left_out ORDER BY file, line").fetchall()
+
+    def rnas(self, where: str = "", values: tuple = ()) -> Iterator[tuple[int, RnaRecord, int, str]]:
+        """(number, record, literature, split) in the order of rna_id; `where` is SQL of ours, never a user's."""
+        query = f"SELECT id, content, literature, split FROM rna {where} ORDER BY rna_id"
+        for number, content, literature, split in self.db.execute(query, values):
+            yield number, unpacked_rna(content), literature, split
+
+    def rnas_of_unit(self, unit: int) -> Iterator[tuple[RnaRecord, str]]:
+        """(record, split) of the RNAs that share a unit's literature, in the order of rna_id."""
+        for content, split in self.db.execute(RNAS_OF_UNIT, (unit,)):
+            yield unpacked_rna(content), split
+
+    def add_curated(self, rna_id: str, facts: Iterable[CuratedFact]) -> None:
+        """What others say of an RNA, in place of what was there; the RNA need not be in the library (yet)."""
+        content = json.dumps([asdict(fact) for fact in facts], ensure_ascii=False)
+        self.db.execute("INSERT OR REPLACE INTO curated VALUES (?, ?)", (rna_id, zlib.compress(content.encode())))
+
+    def curated(self, rna_id: str) -> list[CuratedFact]:
+        """What others say of an RNA."""
+        row = self.db.execute("SELECT content FROM curated WHERE rna_id = ?", (rna_id,)).fetchone()
+        rows = json.loads(zlib.decompress(row[0])) if row else []
+        return [CuratedFact(**{**fact, "pmids": tuple(fact["pmids"])}) for fact in rows]
+
+    def rnas_of_split(self, unit: int) -> dict[str, int]:
+        """{split: RNAs in it that share a unit's literature}."""
+        return dict(self.db.execute(SPLITS_OF_UNIT, (unit,)))
+
+    def papers(self, numbers: Iterable[int]) -> list[Paper]:
+        """Papers by number, sorted by PMID (numerically)."""
+        found = []
+        for number in numbers:
+            (content,) = self.db.execute("SELECT content FROM paper WHERE id = ?", (number,)).fetchone()
+            found.append(Paper(**json.loads(zlib.decompress(content))))
+        return sorted(found, key=lambda paper: pmid_order(paper.pmid))
+
+    def papers_by_pmid(self, pmids: Iterable[str]) -> list[Paper]:
+        """Papers by PMID, in the order asked for; KeyError for one that is not here."""
+        found = []
+        for pmid in pmids:
+            row = self.db.execute("SELECT content FROM paper WHERE pmid = ?", (pmid,)).fetchone()
+            if row is None:
+                raise KeyError(pmid)
+            found.append(Paper(**json.loads(zlib.decompress(row[0]))))
+        return found
+
+    def number_of(self, table: str) -> int:
+        assert table in ("rna", "paper", "literature", "literature_paper", "unit")
+        return self.db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+
+
+def unpacked_rna(content: bytes) -> RnaRecord:
+    row = json.loads(zlib.decompress(content))
+    return RnaRecord(**{**row, "aliases": tuple(row["aliases"])})
+
+
+def pmid_order(pmid: str) -> tuple[bool, int]:
+    """Sort key: PMIDs by number, then PMC ids.
+
+    >>> sorted(["PMC5", "100", "20"], key=pmid_order)
+    ['20', '100', 'PMC5']
+    """
+    return pmid.startswith("PMC"), int(pmid.removeprefix("PMC"))

@@ -1,0 +1,86 @@
+"""What the folders of RNA-GPT are called and hold: all that can be told of a checkpoint before torch is imported.
+
+whole      config.json, model.safetensors, processor, code and card: AutoModelForCausalLM loads it anywhere
+projector  the same with the projector's weights alone (5 MB for Llama-3-8B); from_pretrained fetches LLM and
+           encoder from the Hub ids or folders in its config.json (weights_from)
+adapter    a PEFT adapter with projector, and the processor; from_pretrained fetches the RNA-GPT it belongs to
+parts      parts.json and a projector or adapter: what training writes; joined to LLM and encoder on load
+"""
+
+import json
+from importlib import resources
+from pathlib import Path
+
+from rnagpt_core.errors import UserError
+
+PARTS = "parts.json"
+PROJECTOR = "projector.safetensors"
+ADAPTER = "adapter_model.safetensors"  # PEFT's name, as is adapter_config.json
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+PACKAGED_ENCODER = "packaged"
+
+
+def assets() -> Path:
+    """Folder of what ships inside the package: encoder/ and demo/."""
+    return Path(str(resources.files("rnagpt"))) / "assets"
+
+
+def checkpoint_form(path: str | Path) -> str:
+    """Which form of a checkpoint `path` is: "parts", "adapter", "whole" (or its projector alone), or "hub"
+    for what can only be a Hub id.
+
+    Raises:
+        UserError: nothing is there, it is of no form or incomplete; says what was expected.
+    """
+    folder = Path(path)
+    if not folder.exists():
+        # "runs/stage2" has the form of a Hub id; where there is a folder "runs", a folder is meant
+        if len(folder.parts) == 2 and not folder.parent.is_dir():
+            return "hub"
+        raise UserError(f"no checkpoint at {path}: give a folder written by RNA-GPT's training, or a Hub id")
+    refuse_pointers(folder)
+    if (folder / PARTS).is_file():
+        if not any((folder / name).is_file() for name in (PROJECTOR, ADAPTER)):
+            raise UserError(f"{path} holds {PARTS} but no weights ({PROJECTOR} or {ADAPTER}): it is incomplete")
+        return "parts"
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        if not json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path"):
+            raise UserError(
+                f"{path} holds an adapter and no {PARTS}, and does not say which RNA-GPT it belongs to "
+                "(base_model_name_or_path): give the folder that the training stage wrote at its end"
+            )
+        return "adapter"
+    try:
+        model_type = json.loads((folder / "config.json").read_text()).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        model_type = None
+    if model_type != "rnagpt":
+        inside = sorted(child.name for child in folder.iterdir() if is_checkpoint(child)) if folder.is_dir() else []
+        hint = f"; there is one inside: {folder / inside[0]}" if inside else ""
+        raise UserError(
+            f"{path} is no RNA-GPT checkpoint: expected a folder with {PARTS}, or with a config.json whose model_type "
+            f"is 'rnagpt'{hint}"
+        )
+    if not any((folder / name).is_file() for name in WEIGHTS):
+        raise UserError(f"{path} holds a configuration but no weights ({WEIGHTS[0]}): it is incomplete")
+    return "whole"
+
+
+def refuse_pointers(folder: Path) -> None:
+    """UserError for files that git left out: a clone without git-lfs holds some lines about each in its place."""
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("tokenizer.json")]):
+        with open(path, "rb") as file:
+            if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise UserError(
+                    f"{path} is a git-lfs pointer, not the file: run `git lfs pull` in {folder}, or fetch it with "
+                    "`hf download`"
+                )
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a checkpoint of any form is there."""
+    try:
+        return path.is_dir() and checkpoint_form(path) != "hub"
+    except UserError:
+        return False

@@ -1,0 +1,123 @@
+"""Floors for question-answer pairs: systems that read no RNA, or only copy, and what they score.
+
+| system | answers with |
+|---|---|
+| majority | the commonest training answer to the question's template (names and numbers masked) |
+| question_only | the training answer to the most similar question, whatever RNA that was about |
+| nearest_train | the most similar question's answer about the training RNA with the most similar 4-mer counts |
+| nearest_identity | the same, about the training RNA of highest sequence identity |
+
+A score that a floor reaches says nothing about reading RNA.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from rnagpt.evaluation.asking.items import Item, labelled, written
+from rnagpt.evaluation.asking.qa_items import Pair, QaRna
+from rnagpt.known_rnas.neighbours import Neighbour, alignment_free
+
+FLOORS = ("majority", "question_only", "nearest_train", "nearest_identity")
+LARGEST_TEMPLATE = 200  # training answers of one template that are compared with each other
+
+
+def template(question: str, name: str = "") -> str:
+    """A question with what is particular to one RNA masked: its name, tokens with digits or inner capitals.
+
+    >>> template("Which role does RNVU1-18 play in HeLa cells?"), template("Is hsa-mir-21 a tRNA?", "hsa-mir-21")
+    ('which role does _ play in _ cells?', 'is _ a _?')
+    """
+    text = question.replace(name, "_") if name else question
+    masked = re.sub(r"\b(?=\w*[-\w]*(?:\d|[a-z][A-Z]|[A-Z]{2}))[\w-]+", "_", text)
+    return " ".join(re.sub(r"_(?:[\s-]*_)+", "_", masked).lower().split())
+
+
+def floor_answers(
+    train: Sequence[QaRna],
+    test: Sequence[QaRna],
+    items: Sequence[Item],
+    neighbours: Sequence[Neighbour] | None = None,
+    floors: Sequence[str] = FLOORS,
+) -> list[Item]:
+    """Every floor's answered items. neighbours: of `nearest_by_identity` for the test RNAs, in their order."""
+    pairs = [(rna, pair) for rna in train for pair in rna.pairs]
+    answers: list[Item] = []
+    if "majority" in floors:
+        answers += _majority(pairs, items)
+    if "question_only" in floors:
+        texts = _closest_answers([pair for _, pair in pairs], items)
+        answers += [written(item, "question_only", text, None) for item, text in zip(items, texts, strict=True)]
+    copies = {}
+    if "nearest_train" in floors:
+        places = alignment_free([rna.sequence for rna in test], [rna.sequence for rna in train])
+        copies["nearest_train"] = {rna.rna_id: train[row[0]] for rna, row in zip(test, places, strict=True)}
+    if "nearest_identity" in floors and neighbours is not None:
+        copies["nearest_identity"] = {
+            rna.rna_id: train[near.place] for rna, near in zip(test, neighbours, strict=True)
+        }
+    for system, copied in copies.items():
+        of_rna = defaultdict(list)
+        for item in items:
+            of_rna[item.rna_id].append(item)
+        for rna_id, its_items in of_rna.items():
+            texts = _closest_answers(list(copied[rna_id].pairs), its_items)
+            answers += [
+                written(item, system, text, copied[rna_id].rna_id) for item, text in zip(its_items, texts, strict=True)
+            ]
+    return answers
+
+
+def _majority(pairs: Sequence[tuple[QaRna, Pair]], items: Sequence[Item]) -> list[Item]:
+    """The label of most training pairs of the template; for free text the answer most like all others of it."""
+    by_template, by_kind = defaultdict(list), defaultdict(list)
+    for rna, pair in pairs:
+        by_template[pair.kind, template(pair.question, rna.name)].append(pair)
+        by_kind[pair.kind].append(pair)
+    chosen: dict = {}
+    answers = []
+    for item in items:
+        place = (item.kind, template(item.question, item.name))
+        known = by_template.get(place) or by_kind[item.kind] or [pair for _, pair in pairs]
+        if item.gold:
+            labels = Counter(written(item, "", pair.answer, None).parsed for pair in known)
+            label = min(item.options, key=lambda option: (-labels[option], option))
+            answers.append(labelled(item, "majority", label, None))
+            continue
+        where = place if place in by_template else item.kind
+        if where not in chosen:
+            chosen[where] = _most_typical([pair.answer for pair in known])
+        answers.append(written(item, "majority", chosen[where], None))
+    return answers
+
+
+def _most_typical(texts: Sequence[str]) -> str:
+    """The text with the highest mean ROUGE-L to the others; the commonest where one comes up twice."""
+    from rnagpt.evaluation.scoring.rouge import rouge_of_words, words
+
+    (commonest, count), *_ = Counter(texts).most_common(1)
+    if count > 1 or len(texts) < 3:
+        return commonest
+    step = max(1, len(texts) // LARGEST_TEMPLATE)
+    some = sorted(texts)[::step][:LARGEST_TEMPLATE]
+    split = [words(text) for text in some]
+    means = [sum(rouge_of_words(other, mine)["rougeL"].f1 for other in split) for mine in split]
+    return some[max(range(len(some)), key=means.__getitem__)]
+
+
+def _closest_answers(known: Sequence[Pair], items: Sequence[Item]) -> list[str]:
+    """The answer to the known question most like each item's (TF-IDF of words); "" where nothing is known."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    if not known:
+        return [""] * len(items)
+    if len(known) == 1:
+        return [known[0].answer] * len(items)
+    vectorizer = TfidfVectorizer(token_pattern=r"\w+", sublinear_tf=True)
+    theirs = vectorizer.fit_transform([pair.question for pair in known])
+    found = []
+    for first in range(0, len(items), 512):
+        ours = vectorizer.transform([item.question for item in items[first : first + 512]])
+        # argmax takes the first of equals, so the answer does not depend on the batch
+        found += [known[place].answer for place in (ours @ theirs.T).toarray().argmax(1)]
+    return found

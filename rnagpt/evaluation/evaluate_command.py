@@ -1,0 +1,120 @@
+"""Evaluate systems on held-out RNAs, or compute a run's figures again from its stored answers.
+
+rnagpt evaluate RUN_DIR                              figures, tables and report from what is stored, without a model
+rnagpt evaluate RUN_DIR --recipe RECIPE              answer, score, then the same; goes on where it was stopped
+rnagpt evaluate RUN_DIR --recipe RECIPE --estimate   only say what it would take: answers, time, USD
+
+reads   RECIPE                             questions, systems, controls, encoders: see recipes/evaluate_facts.yaml
+        RUN_DIR/evaluation/*.jsonl         every question, answer, similarity and likelihood, one JSON line each
+        RUN_DIR/learning_curves.csv        or RUN_DIR/*/trainer_state.json, if there
+        RUN_DIR/run.json                   what to say of the run (versions, hardware, seeds), if there
+writes  RUN_DIR/report.html                one page that stands alone
+        RUN_DIR/tables/                    the tables as CSV and Markdown, the paper's beside its own values
+        RUN_DIR/pictures/                  the figures as SVG
+        RUN_DIR/model_index.yaml           metadata for the model card
+        RUN_DIR/evaluation/summary.json    every figure
+"""
+
+import argparse
+import errno
+import json
+import shutil
+from pathlib import Path
+
+from rnagpt_core.errors import UserError
+from rnagpt_core.files import replace_text
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `rnagpt evaluate`."""
+    parser.add_argument(
+        "run_dir",
+        type=Path,
+        metavar="RUN_DIR",
+        help="the folder of a run, as quickstart leaves it; with --recipe it may be new",
+    )
+    parser.add_argument("--recipe", type=Path, metavar="FILE", help="YAML: the questions, systems, controls, encoders")
+    parser.add_argument("--estimate", action="store_true", help="with --recipe: say what it takes, and stop")
+    parser.add_argument("--json", action="store_true", help="print every figure as JSON instead of the table")
+
+
+def run(args: argparse.Namespace) -> int:
+    """`evaluate_and_report`, naming the run's folder where its disk is full: a write that fails names no path."""
+    try:
+        return evaluate_and_report(args)
+    except OSError as error:
+        if (
+            error.errno in (errno.ENOSPC, errno.EDQUOT)
+            and error.filename is None
+            and args.run_dir.is_dir()
+            and shutil.disk_usage(args.run_dir).free < 2**26
+        ):
+            error.filename = str(args.run_dir)
+        raise
+
+
+def evaluate_and_report(args: argparse.Namespace) -> int:
+    """Answer what a recipe asks for, recompute the summary, print it, write tables and report; 0, or a UserError."""
+    run_dir: Path = args.run_dir
+    items_path = run_dir / "evaluation" / "items.jsonl"
+    if args.estimate and not args.recipe:
+        raise UserError("--estimate needs --recipe: stored answers cost nothing")
+    if args.recipe:
+        from rnagpt.evaluation.evaluation_recipe import load_evaluation
+        from rnagpt.evaluation.run import evaluate
+
+        evaluate(load_evaluation(args.recipe), run_dir, only_estimate=args.estimate)
+        if args.estimate:
+            return 0
+    if not run_dir.is_dir():
+        raise UserError(f"{run_dir} is not a folder: give the folder of a run, as `rnagpt quickstart` leaves it")
+    if not items_path.is_file():
+        raise UserError(
+            f"{run_dir} holds no evaluation/items.jsonl: give a run's own folder, such as runs/quickstart, after its "
+            "evaluation has finished"
+        )
+
+    from rnagpt.evaluation.reporting.model_index import write_model_index
+    from rnagpt.evaluation.reporting.report import print_table, summarise, write_report
+    from rnagpt.evaluation.reporting.score_charts import write_pictures
+    from rnagpt.evaluation.reporting.tables import write_tables
+    from rnagpt.evaluation.run_folder import read_record, unfinished
+    from rnagpt.training.curves import read_learning_curves
+
+    summary = summarise(items_path)
+    missing = unfinished(run_dir, {row["system"]: row["n_items"] for row in summary["systems"]})
+    if missing:
+        summary["unfinished"] = missing
+    write_summary(run_dir, summary)
+    write_tables(run_dir, summary)
+    write_pictures(run_dir, summary)
+    if not missing:  # a card is no place for figures that will change
+        split = read_record(run_dir).get("data", {}).get("split", "test")
+        write_model_index(run_dir, summary, run_dir.resolve().name, split)
+    report = write_report(run_dir, summary, read_learning_curves(run_dir), read_run_facts(run_dir))
+    if args.json:
+        print(json.dumps(summary, indent=2, ensure_ascii=False))
+    else:
+        print_table(summary)
+        print(f"\n{report}")
+    return 0
+
+
+def write_summary(run_dir: str | Path, summary: dict) -> Path:
+    """Write run_dir/evaluation/summary.json, whole or not at all, and return its path."""
+    text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return replace_text(Path(run_dir) / "evaluation" / "summary.json", text)
+
+
+def read_run_facts(run_dir: str | Path) -> dict:
+    """What run_dir/run.json says of the run; an empty dict where there is none."""
+    path = Path(run_dir) / "run.json"
+    if not path.is_file():
+        return {}
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(facts, dict):
+        raise UserError(f"{path} must hold one JSON object of the run's facts, not a {type(facts).__name__}")
+    return facts

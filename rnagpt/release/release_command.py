@@ -1,0 +1,235 @@
+"""Publish to the Hugging Face Hub: a model, a dataset, the metric. One command each; what is wrong is refused.
+
+    rnagpt release model runs/quickstart/checkpoint --repo OWNER/NAME --dry-run     # what would go up; nothing is sent
+    rnagpt release model runs/quickstart/checkpoint --repo OWNER/NAME
+    rnagpt release model runs/mine/stage2 --form adapter --base OWNER/BASE --repo OWNER/NAME
+    rnagpt release dataset runs/rna-qa/dataset --repo OWNER/rna-qa
+    rnagpt release metric --repo OWNER/rna_answers
+
+reads   a checkpoint of any form and the run's folder around it; a folder that `rnagpt build-dataset` published
+writes  one commit on the Hub with a card, a changelog and a tag (the next of v1, v2, ...); with --out a folder that
+        holds the same files. A new repository is private unless --public is given.
+
+The token is that of `hf auth login`, or HF_TOKEN; HF_ENDPOINT names another Hub. Interrupted, the same command goes
+on: files that are there are not sent again.
+"""
+
+import argparse
+import math
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+from rnagpt_core.arguments import add_debug
+from rnagpt_core.errors import UserError
+
+FORMS = ("whole", "projector", "adapter")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
+    model = kinds.add_parser(
+        "model",
+        help="a checkpoint",
+        allow_abbrev=False,
+        description="Publish a checkpoint: weights, processor, code, card.",
+    )
+    model.add_argument(
+        "checkpoint",
+        nargs="?",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="a folder of any form: whole, projector-only, adapter-only, or a training stage's output",
+    )
+    model.add_argument("--demo", action="store_true", help="the checkpoint that ships with the package")
+    model.add_argument(
+        "--form",
+        choices=FORMS,
+        help="whole: all weights, an adapter merged (default); projector: the "
+        "projector alone; adapter: the adapter kept",
+    )
+    model.add_argument("--base", metavar="OWNER/NAME", help="with --form adapter: the RNA-GPT it was trained on")
+    model.add_argument("--llm", metavar="NAME", help="the language model's name or Hub id, where the files do not say")
+    model.add_argument("--encoder", metavar="NAME", help="the RNA encoder's, likewise")
+    model.add_argument(
+        "--run",
+        type=Path,
+        metavar="RUN_DIR",
+        dest="run_dir",
+        help="run with training and evaluation facts (default: the folder that CHECKPOINT lies in)",
+    )
+    model.add_argument("--licence", type=Path, metavar="FILE", help="goes along as LICENSE")
+    model.add_argument("--hardware", metavar="TEXT", help="what it was trained on, for the card")
+    model.add_argument("--cost-usd", type=float, metavar="USD", help="what training cost, for the card")
+    model.add_argument("--co2-grams", type=float, metavar="G", help="CO2 equivalent of training, for the card")
+    dataset = kinds.add_parser(
+        "dataset", help="RNA-QA", allow_abbrev=False, description="Publish RNA-QA: Parquet, card, Croissant metadata."
+    )
+    dataset.add_argument("folder", type=Path, metavar="FOLDER", help="OUTPUT/dataset of `rnagpt build-dataset`")
+    dataset.add_argument(
+        "--licence", default="cc-by-4.0", metavar="ID", help="the licence's id on the Hub (default: %(default)s)"
+    )
+    dataset.add_argument("--collected", metavar="DATE", help="when the literature was collected (YYYY-MM-DD)")
+    metric = kinds.add_parser(
+        "metric",
+        help="the evaluation module, as a Space",
+        allow_abbrev=False,
+        description="Publish metrics/rna_answers as a Space, for evaluate.load.",
+    )
+    for kind in (model, dataset, metric):
+        add_debug(kind, default=argparse.SUPPRESS)
+        kind.add_argument("--repo", required=True, metavar="OWNER/NAME", help="repository on the Hub")
+        kind.add_argument("--dry-run", action="store_true", help="check all, print what would go up, send nothing")
+        kind.add_argument("--out", type=Path, metavar="FOLDER", help="keep what goes up in this folder")
+        kind.add_argument("--tag", help="of this release (default: the next of v1, v2, ...)")
+        kind.add_argument("--message", default="", metavar="TEXT", help="for the changelog")
+        kind.add_argument("--public", action="store_true", help="make a new repository public (default: private)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look at the Hub, stage, check, publish; with --dry-run nothing is asked of the Hub but what a model needs."""
+    from rnagpt.release import contents, upload
+
+    work = {"model": stage_model, "dataset": stage_dataset, "metric": stage_metric}[args.kind]
+    kind = "space" if args.kind == "metric" else args.kind
+    allowed = {"model": contents.MODEL_FILES, "dataset": contents.DATASET_FILES, "space": contents.SPACE_FILES}[kind]
+    upload.check_repo_id(args.repo)
+    if args.tag is not None:
+        upload.check_tag(args.tag)
+    if args.kind == "model":
+        check_arguments(args)
+    if args.out is not None and args.out.exists():
+        raise UserError(f"{args.out} exists already: remove it, or give another --out")
+    source = {"model": "checkpoint", "dataset": "folder"}.get(args.kind, "")
+    given = getattr(args, source, None) if source else None
+    if args.out is not None and given is not None and args.out.resolve().is_relative_to(given.resolve()):
+        raise UserError(f"--out {args.out} lies in {given}, which would then hold a stray folder: give another")
+    if args.dry_run:
+        target = upload.Target(kind, args.repo, args.tag or "v1", not args.public)
+    else:
+        target = upload.look(kind, args.repo, args.tag, private=not args.public)
+    if target.changed:
+        print(
+            f"note: {args.repo} was edited on the Hub since its last release: this one takes the place of all its "
+            f"files, and the edits stay in its history (commit {str(target.head)[:8]})",
+            file=sys.stderr,
+        )
+    says = args.message or f"{'First' if not target.tags else 'New'} release."
+    with staging(args) as folder:
+        work(args, folder)
+        upload.add_changelog(folder, target, says)
+        files = contents.check_contents(folder, allowed)
+        print(contents.listing(folder, files))
+        if args.dry_run:
+            tag = f"tag {target.tag}" + ("" if args.tag else ", or the next that is free there")
+            print(f"dry run: nothing was sent; it would go to {target.page}, {tag}")
+        else:
+            commit = upload.publish(folder, target, says)
+            seen = "private: look at it, then make it public in its settings" if target.private else "public"
+            print(f"released {target.page} ({seen}), tag {target.tag}, commit {commit}")
+    if args.out is not None:
+        print(f"wrote {args.out}")
+    return 0
+
+
+@contextmanager
+def staging(args: argparse.Namespace):
+    """A folder to write into: --out under a temporary name, or one that is removed at the end."""
+    if args.out is not None:
+        from rnagpt.checkpoints.checkpoint import replacing
+
+        with replacing(args.out) as part:
+            yield part
+        return
+    beside = args.checkpoint.absolute().parent if getattr(args, "checkpoint", None) else Path.cwd()
+    ours = f".release-{platform.node()}-"
+    for left in beside.glob(f"{ours}*"):
+        if not is_running(left.name.removeprefix(ours).split("-")[0]):
+            shutil.rmtree(left, ignore_errors=True)  # of a release that was killed
+    # beside a checkpoint its weights can be linked instead of copied
+    where = beside if os.access(beside, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix=f"{ours}{os.getpid()}-", dir=where) as folder:
+        yield Path(folder) / "release"
+
+
+def is_running(pid: str) -> bool:
+    """Whether a process of this machine has the number; what is no number counts as running.
+
+    >>> is_running(str(os.getpid())), is_running("99999999"), is_running("x")
+    (True, False, True)
+    """
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (ValueError, OSError):
+        return True
+    return True
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """UserError for arguments of `release model` that contradict or miss something; no weight is read."""
+    from rnagpt.checkpoints.forms import checkpoint_form
+
+    if (args.checkpoint is None) != args.demo:
+        raise UserError("name one checkpoint: a folder, or --demo")
+    if args.checkpoint is not None and checkpoint_form(args.checkpoint) == "hub":
+        raise UserError(f"there is no folder {args.checkpoint}: release takes a checkpoint on this machine")
+    if args.licence is not None and not args.licence.is_file():
+        raise UserError(f"--licence takes a file, and {args.licence} is none")
+    for name in ("cost_usd", "co2_grams"):
+        value = getattr(args, name)
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise UserError(f"--{name.replace('_', '-')} takes a number of at least 0, got {value}")
+
+
+def stage_model(args: argparse.Namespace, folder: Path) -> None:
+    """The checkpoint in the form asked for, its card, and the proof that it stands on its own."""
+    import transformers
+
+    from rnagpt.checkpoints.forms import assets
+    from rnagpt.release import contents, model
+    from rnagpt.release.card_facts import read_facts
+
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    path = assets() / "demo" if args.demo else args.checkpoint
+    hardware = " ".join((args.hardware or "").split()) or None  # one line of a table or sentence
+    given = {"hardware": hardware, "cost_usd": args.cost_usd, "co2_grams": args.co2_grams}
+    cost = {name: value for name, value in given.items() if value is not None}
+    facts = read_facts(path, args.run_dir, cost)
+    if facts.left_out:
+        print(f"note: {facts.left_out}", file=sys.stderr)
+    source = model.source_of(path, facts, args.llm, args.encoder)
+    form = args.form or (source.form if source.form in FORMS else "whole")
+    model.check_licence(source, args.repo, args.licence, form)
+    if source.form != "parts":
+        known = (*contents.MODEL_FILES, "training.json", "curve.jsonl", "curve.csv", "curve.png")
+        # a stray or a pickle in the checkpoint is told, not left out in silence
+        contents.check_contents(path, known, paths=False)
+    loaded, processor = model.write_form(source, folder, form, args.base)
+    model.write_card(folder, loaded, processor, source, facts, args.repo, form)
+    if args.licence is not None:
+        shutil.copyfile(args.licence, folder / "LICENSE")
+    # before the code in it is run
+    contents.check_contents(folder, contents.MODEL_FILES)
+    logits, answer = model.answer_of(loaded, processor)
+    dtype = next(loaded.get_input_embeddings().parameters()).dtype
+    del loaded
+    print(model.reload_and_compare(folder, logits, answer, dtype))
+
+
+def stage_dataset(args: argparse.Namespace, folder: Path) -> None:
+    from rnagpt.release import dataset
+
+    dataset.stage(args.folder, folder, args.repo, args.licence, args.collected)
+
+
+def stage_metric(args: argparse.Namespace, folder: Path) -> None:
+    from rnagpt.release import metric
+
+    metric.stage(folder, args.repo)

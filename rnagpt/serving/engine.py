@@ -1,0 +1,426 @@
+"""Answers many conversations at once; the terminal, the batch file, the web page and the server all stand on it.
+
+    engine = Engine(model, processor)
+    answer = engine.prepare([{"role": "user", "content": [{"type": "rna", "rna": "ACGU"}, {"type": "text", ...}]}])
+    engine.run([answer])
+    answer.text
+
+Each `step` makes one token of every answer under way. New ones join between two steps (continuous batching), and what
+a prompt has in common with an earlier one, the RNA above all, is taken from the keys and values kept then.
+"""
+
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+import numpy as np
+import torch
+from transformers import GenerationMixin, RepetitionPenaltyLogitsProcessor
+
+from processing_rnagpt import RnaGptProcessor
+from rnagpt.serving.decoding import AnswerStream, Sampling, draw, stop_token_ids
+from rnagpt.serving.key_values import KeyValues, PrefixCache, stacked
+from rnagpt.serving.rna_lengths import check_lengths
+from rnagpt_core.errors import UserError
+from rnagpt_core.sequences import Record
+
+MAX_ANSWERS = 16  # decoded together
+MAX_PREFILL = 4096  # tokens of prompts computed together, padding included
+CACHED_BYTES = 1 << 30
+RNA_SHARE = 4  # encoder outputs may take a quarter of that on top: they are smaller than an RNA's keys and values
+
+
+@dataclass(eq=False)
+class Answer:
+    """One question being answered.
+
+    Attributes:
+        prompt_ids: tokens of the rendered conversation; cached_tokens of them were not computed again.
+        token_ids, logprobs: the answer's tokens so far, the stop token included, and the model's log-probability
+            (nats, at temperature 1) of each.
+        plain_logprobs: the same tokens' log-probabilities without the RNAs; with `weigh`, once the answer is finished.
+        finish_reason: None while under way; "stop" (its own end or a stop text), "length", "cancelled", "timeout", or
+            "error", with `error`.
+    """
+
+    sampling: Sampling
+    stream: AnswerStream
+    prompt_ids: list[int]
+    prefix_key: np.ndarray
+    rnas: list[str]
+    features: list[torch.Tensor]
+    plain_ids: list[int] | None
+    room: int
+    deadline: float | None
+    when_done: Callable[["Answer"], None] | None
+    generator: torch.Generator
+    stop_ids: list[int]
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    plain_logprobs: list[float] | None = None
+    cached_tokens: int = 0
+    finish_reason: str | None = None
+    error: BaseException | None = None
+
+    @property
+    def text(self) -> str:
+        """The answer as far as it was passed on."""
+        return self.stream.text
+
+    def cancel(self) -> None:
+        """End it at the next step; may be called from any thread."""
+        if self.finish_reason is None:
+            self.finish_reason = "cancelled"
+
+
+class Engine:
+    """The model, and the answers it is giving. One thread runs it; `prepare` and `Answer.cancel` suit any thread.
+
+    Args:
+        model, processor: as `rnagpt.checkpoints.checkpoint.load` gives them.
+        max_answers: most answers decoded together; further ones wait.
+        cached_bytes: memory for keys and values kept between turns, and a quarter of it for encoder outputs; 0
+            computes everything anew.
+    """
+
+    def __init__(
+        self,
+        model: GenerationMixin,
+        processor: RnaGptProcessor,
+        max_answers: int = MAX_ANSWERS,
+        cached_bytes: int = CACHED_BYTES,
+    ):
+        self.model, self.processor, self.max_answers = model, processor, max_answers
+        self.prefixes = PrefixCache(cached_bytes)
+        self.rna_features: OrderedDict[str, torch.Tensor] = OrderedDict()  # by sequence, last used last
+        self.rna_bytes = 0
+        self.waiting: deque[Answer] = deque()
+        self.active: list[Answer] = []
+        self.held: KeyValues | None = None  # of the active answers, row by row
+        self._processor_lock = threading.Lock()  # a fast tokenizer is used by one thread at a time
+        self._encoder_lock = threading.Lock()
+
+    @property
+    def context(self) -> int:
+        """Most tokens of prompt and answer."""
+        return self.model.config.text_config.max_position_embeddings
+
+    # --- taking a question
+
+    def prepare(
+        self,
+        messages: Sequence[dict],
+        sampling: Sampling | None = None,
+        stream_to: Callable[[str], None] | None = None,
+        weigh: bool = False,
+        deadline: float | None = None,
+        when_done: Callable[[Answer], None] | None = None,
+    ) -> Answer:
+        """Tokenise a conversation and encode its RNAs. Whatever its texts hold is text, control tokens too.
+
+        Args:
+            messages: {"role", "content"}, the content a string or parts {"type": "rna", "rna"}, {"type": "text",
+                "text"}; the last is the question.
+            stream_to: called with each new piece of the answer, by the thread that runs the engine.
+            weigh: compute the likelihood of the answer without the RNAs, too.
+            deadline: of `time.monotonic`, when to give up.
+            when_done: called once with the finished answer, by the thread that runs the engine.
+
+        Raises:
+            UserError: an RNA cannot be read, or the prompt fills the LLM's context.
+        """
+        sampling = sampling or Sampling()
+        rnas = rnas_of(messages)
+        # a genome is not tokenised only to say that it is too long
+        named = [Record(f"rna{number}", "", rna) for number, rna in enumerate(rnas, start=1)]
+        check_lengths(named, self.processor, self.context)
+        ids = self.rendered(messages)["input_ids"][0].tolist()
+        room = self.context - len(ids)
+        if room < 1:
+            raise UserError(
+                f"the RNA and the conversation are {len(ids):,} tokens, and this model's context of {self.context:,} "
+                "leaves no room for an answer: begin a new conversation, or give a shorter RNA or question"
+            )
+        features = [self.encode(rna) for rna in rnas]
+        plain_ids = self.rendered(without_rnas(messages))["input_ids"][0].tolist() if weigh and rnas else None
+        return Answer(
+            sampling,
+            AnswerStream(self.processor.tokenizer, stream_to, sampling.stop),
+            ids,
+            self.prefix_key(ids, rnas, features),
+            rnas,
+            features,
+            plain_ids,
+            min(sampling.max_new_tokens, room),
+            deadline,
+            when_done,
+            sampling.generator(),
+            stop_token_ids(self.model, self.processor.tokenizer),
+        )
+
+    def rendered(self, messages: Sequence[dict]):
+        """Model inputs of one conversation, the assistant's turn opened (batch of one)."""
+        with self._processor_lock:
+            try:
+                return self.processor(well_formed(messages), sanitize_control_tokens=True)
+            except ValueError as error:  # the processor's word for an RNA that it cannot read
+                raise UserError(str(error)) from None
+
+    @torch.inference_mode()
+    def encode(self, rna: str) -> torch.Tensor:
+        """Encoder output of an RNA, (slots, encoder hidden size); computed once."""
+        with self._encoder_lock:
+            if rna in self.rna_features:
+                self.rna_features.move_to_end(rna)
+            else:
+                batch = self.rendered([{"role": "user", "content": [{"type": "rna", "rna": rna}]}])
+                inputs = {name: batch[name].to(self.model.device) for name in batch if name.startswith("rna_")}
+                self.rna_features[rna] = self.model.model.encode_rna(**inputs)[0]
+                self.rna_bytes += self.rna_features[rna].nbytes
+                while self.rna_bytes > self.prefixes.max_bytes // RNA_SHARE and len(self.rna_features) > 1:
+                    self.rna_bytes -= self.rna_features.popitem(last=False)[1].nbytes
+            return self.rna_features[rna]
+
+    def prefix_key(self, ids: list[int], rnas: list[str], features: list[torch.Tensor]) -> np.ndarray:
+        """The prompt's tokens, each placeholder replaced by a negative number that stands for its RNA."""
+        key = np.array(ids, dtype=np.int64)
+        numbers = [-1 - int.from_bytes(blake2b(rna.encode(), digest_size=7).digest()) for rna in rnas]
+        slots = [len(rows) for rows in features]
+        key[key == self.processor.rna_token_id] = np.repeat(np.array(numbers, dtype=np.int64), slots)
+        return key
+
+    # --- answering
+
+    def start(self, answer: Answer) -> None:
+        """Answer it from the next step on, or when there is room."""
+        self.waiting.append(answer)
+
+    def run(self, answers: Iterable[Answer]) -> None:
+        """Answer all of these. When anything is raised, all that is under way is given up."""
+        for answer in answers:
+            self.start(answer)
+        try:
+            while self.busy:
+                self.step()
+        except BaseException:
+            self.give_up()
+            raise
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step has anything to do."""
+        return bool(self.waiting or self.active)
+
+    def give_up(self, error: BaseException | None = None) -> list[Answer]:
+        """Forget what is under way or waiting; returns those answers, marked as cancelled or by the error."""
+        given_up = [*self.active, *self.waiting]
+        self.active, self.held = [], None
+        self.waiting.clear()
+        for answer in given_up:
+            answer.finish_reason, answer.error = ("error", error) if error else ("cancelled", None)
+        return given_up
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        """Take in waiting answers, then make one token of each."""
+        now = time.monotonic()
+        for answer in [*self.active, *self.waiting]:
+            if answer.finish_reason is None and answer.deadline is not None and now > answer.deadline:
+                answer.finish_reason = "timeout"
+        self.drop_finished()
+        if self.active:
+            self.decode()
+        self.drop_finished()
+        joining = self.next_waiting()
+        if joining:
+            self.prefill(joining)
+            self.drop_finished()
+
+    def next_waiting(self) -> list[Answer]:
+        """Waiting answers that there is room for, at most MAX_PREFILL tokens together (one always fits)."""
+        joining: list[Answer] = []
+        while self.waiting and len(self.active) + len(joining) < self.max_answers:
+            longest = max(len(answer.prompt_ids) for answer in [*joining, self.waiting[0]])
+            if joining and longest * (len(joining) + 1) > MAX_PREFILL:
+                break
+            joining.append(self.waiting.popleft())
+        return joining
+
+    def prefill(self, answers: list[Answer]) -> None:
+        """Compute the prompts, from where they leave what is kept, and draw each answer's first token."""
+        self.active += answers  # first, so that `give_up` knows them whatever happens below
+        pasts = []
+        for answer in answers:
+            length, layers = self.prefixes.longest(answer.prefix_key)
+            length = self.usable_prefix(answer, length)
+            answer.cached_tokens = length
+            layers = [(keys[:, :, :length], values[:, :, :length]) for keys, values in layers] if length else []
+            pasts.append(KeyValues(layers, torch.ones(1, length, dtype=torch.bool, device=self.model.device)))
+        held = stacked(pasts)
+        fresh = [answer.prompt_ids[answer.cached_tokens :] for answer in answers]
+        width = max(map(len, fresh))
+        ids = torch.zeros(len(answers), width, dtype=torch.long)
+        positions = torch.zeros_like(ids)
+        mask = torch.zeros(len(answers), width, dtype=torch.bool)
+        for i, (answer, tokens) in enumerate(zip(answers, fresh, strict=True)):
+            ids[i, width - len(tokens) :] = torch.tensor(tokens)
+            positions[i, width - len(tokens) :] = torch.arange(answer.cached_tokens, len(answer.prompt_ids))
+            mask[i, width - len(tokens) :] = True
+        # the padding must not look like a placeholder
+        ids.masked_fill_(~mask, 1 if self.processor.rna_token_id == 0 else 0)
+        logits, held = self.forward(held, ids, positions, mask, self.feature_inputs(answers))
+        self.held = held if self.held is None else stacked([self.held, held])
+        self.take_tokens(answers, logits)
+
+    def usable_prefix(self, answer: Answer, length: int) -> int:
+        """How much of a kept prefix serves: the last token is computed, and no RNA is cut in two.
+
+        A negative key at `length` that equals the one before it is the inside of an RNA.
+        """
+        key = answer.prefix_key
+        length = min(length, len(key) - 1)
+        while length and key[length] < 0 and key[length] == key[length - 1]:
+            length -= 1
+        return length
+
+    def feature_inputs(self, answers: list[Answer]) -> dict[str, torch.Tensor]:
+        """Encoder outputs of the RNAs whose placeholders are computed now: (rows, RNAs, slots, hidden) and a mask."""
+        rows = []
+        for answer in answers:
+            placeholders = int((answer.prefix_key[answer.cached_tokens :] < 0).sum())
+            row, slots = [], 0
+            for features in reversed(answer.features):  # those kept come first
+                if slots == placeholders:
+                    break
+                row.insert(0, features)
+                slots += len(features)
+            rows.append(row)
+        present = [features for row in rows for features in row]
+        if not present:
+            return {}
+        shape = (len(rows), max(map(len, rows)), max(map(len, present)))
+        padded = present[0].new_zeros(*shape, present[0].shape[-1])
+        mask = torch.zeros(shape, dtype=torch.bool, device=padded.device)
+        for i, row in enumerate(rows):
+            for k, features in enumerate(row):
+                padded[i, k, : len(features)] = features
+                mask[i, k, : len(features)] = True
+        return {"rna_features": padded, "rna_feature_mask": mask}
+
+    def decode(self) -> None:
+        """One more token of each active answer."""
+        ids = torch.tensor([[answer.token_ids[-1]] for answer in self.active])
+        positions = torch.tensor([[len(answer.prompt_ids) + len(answer.token_ids) - 1] for answer in self.active])
+        logits, self.held = self.forward(self.held, ids, positions, torch.ones_like(ids, dtype=torch.bool), {})
+        self.take_tokens(self.active, logits)
+
+    def forward(
+        self, held: KeyValues, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, rna_inputs: dict
+    ) -> tuple[torch.Tensor, KeyValues]:
+        """Logits (rows, vocabulary) after the last of `ids` (rows, new), and all keys and values."""
+        device = self.model.device
+        mask = torch.cat([held.mask, mask.to(device)], dim=1)
+        output = self.model(
+            input_ids=ids.to(device),
+            attention_mask=mask.long(),
+            position_ids=positions.to(device),
+            past_key_values=held.cache(),
+            use_cache=True,
+            logits_to_keep=1,
+            **rna_inputs,
+        )
+        return output.logits[:, -1].float(), KeyValues.of(output.past_key_values, mask)
+
+    def take_tokens(self, answers: list[Answer], logits: torch.Tensor) -> None:
+        """Draw a token of each answer, pass its text on, and see which end."""
+        logprobs = torch.log_softmax(logits, dim=-1)
+        # where the vocabulary has the placeholder it can be drawn, and would stand for an RNA that is not there
+        logits[:, self.processor.rna_token_id : self.processor.rna_token_id + 1] = -torch.inf
+        penalty = self.model.generation_config.repetition_penalty
+        for i, answer in enumerate(answers):
+            row = logits[i]
+            if penalty not in (None, 1.0):  # some LLMs' own settings ask for it
+                seen = torch.tensor([answer.prompt_ids + answer.token_ids], device=row.device)
+                seen = seen[:, (seen[0] < len(row)).nonzero()[:, 0]]  # placeholders may lie beyond the vocabulary
+                row = RepetitionPenaltyLogitsProcessor(penalty)(seen, row[None].clone())[0]
+            token = draw(row, answer.sampling, answer.generator)
+            answer.token_ids.append(token)
+            answer.logprobs.append(float(logprobs[i, token]))
+            answer.stream.add(token)
+            if answer.finish_reason is not None:
+                continue
+            if token in answer.stop_ids or answer.stream.stopped:
+                answer.finish_reason = "stop"
+            elif len(answer.token_ids) >= answer.room:
+                answer.finish_reason = "length"
+
+    def drop_finished(self) -> None:
+        """Take finished answers out of the batch, keep their keys and values, and tell whoever waits for them."""
+        gone = [answer for answer in self.waiting if answer.finish_reason is not None]
+        for answer in gone:
+            self.waiting.remove(answer)
+        finished = [i for i, answer in enumerate(self.active) if answer.finish_reason is not None]
+        if finished:
+            for i in finished:
+                answer = self.active[i]
+                # the last token drawn was not computed yet
+                key = np.append(answer.prefix_key, answer.token_ids[:-1])
+                if self.prefixes.max_bytes:
+                    self.prefixes.put(key, self.held.row(i))
+                gone.append(answer)
+            staying = [i for i in range(len(self.active)) if i not in finished]
+            self.active = [self.active[i] for i in staying]
+            self.held = self.held.keep(staying) if staying else None
+        for answer in gone:
+            answer.stream.end()
+            if answer.plain_ids is not None and answer.finish_reason in ("stop", "length"):
+                answer.plain_logprobs = self.likelihood(answer.plain_ids, answer.token_ids)
+            if answer.when_done is not None:
+                answer.when_done(answer)
+
+    @torch.inference_mode()
+    def likelihood(self, prompt_ids: list[int], answer_ids: list[int]) -> list[float]:
+        """Log-probability (nats) of each token of an answer after a prompt without RNA."""
+        ids = torch.tensor([prompt_ids + answer_ids], device=self.model.device)[:, -self.context :]
+        logits = self.model(input_ids=ids, logits_to_keep=len(answer_ids) + 1).logits[0, :-1].float()
+        answer = torch.tensor(answer_ids, device=logits.device)
+        return torch.log_softmax(logits, dim=-1).gather(1, answer[:, None])[:, 0].tolist()
+
+
+def rnas_of(messages: Sequence[dict]) -> list[str]:
+    """The sequences of a conversation's RNA parts, in order."""
+    parts = [part for message in messages if not isinstance(message["content"], str) for part in message["content"]]
+    return [part["rna"] for part in parts if part["type"] == "rna"]
+
+
+def well_formed(messages: Sequence[dict]) -> list[dict]:
+    """The same messages without what cannot be rendered.
+
+    Halves of characters are replaced. A message that is empty (an answer that ended at once, an RNA alone without its
+    RNA) becomes a space: transformers' sanitised rendering hands templates a list in the place of an empty text.
+    """
+
+    def whole(text: str) -> str:
+        return text.encode("utf-8", "replace").decode()
+
+    def content(given):
+        if isinstance(given, str):
+            return whole(given) or " "
+        if not any(part["type"] == "rna" or part["text"] for part in given):
+            return " "
+        return [{**part, "text": whole(part["text"])} if part["type"] == "text" else part for part in given]
+
+    return [{**message, "content": content(message["content"])} for message in messages]
+
+
+def without_rnas(messages: Sequence[dict]) -> list[dict]:
+    """The same conversation without its RNA parts."""
+    return [
+        message
+        if isinstance(message["content"], str)
+        else {**message, "content": [part for part in message["content"] if part["type"] != "rna"]}
+        for message in messages
+    ]
