@@ -4,7 +4,7 @@ Parameters are counted on a model built on the meta device from configurations a
 on a sample of its batches, padding included. The FLOP model, per token of the LLM's blocks: 2 N forward, 2 N for the
 gradient of the activations, which must reach the projector through every layer, and 2 n for the n trainable
 parameters; with activation checkpointing 2 N once more. Attention is 4 d L per layer and token forward, for a row of
-L tokens, and twice that backward. Only answer positions pass through the LM head. tests/training/test_plan.py compares it
+L tokens, and twice that backward. Only answer positions pass through the LM head. test_plan.py compares it
 with what torch counts in a step.
 """
 
