@@ -2,7 +2,7 @@
 
 rnagpt evaluate RUN_DIR                              figures, tables and report from what is stored, without a model
 rnagpt evaluate RUN_DIR --recipe RECIPE              answer, score, then the same; goes on where it was stopped
-rnagpt evaluate RUN_DIR --recipe RECIPE --estimate   only say what it would take: answers, time, USD
+rnagpt evaluate RUN_DIR --recipe RECIPE --plan       only say what it would take: answers, time, USD
 
 reads   RECIPE                             questions, systems, controls, encoders: see recipes/evaluate_facts.yaml
         RUN_DIR/evaluation/*.jsonl         every question, answer, similarity and likelihood, one JSON line each
@@ -16,12 +16,12 @@ writes  RUN_DIR/report.html                one page that stands alone
 """
 
 import argparse
-import errno
 import json
 import shutil
 from pathlib import Path
 
-from rnagpt_core.errors import UserError
+from rnagpt_core.arguments import keep_old_name
+from rnagpt_core.errors import UserError, disk_is_full
 from rnagpt_core.files import replace_text
 
 
@@ -34,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the folder of a run, as quickstart leaves it; with --recipe it may be new",
     )
     parser.add_argument("--recipe", type=Path, metavar="FILE", help="YAML: the questions, systems, controls, encoders")
-    parser.add_argument("--estimate", action="store_true", help="with --recipe: say what it takes, and stop")
+    parser.add_argument("--plan", action="store_true", help="with --recipe: say what it takes, and stop")
+    keep_old_name(parser, "--estimate", "--plan")
     parser.add_argument("--json", action="store_true", help="print every figure as JSON instead of the table")
 
 
@@ -43,13 +44,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         return evaluate_and_report(args)
     except OSError as error:
-        if (
-            error.errno in (errno.ENOSPC, errno.EDQUOT)
-            and error.filename is None
-            and args.run_dir.is_dir()
-            and shutil.disk_usage(args.run_dir).free < 2**26
-        ):
-            error.filename = str(args.run_dir)
+        if disk_is_full(error) and error.filename is None and args.run_dir.is_dir():
+            if shutil.disk_usage(args.run_dir).free < 2**26:
+                error.filename = str(args.run_dir)
         raise
 
 
@@ -57,14 +54,14 @@ def evaluate_and_report(args: argparse.Namespace) -> int:
     """Answer what a recipe asks for, recompute the summary, print it, write tables and report; 0, or a UserError."""
     run_dir: Path = args.run_dir
     items_path = run_dir / "evaluation" / "items.jsonl"
-    if args.estimate and not args.recipe:
-        raise UserError("--estimate needs --recipe: stored answers cost nothing")
+    if args.plan and not args.recipe:
+        raise UserError("--plan needs --recipe: stored answers cost nothing")
     if args.recipe:
         from rnagpt.evaluation.evaluation_recipe import load_evaluation
         from rnagpt.evaluation.run import evaluate
 
-        evaluate(load_evaluation(args.recipe), run_dir, only_estimate=args.estimate)
-        if args.estimate:
+        evaluate(load_evaluation(args.recipe), run_dir, only_plan=args.plan)
+        if args.plan:
             return 0
     if not run_dir.is_dir():
         raise UserError(f"{run_dir} is not a folder: give the folder of a run, as `rnagpt quickstart` leaves it")
@@ -74,16 +71,16 @@ def evaluate_and_report(args: argparse.Namespace) -> int:
             "evaluation has finished"
         )
 
+    from rnagpt.evaluation.asking.systems import read_record
     from rnagpt.evaluation.reporting.model_index import write_model_index
     from rnagpt.evaluation.reporting.report import print_table, summarise, write_report
     from rnagpt.evaluation.reporting.score_charts import write_pictures
     from rnagpt.evaluation.reporting.tables import write_tables
-    from rnagpt.evaluation.run_folder import read_record, unfinished
+    from rnagpt.evaluation.run_folder import unfinished
     from rnagpt.training.curves import read_learning_curves
 
     summary = summarise(items_path)
-    missing = unfinished(run_dir, {row["system"]: row["n_items"] for row in summary["systems"]})
-    if missing:
+    if missing := unfinished(run_dir, {row["system"]: row["n_items"] for row in summary["systems"]}):
         summary["unfinished"] = missing
     write_summary(run_dir, summary)
     write_tables(run_dir, summary)

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import sklearn.metrics as metrics
-from scipy import special
 
 from rnagpt.evaluation.asking.items import option_in
 from rnagpt.evaluation.scoring.closed_scores import (
@@ -13,7 +12,6 @@ from rnagpt.evaluation.scoring.closed_scores import (
     calibration,
     citation_support,
     cited_pmids,
-    option_confidence,
     risk_coverage,
 )
 
@@ -63,11 +61,6 @@ def test_risk_coverage_of_a_model_that_knows_what_it_knows():
     assert risk_coverage(np.linspace(0, 1, 10), right)["aurc"] > 0.4
     assert abstain(np.linspace(1, 0, 10), right, 0.0)["coverage"] == 0.6
     assert abstain([0.5] * 10, right, 0.1) is None
-
-
-def test_option_confidence_equals_the_softmax():
-    logprobs = np.random.default_rng(0).normal(size=8) * 30
-    assert option_confidence(logprobs) == pytest.approx(special.softmax(logprobs))
 
 
 def test_citations():

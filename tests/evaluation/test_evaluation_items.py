@@ -145,7 +145,7 @@ def test_a_broken_line_before_the_last_is_a_user_error(items, tmp_path):
     lines = [to_line(answer) for answer in some_answers(items)]
     for broken, message in (
         ("{half\n", "line 2 of"),
-        ("[]\n", "it lacks answer"),
+        ("[]\n", "expected a JSON object, got list"),
         ('{"system": "a"}\n', "it lacks"),
         (lines[0].replace('"correct": true', '"correct": false'), '"correct" is False'),
     ):

@@ -13,7 +13,7 @@ from test_evaluation_run import qa_rows, recipe_file, write_rows
 from rnagpt.cli import main
 from rnagpt.evaluation.asking.answers import FileAnswers
 from rnagpt.evaluation.asking.items import read_items, write_items, written
-from rnagpt.evaluation.asking.qa_baselines import floor_answers
+from rnagpt.evaluation.asking.qa_baselines import qa_baseline_answers
 from rnagpt.evaluation.asking.qa_items import qa_items, read_qa
 from rnagpt.evaluation.evaluation_recipe import load_evaluation
 from rnagpt.evaluation.reporting.headline import headline
@@ -58,7 +58,7 @@ def run(folder, recipe, *more):
     [
         (
             {"systems": [{"name": "majority", "kind": "rna", "model": "x"}]},
-            "named 'majority': the floors have that name",
+            "named 'majority': the baselines have that name",
         ),
         (
             {
@@ -69,10 +69,11 @@ def run(folder, recipe, *more):
             },
             "'a_no_rna': it is what a is called under",
         ),
-        ({"systems": [{"name": " ", "kind": "rna", "model": "x"}]}, "system 1: name must be a text"),
-        ({"systems": [{"name": "a\nb", "kind": "rna", "model": "x"}]}, "printed on one line, got 'a.nb'"),
-        ({"data": {"source": "facts", "closed_per_rna": 0}}, "closed_per_rna must be at least 1, got 0"),
+        ({"systems": [{"name": " ", "kind": "rna", "model": "x"}]}, "'systems.1': name must be a text"),
+        ({"systems": [{"name": "a\nb", "kind": "rna", "model": "x"}]}, "printed on one line, got 'a..?nb'"),
+        ({"data": {"source": "facts", "closed_per_rna": 0}}, "'data.closed_per_rna' must be at least 1, got 0"),
         ({"floors": False}, "nothing to ask: name a system"),
+        ({"baselines": False}, "nothing to ask: name a system"),
     ],
 )
 def test_a_recipe_that_would_mix_up_answers_or_ask_nothing_is_refused(tmp_path, change, message):
@@ -278,10 +279,10 @@ def test_an_unfinished_evaluation_says_so_everywhere(data, answers, tmp_path, ca
     assert sorted((folder / "evaluation" / "items.jsonl").read_text().splitlines()) == sorted(map(str.strip, lines))
 
 
-def test_a_system_of_ones_own_stands_above_its_floors(data, answers, tmp_path, capsys):
+def test_a_system_of_ones_own_stands_above_its_baselines(data, answers, tmp_path, capsys):
     assert run(tmp_path / "run", recipe_file(tmp_path, data, [system(answers)])) == 0
     table = capsys.readouterr().out
-    assert table.index("Systems named in the recipe") < table.index("theirs") < table.index("Floors that read")
+    assert table.index("Systems named in the recipe") < table.index("theirs") < table.index("Baselines that read")
     assert not (tmp_path / "run" / "tables" / "paper_similarity.csv").exists()
 
 
@@ -300,7 +301,7 @@ def planted(folder, data, kind, right):
     write_items(
         folder / "evaluation" / "items.jsonl",
         [written(item, "mine", item.reference if right else "Yes, a snoRNA or a tRNA.", item.rna_id) for item in items]
-        + floor_answers(read_qa(data, "train"), read_qa(data, "test"), items),
+        + qa_baseline_answers(read_qa(data, "train"), read_qa(data, "test"), items),
     )
     (folder / "evaluation.json").write_text(
         json.dumps({"data": {}, "seed": 0, "encoders": [], "systems": [{"name": "mine", "kind": kind, "model": "x"}]})
@@ -323,7 +324,7 @@ def test_a_model_without_controls_is_what_the_page_is_about(more_data, tmp_path)
     assert said["title"] == "No answers of RNA-GPT about RNA types were evaluated here." and not said["points"]
 
 
-def test_on_rna_qa_the_page_says_how_the_floors_do(more_data, tmp_path):
+def test_on_rna_qa_the_page_says_how_the_baselines_do(more_data, tmp_path):
     (point,) = planted(tmp_path / "run", more_data, "rna", right=False)["points"]
     majority = next(
         row
@@ -339,21 +340,22 @@ def test_on_rna_qa_the_page_says_how_the_floors_do(more_data, tmp_path):
 
 def test_a_full_disk_is_named_and_leaves_no_half_file(data, answers, tmp_path, monkeypatch, capsys):
     import errno
+    import os
     import shutil
     from collections import namedtuple
 
     recipe, folder = recipe_file(tmp_path, data, [system(answers)]), tmp_path / "run"
     assert run(folder, recipe) == 0
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    write = Path.write_text
+    fsync, written = os.fsync, []
 
-    def full(path, text, **how):
-        if "accuracy.md" in path.name:
-            write(path, text[:10], **how)
+    def full(file):
+        written.append(file)
+        if len(written) == 3:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return write(path, text, **how)
+        fsync(file)
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(os, "fsync", full)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("usage", "total used free")(9, 9, 0))
     capsys.readouterr()
     assert main(["evaluate", str(folder)]) == 1

@@ -1,15 +1,17 @@
-"""Nearest training RNAs against a textbook alignment, leaks counted and refused, floors that copy or read no RNA."""
+"""Nearest training RNAs against a textbook alignment, leaks counted and refused, baselines that read no RNA."""
 
 import random
 from types import SimpleNamespace
 
 import pytest
 
-from rnagpt.evaluation.asking.qa_baselines import FLOORS, floor_answers
+from rnagpt.evaluation.asking.qa_baselines import qa_baseline_answers
 from rnagpt.evaluation.asking.qa_items import Pair, QaRna, qa_items
 from rnagpt.known_rnas import neighbours as module
 from rnagpt.known_rnas.neighbours import alignment_free, check_splits, identity, leaks, nearest_by_identity
 from rnagpt_core.errors import UserError
+
+SYSTEMS = ("majority", "question_only", "nearest_train", "nearest_identity")
 
 
 def random_rna(rng, length):
@@ -102,7 +104,7 @@ def test_the_packaged_splits_do_not_leak_by_id_sequence_and_cluster():
         check_splits(load_facts(split="train"), load_facts(split="train")[:20])
 
 
-# --- floors for RNA-QA
+# --- baselines for RNA-QA
 
 
 def pairs(name, of_type, gene):
@@ -114,7 +116,7 @@ def pairs(name, of_type, gene):
 
 
 @pytest.fixture(scope="module")
-def floors():
+def baselines():
     rng = random.Random(3)
     kinds = ["tRNA", "miRNA", "miRNA", "miRNA"]
     train = [
@@ -127,12 +129,12 @@ def floors():
     ]
     near = nearest_by_identity([one.sequence for one in test], [one.sequence for one in train])
     items = qa_items(test)
-    answers = floor_answers(train, test, items, near)
-    return train, test, near, items, {system: [a for a in answers if a.system == system] for system in FLOORS}
+    answers = qa_baseline_answers(train, test, items, near)
+    return train, test, near, items, {system: [a for a in answers if a.system == system] for system in SYSTEMS}
 
 
-def test_every_floor_answers_every_question(floors):
-    _, _, near, items, by_system = floors
+def test_every_baseline_answers_every_question(baselines):
+    _, _, near, items, by_system = baselines
     assert [one.place for one in near] == [4, 5]
     for system, answers in by_system.items():
         assert [answer.key for answer in answers] == [item.key for item in items], system
@@ -140,26 +142,26 @@ def test_every_floor_answers_every_question(floors):
     assert {a.shown_rna_id for a in by_system["nearest_identity"]} == {"t4", "t5"}
 
 
-def test_the_majority_goes_by_template(floors):
-    majority = {(a.rna_id, a.question): a for a in floors[4]["majority"]}
+def test_the_majority_goes_by_template(baselines):
+    majority = {(a.rna_id, a.question): a for a in baselines[4]["majority"]}
     assert majority["x", "What type of RNA is this?"].answer == "It is a miRNA."
     assert majority["x", "Is this RNA a tRNA?"].parsed == "no"  # three of four training RNAs are none
     assert "regulates BRAF" in majority["y", "Which gene does MIR78 regulate?"].answer
 
 
-def test_a_copy_follows_its_neighbour_and_reading_only_questions_does_not(floors):
-    copies = {(a.rna_id, a.question): a for a in floors[4]["nearest_identity"]}
+def test_a_copy_follows_its_neighbour_and_reading_only_questions_does_not(baselines):
+    copies = {(a.rna_id, a.question): a for a in baselines[4]["nearest_identity"]}
     assert copies["x", "Is this RNA a tRNA?"].correct and copies["y", "Is this RNA a tRNA?"].correct
     assert copies["x", "What type of RNA is this?"].answer == "It is a tRNA."
-    blind = {(a.rna_id, a.question): a.answer for a in floors[4]["question_only"]}
+    blind = {(a.rna_id, a.question): a.answer for a in baselines[4]["question_only"]}
     for question in ("What type of RNA is this?", "Is this RNA a tRNA?"):
         assert blind["x", question] == blind["y", question]
 
 
-def test_held_out_answers_play_no_part(floors):
-    train, test, near, items, by_system = floors
+def test_held_out_answers_play_no_part(baselines):
+    train, test, near, items, by_system = baselines
     from dataclasses import replace
 
     blinded = [replace(item, reference="") for item in items]
-    again = floor_answers(train, test, blinded, near)
-    assert [a.answer for a in again] == [a.answer for system in FLOORS for a in by_system[system]]
+    again = qa_baseline_answers(train, test, blinded, near)
+    assert [a.answer for a in again] == [a.answer for system in SYSTEMS for a in by_system[system]]

@@ -16,6 +16,7 @@ from typing import Protocol
 from tqdm import tqdm
 
 from rnagpt.evaluation.asking.items import Item, ItemWriter, written
+from rnagpt_core.endpoint import Endpoint, api_key
 from rnagpt_core.errors import UserError
 
 MAX_NEW_TOKENS = 24  # the longest reference answer to an evaluated topic of RNA facts has 19 tokens of SmolLM2's
@@ -36,40 +37,27 @@ class AnswerSource(Protocol):
 def collect(source: AnswerSource, items: Sequence[Item], system: str, shown: Shown, writer: ItemWriter) -> None:
     """Let a source answer every item that `writer` does not hold yet; each answer is on disk as soon as it is made."""
     # Without RNA many items are one and the same prompt: it is answered once.
-    todo: dict[str, list[Item]] = defaultdict(list)
+    todo: dict[str, list[tuple[Item, str | None]]] = defaultdict(list)
     for item in items:
         if not writer.done(system, item):
-            seen = shown[item.rna_id]
-            todo[source.asks(item, seen[1] if seen else None)].append(item)
+            rna_id, sequence = shown[item.rna_id] or (None, None)
+            todo[source.asks(item, sequence)].append((item, rna_id))
     # Prompts of like length together: padding is work too.
     prompts = sorted(todo, key=len)
     with tqdm(total=sum(map(len, todo.values())), desc=f"{system:<16}", unit="answer", disable=not todo) as progress:
         for first in range(0, len(prompts), source.batch_size):
             batch = prompts[first : first + source.batch_size]
             for prompt, text in zip(batch, source.answer(batch), strict=True):
-                for item in todo[prompt]:
-                    seen = shown[item.rna_id]
-                    writer.write(written(item, system, text, seen[0] if seen else None))
+                for item, rna_id in todo[prompt]:
+                    writer.write(written(item, system, text, rna_id))
                 progress.update(len(todo[prompt]))
 
 
 def write_answers(
-    model,
-    processor,
-    items: Sequence[Item],
-    system: str,
-    shown: Shown,
-    writer: ItemWriter,
-    as_text: bool = False,
-    batch_size: int = 52,
+    model, processor, items: Sequence[Item], system: str, shown: Shown, writer: ItemWriter, as_text: bool = False
 ) -> None:
-    """Let a loaded RNA-GPT answer every item that `writer` does not hold yet.
-
-    Args:
-        shown: rna_id -> (id, sequence) of the RNA that the model sees in its place, or None for no RNA at all.
-        as_text: give the letters to the LLM as text instead of the RNA as soft tokens.
-    """
-    collect(CheckpointAnswers(model, processor, as_text, batch_size), items, system, shown, writer)
+    """`collect` from a loaded RNA-GPT; see `CheckpointAnswers`."""
+    collect(CheckpointAnswers(model, processor, as_text), items, system, shown, writer)
 
 
 class CheckpointAnswers:
@@ -82,7 +70,7 @@ class CheckpointAnswers:
         self.batch_size, self.max_new_tokens = batch_size, max_new_tokens
 
     def asks(self, item: Item, sequence: str | None) -> str:
-        return json.dumps(conversation(item, (item.rna_id, sequence) if sequence else None, self.as_text))
+        return json.dumps(conversation(item, sequence, self.as_text))
 
     def answer(self, asked: Sequence[str]) -> list[str]:
         return generate(self.model, self.processor, list(map(json.loads, asked)), self.max_new_tokens)
@@ -104,53 +92,19 @@ class EndpointAnswers:
         parallel: int = 8,
         max_new_tokens: int = 128,
     ):
-        self.model, self.base_url, self.api_key_env = model, base_url, api_key_env
-        self.batch_size = self.parallel = parallel
-        self.max_new_tokens = max_new_tokens
-        self.tokens = {"prompt": 0, "completion": 0}  # as the endpoint counts them
+        self.endpoint = Endpoint(base_url, model, api_key(api_key_env, base_url))
+        self.batch_size, self.max_new_tokens = parallel, max_new_tokens
 
     def asks(self, item: Item, sequence: str | None) -> str:
-        (message,) = conversation(item, (item.rna_id, sequence) if sequence else None, as_text=True)
-        return message["content"]
+        return conversation(item, sequence, as_text=True)[0]["content"]
 
     def answer(self, asked: Sequence[str]) -> list[str]:
-        from concurrent.futures import ThreadPoolExecutor
+        replies = self.endpoint.chat_all(list(map(self._request, asked)), self.batch_size)
+        return [reply.text.strip() for reply in replies]
 
-        client = self._client()
-        with ThreadPoolExecutor(self.parallel) as pool:
-            replies = list(pool.map(lambda text: self._ask(client, text), asked))
-        for _, usage in replies:
-            if usage is not None:
-                self.tokens["prompt"] += usage.prompt_tokens
-                self.tokens["completion"] += usage.completion_tokens
-        return [text for text, _ in replies]
-
-    def _client(self):
-        if not hasattr(self, "_opened"):
-            from openai import OpenAI
-
-            from rnagpt.evaluation.scoring.text_encoders import api_key
-
-            self._opened = OpenAI(
-                base_url=self.base_url, api_key=api_key(self.api_key_env, self.base_url), timeout=120, max_retries=6
-            )
-        return self._opened
-
-    def _ask(self, client, text: str):
-        import openai
-
-        try:
-            reply = client.chat.completions.create(
-                model=self.model,
-                temperature=0,
-                max_tokens=self.max_new_tokens,
-                messages=[{"role": "system", "content": self.INSTRUCTION}, {"role": "user", "content": text}],
-            )
-        except openai.APIError as error:
-            raise UserError(
-                f"{self.base_url} did not answer: {' '.join(str(error).split())[:300]}; run the same command to go on"
-            ) from error
-        return (reply.choices[0].message.content or "").strip(), reply.usage
+    def _request(self, text: str) -> dict:
+        messages = [{"role": "system", "content": self.INSTRUCTION}, {"role": "user", "content": text}]
+        return {"temperature": 0, "max_tokens": self.max_new_tokens, "messages": messages}
 
 
 class FileAnswers:
@@ -166,50 +120,46 @@ class FileAnswers:
 
     def __init__(self, path: str | Path):
         self.path, self._answers = Path(path), {}
+        wanted = "expected JSON lines of rna_id, question and answer"
         if not self.path.is_file():
-            raise UserError(f"no answers at {path}: expected JSON lines of rna_id, question and answer")
+            raise UserError(f"no answers at {path}: {wanted}")
         try:
-            text = self.path.read_text(encoding="utf-8-sig")
+            lines = self.path.read_text(encoding="utf-8-sig").split("\n")
         except UnicodeDecodeError:
-            raise UserError(f"{path} is no UTF-8 text: expected JSON lines of rna_id, question and answer") from None
-        for number, line in enumerate(text.split("\n"), start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                rna_id, question, answer = row["rna_id"], row["question"], row["answer"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(
-                    f"line {number} of {path} is no answer: expected a JSON object with rna_id, question "
-                    f"and answer ({type(error).__name__}: {error})"
-                ) from None
-            for name, value in (("rna_id", rna_id), ("question", question), ("answer", answer)):
-                if not isinstance(value, str):
-                    raise UserError(
-                        f"line {number} of {path}: {name} must be a text, got {json.dumps(value)[:40]}; "
-                        'an answer that was not given is ""'
-                    )
-            if self._answers.setdefault((rna_id, question.strip()), answer) != answer:
-                raise UserError(
-                    f"line {number} of {path} gives another answer to a question of an earlier line, "
-                    f"about {rna_id}: {question}"
-                )
+            raise UserError(f"{path} is no UTF-8 text: {wanted}") from None
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                self._add(line, f"line {number} of {path}")
+
+    def _add(self, line: str, where: str) -> None:
+        try:
+            row = json.loads(line)
+            row = {name: row[name] for name in ("rna_id", "question", "answer")}
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{where} is no answer: expected a JSON object with rna_id, question and answer "
+                f"({type(error).__name__}: {error})"
+            ) from None
+        for name, value in row.items():
+            if not isinstance(value, str):
+                came = json.dumps(value)[:40]
+                raise UserError(f'{where}: {name} must be a text, got {came}; an answer that was not given is ""')
+        rna_id, question, answer = row.values()
+        if self._answers.setdefault((rna_id, question.strip()), answer) != answer:
+            raise UserError(
+                f"{where} gives another answer to a question of an earlier line, about {rna_id}: {question}"
+            )
 
     def asks(self, item: Item, sequence: str | None) -> str:
-        return json.dumps([item.rna_id, item.question])
-
-    @staticmethod
-    def _keys(asked: Sequence[str]) -> list[tuple[str, str]]:
-        return [(rna_id, question.strip()) for rna_id, question in map(json.loads, asked)]
+        return json.dumps([item.rna_id, item.question.strip()])
 
     def passed_over(self, asked: Sequence[str]) -> int:
         """How many of the file's answers are to questions that are not asked."""
-        return len(self._answers.keys() - set(self._keys(asked)))
+        return len(self._answers.keys() - set(map(tuple, map(json.loads, asked))))
 
     def answer(self, asked: Sequence[str]) -> list[str]:
-        keys = self._keys(asked)
-        missing = [key for key in keys if key not in self._answers]
-        if missing:
+        keys = [tuple(json.loads(key)) for key in asked]
+        if missing := [key for key in keys if key not in self._answers]:
             raise UserError(
                 f"{self.path} lacks answers to {len(missing)} of the questions that are asked here, the "
                 f"first about {missing[0][0]}: {missing[0][1]}"
@@ -217,13 +167,14 @@ class FileAnswers:
         return [self._answers[key] for key in keys]
 
 
-def conversation(item: Item, shown: tuple[str, str] | None, as_text: bool) -> list[dict]:
+def conversation(item: Item, sequence: str | None, as_text: bool) -> list[dict]:
     """One user turn: the RNA (as soft tokens, as text, or not at all), then the question."""
-    if shown is None:
-        return [{"role": "user", "content": item.question}]
-    if as_text:
-        return [{"role": "user", "content": f"RNA sequence: {shown[1]}\n{item.question}"}]
-    return [{"role": "user", "content": [{"type": "rna", "rna": shown[1]}, {"type": "text", "text": item.question}]}]
+    content: str | list[dict] = item.question
+    if sequence and as_text:
+        content = f"RNA sequence: {sequence}\n{item.question}"
+    elif sequence:
+        content = [{"type": "rna", "rna": sequence}, {"type": "text", "text": item.question}]
+    return [{"role": "user", "content": content}]
 
 
 def generate(model, processor, conversations: list[list[dict]], max_new_tokens: int = MAX_NEW_TOKENS) -> list[str]:

@@ -9,7 +9,6 @@ items = read_items("run/evaluation/items.jsonl")                 # everything th
 """
 
 import json
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -17,6 +16,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from rnagpt_core.errors import UserError
+from rnagpt_core.files import new_file
+from rnagpt_core.json_lines import JsonLines, read_json_lines
 
 CLOSED_PER_RNA = 3
 SHUFFLED = "|shuffled"  # follows the id of an RNA whose letters were shuffled before the model saw it
@@ -97,30 +98,27 @@ def evaluation_items(facts: Sequence, seed: int = 0, closed_per_rna: int = CLOSE
         seen_of_type[fact.rna_type] += 1
         wanted = ("yes", "no")[(turn if closed_per_rna > 1 else turn // 2) % 2]
         n_is_type = 1 if closed_per_rna > 1 else (turn + 1) % 2
-        chosen = (
-            offered["rna_type"][:1]
-            + [question for question in offered["is_type"] if question.gold == wanted][:n_is_type]
-        )
+        is_type = [question for question in offered["is_type"] if question.gold == wanted]
         others = [topic for topic in choices if topic not in ("rna_type", "is_type") and topic in offered]
-        for topic in sorted(others, key=lambda topic: asked[topic])[: closed_per_rna - n_is_type]:
-            asked[topic] += 1
-            chosen.append(offered[topic][0])
-        for question in chosen:
-            items.append(
-                Item(
-                    rna_id=fact.rna_id,
-                    cluster=fact.cluster,
-                    rna_type=fact.rna_type,
-                    true_length=len(fact.sequence),
-                    topic=question.topic,
-                    kind="open" if question.topic == "rna_type" else "closed",
-                    question=question.question,
-                    options=choices[question.topic],
-                    gold=question.gold,
-                    reference=question.answer,
-                    name=fact.name,
-                )
+        others = sorted(others, key=lambda topic: asked[topic])[: closed_per_rna - n_is_type]
+        asked.update(others)
+        chosen = offered["rna_type"][:1] + is_type[:n_is_type] + [offered[topic][0] for topic in others]
+        items += [
+            Item(
+                fact.rna_id,
+                fact.cluster,
+                fact.rna_type,
+                len(fact.sequence),
+                question.topic,
+                "open" if question.topic == "rna_type" else "closed",
+                question.question,
+                choices[question.topic],
+                question.gold,
+                question.answer,
+                fact.name,
             )
+            for question in chosen
+        ]
     return items
 
 
@@ -198,87 +196,55 @@ def option_in(answer: str, options: Sequence[str]) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
+def to_row(item: Item) -> dict:
+    """The item as a JSON object; what is known of some items only is left out of the others."""
+    known = {name: value for name, value in asdict(item).items() if _KNOWN_OF_SOME.get(name, ...) != value}
+    return {"system": item.system} | known
+
+
 def to_line(item: Item) -> str:
     """The item as one line of JSON, newline included; ASCII, so that no reader takes a character for a line's end."""
-    record = {
-        name: value
-        for name, value in asdict(item).items()
-        if name not in _KNOWN_OF_SOME or value != _KNOWN_OF_SOME[name]
-    }
-    return json.dumps({"system": item.system} | record, allow_nan=False) + "\n"
+    return json.dumps(to_row(item), allow_nan=False) + "\n"
 
 
-def from_line(line: str) -> Item:
-    """The item of one JSON line; a ValueError says which fields are missing or contradict each other."""
-    record = json.loads(line)
-    if not isinstance(record, dict) or _REQUIRED - set(record):
-        missing = sorted(_REQUIRED - set(record)) if isinstance(record, dict) else sorted(_REQUIRED)
+def from_row(row: dict) -> Item:
+    """The item of one JSON object; a ValueError says which fields are missing or contradict each other."""
+    if missing := sorted(_REQUIRED - set(row)):
         raise ValueError(f"it lacks {', '.join(missing)}")
-    item = Item(
-        **{
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in record.items()
-            if name in _FIELDS
-        }
-        | {"options": tuple(record["options"] or ())}
-    )
+    row = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items() if name in _FIELDS}
+    item = Item(**row | {"options": row["options"] or ()})
     if item.correct != (item.parsed == item.gold):
         raise ValueError(f'"correct" is {item.correct}, yet parsed is {item.parsed!r} and gold is {item.gold!r}')
     return item
 
 
+def from_line(line: str) -> Item:
+    """The item of one JSON line; errors as `from_row`."""
+    return from_row(json.loads(line))
+
+
 def write_items(path: str | Path, items: Iterable[Item]) -> None:
-    """Write all items at once: a temporary file first, then a rename, so no reader ever sees half of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.writelines(map(to_line, items))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write all items at once: a reader sees all of them or the file as it was."""
+    with new_file(path) as file:
+        file.writelines(map(to_line, items))
 
 
 def read_items(path: str | Path) -> list[Item]:
     """All items of a JSONL file; a last line cut off by a crash is left out, any other bad line is a UserError."""
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         raise UserError(f"{path} does not exist: expected the per-item answers of an evaluation")
-    return _parse(path)[0]
+    return list(read_json_lines(path, "an evaluation item", from_row))
 
 
-def _parse(path: Path) -> tuple[list[Item], int]:
-    """The items of a file and the number of bytes that its whole lines take."""
-    items, whole = [], 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):  # a writer was stopped in the middle of this line
-                break
-            try:
-                items.append(from_line(line.decode("utf-8")))
-            except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors too
-                raise UserError(f"line {number} of {path} is not an evaluation item: {error}") from error
-            whole += len(line)
-    return items, whole
-
-
-class ItemWriter:
+class ItemWriter(JsonLines):
     """Appends items to a JSONL file; opened again, it keeps what is there and knows what is done.
 
-    A half-written last line is cut off first. Every line is flushed, so a killed run loses one answer at most.
-    One process writes at a time.
+    One process writes at a time; a killed run loses one answer at most.
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        items, whole = _parse(self.path) if self.path.exists() else ([], 0)
-        self._done = {(item.system, *item.key) for item in items}
-        self._file = self.path.open("ab")
-        self._file.truncate(whole)
+        super().__init__(path, "an evaluation item")
+        self._done = {(item.system, *item.key) for item in self.rows(from_row)}
 
     def done(self, system: str, item: Item) -> bool:
         """Whether this system's answer to this item is in the file."""
@@ -288,19 +254,7 @@ class ItemWriter:
         """Append an answered item; False, and nothing written, where it is in the file already."""
         if not item.system:
             raise ValueError(f"the item about {item.rna_id} names no system: use answered() or labelled() first")
-        if self.done(item.system, item):
-            return False
-        self._file.write(to_line(item).encode("utf-8"))
-        self._file.flush()
-        self._done.add((item.system, *item.key))
-        return True
-
-    def close(self) -> None:
-        """Close the file; writing again is a ValueError."""
-        self._file.close()
-
-    def __enter__(self) -> "ItemWriter":
-        return self
-
-    def __exit__(self, *exc_info) -> None:
-        self.close()
+        if new := not self.done(item.system, item):
+            super().write(to_row(item))
+            self._done.add((item.system, *item.key))
+        return new

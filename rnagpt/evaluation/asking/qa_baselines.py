@@ -1,4 +1,4 @@
-"""Floors for question-answer pairs: systems that read no RNA, or only copy, and what they score.
+"""Baselines for question-answer pairs: systems that read no RNA, or only copy, and what they score.
 
 | system | answers with |
 |---|---|
@@ -7,18 +7,18 @@
 | nearest_train | the most similar question's answer about the training RNA with the most similar 4-mer counts |
 | nearest_identity | the same, about the training RNA of highest sequence identity |
 
-A score that a floor reaches says nothing about reading RNA.
+A score that a baseline reaches says nothing about reading RNA.
 """
 
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from itertools import combinations
 
 from rnagpt.evaluation.asking.items import Item, labelled, written
 from rnagpt.evaluation.asking.qa_items import Pair, QaRna
 from rnagpt.known_rnas.neighbours import Neighbour, alignment_free
 
-FLOORS = ("majority", "question_only", "nearest_train", "nearest_identity")
 LARGEST_TEMPLATE = 200  # training answers of one template that are compared with each other
 
 
@@ -33,35 +33,25 @@ def template(question: str, name: str = "") -> str:
     return " ".join(re.sub(r"_(?:[\s-]*_)+", "_", masked).lower().split())
 
 
-def floor_answers(
-    train: Sequence[QaRna],
-    test: Sequence[QaRna],
-    items: Sequence[Item],
-    neighbours: Sequence[Neighbour] | None = None,
-    floors: Sequence[str] = FLOORS,
+def qa_baseline_answers(
+    train: Sequence[QaRna], test: Sequence[QaRna], items: Sequence[Item], neighbours: Sequence[Neighbour] | None = None
 ) -> list[Item]:
-    """Every floor's answered items. neighbours: of `nearest_by_identity` for the test RNAs, in their order."""
+    """Every baseline's answered items. neighbours: of `nearest_by_identity` for the test RNAs, in their order."""
     pairs = [(rna, pair) for rna in train for pair in rna.pairs]
-    answers: list[Item] = []
-    if "majority" in floors:
-        answers += _majority(pairs, items)
-    if "question_only" in floors:
-        texts = _closest_answers([pair for _, pair in pairs], items)
-        answers += [written(item, "question_only", text, None) for item, text in zip(items, texts, strict=True)]
-    copies = {}
-    if "nearest_train" in floors:
-        places = alignment_free([rna.sequence for rna in test], [rna.sequence for rna in train])
-        copies["nearest_train"] = {rna.rna_id: train[row[0]] for rna, row in zip(test, places, strict=True)}
-    if "nearest_identity" in floors and neighbours is not None:
-        copies["nearest_identity"] = {
-            rna.rna_id: train[near.place] for rna, near in zip(test, neighbours, strict=True)
-        }
-    for system, copied in copies.items():
-        of_rna = defaultdict(list)
-        for item in items:
-            of_rna[item.rna_id].append(item)
-        for rna_id, its_items in of_rna.items():
-            texts = _closest_answers(list(copied[rna_id].pairs), its_items)
+    texts = _closest_answers([pair for _, pair in pairs], items)
+    answers = _majority(pairs, items)
+    answers += [written(item, "question_only", text, None) for item, text in zip(items, texts, strict=True)]
+    nearest = alignment_free([rna.sequence for rna in test], [rna.sequence for rna in train])
+    copies = {"nearest_train": [row[0] for row in nearest]}
+    if neighbours is not None:
+        copies["nearest_identity"] = [near.place for near in neighbours]
+    items_of = defaultdict(list)
+    for item in items:
+        items_of[item.rna_id].append(item)
+    for system, places in copies.items():
+        copied = {rna.rna_id: train[place] for rna, place in zip(test, places, strict=True)}
+        for rna_id, its_items in items_of.items():
+            texts = _closest_answers(copied[rna_id].pairs, its_items)
             answers += [
                 written(item, system, text, copied[rna_id].rna_id) for item, text in zip(its_items, texts, strict=True)
             ]
@@ -93,16 +83,20 @@ def _majority(pairs: Sequence[tuple[QaRna, Pair]], items: Sequence[Item]) -> lis
 
 def _most_typical(texts: Sequence[str]) -> str:
     """The text with the highest mean ROUGE-L to the others; the commonest where one comes up twice."""
-    from rnagpt.evaluation.scoring.rouge import rouge_of_words, words
+    from rouge_score.rouge_scorer import RougeScorer
 
     (commonest, count), *_ = Counter(texts).most_common(1)
     if count > 1 or len(texts) < 3:
         return commonest
     step = max(1, len(texts) // LARGEST_TEMPLATE)
     some = sorted(texts)[::step][:LARGEST_TEMPLATE]
-    split = [words(text) for text in some]
-    means = [sum(rouge_of_words(other, mine)["rougeL"].f1 for other in split) for mine in split]
-    return some[max(range(len(some)), key=means.__getitem__)]
+    scorer = RougeScorer(["rougeL"])
+    likeness = [0.0] * len(some)
+    for (i, one), (k, other) in combinations(enumerate(some), 2):
+        f1 = scorer.score(one, other)["rougeL"].fmeasure
+        likeness[i] += f1
+        likeness[k] += f1
+    return some[max(range(len(some)), key=likeness.__getitem__)]
 
 
 def _closest_answers(known: Sequence[Pair], items: Sequence[Item]) -> list[str]:

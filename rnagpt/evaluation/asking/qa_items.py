@@ -149,7 +149,7 @@ def sampled(rnas: Sequence[QaRna], count: int | None, seed: int) -> list[QaRna]:
     return sorted(rnas, key=rank)[:count]
 
 
-def qa_items(rnas: Sequence[QaRna], identities: dict[str, float] | None = None) -> list[Item]:
+def qa_items(rnas: Sequence[QaRna]) -> list[Item]:
     """One item per pair. A closed pair's label is the option that its answer names; where it names none the pair is
     free text. The cluster of an RNA without one is its sequence, so that copies stay one unit."""
     clusters: dict = {}
@@ -173,7 +173,6 @@ def qa_items(rnas: Sequence[QaRna], identities: dict[str, float] | None = None) 
                     reference=pair.answer,
                     name=rna.name,
                     method=pair.method,
-                    train_identity=(identities or {}).get(rna.rna_id),
                     evidence_pmids=pair.evidence_pmids,
                 )
             )

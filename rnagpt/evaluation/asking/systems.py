@@ -3,14 +3,19 @@
 Another key is welcome in items.jsonl: it is shown under its own key, in the group of those that a recipe names.
 """
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
+from rnagpt_core.errors import UserError
+
+RECORD = "evaluation.json"
 GROUPS = {
     "model": "RNA-GPT",
     "other": "Systems named in the recipe",
     "control": "Controls: the same model without the true RNA",
     "reference": "References on the same data",
-    "floor": "Floors that read no RNA letters",
+    "floor": "Baselines that read no RNA letters",
 }
 
 
@@ -28,56 +33,32 @@ class System:
     phrase: str
 
 
+# group -> a line for each system: key, label, about, phrase
+_TABLE = {
+    "model": """
+stage2 | Stage 2 | after instruction tuning: RNA, then the question | stage 2
+stage1 | Stage 1 | after alignment only: projector trained, LLM unchanged | stage 1
+demo | Shipped demo | the checkpoint that comes with the package | the shipped demo
+""",
+    "reference": """
+linear_probe | Linear probe | logistic regression on the same encoder's features | a linear probe on the encoder
+kmer_length | 1-3-mers + length | logistic regression on nucleotide counts and length \
+| logistic regression on 1-3-mers and length
+nearest_identity | Nearest by identity | answers of the training RNA of highest identity \
+| copying the training RNA of highest identity
+nearest_train | Nearest training RNA | its answers copied; cosine of 4-mer counts | copying the nearest training RNA
+llm_text | LLM, sequence as text | the same LLM, untuned, reading the letters | the untuned LLM reading the letters
+""",
+    "floor": """
+length_only | Length only | a small decision tree on the length | length alone
+question_only | Question only | training answers to such a question | the question's wording alone
+majority | Majority answer | the commonest training answer of each topic | the majority answer
+""",
+}
 SYSTEMS = [
-    System("stage2", "Stage 2", "model", "after instruction tuning: RNA, then the question", "stage 2"),
-    System("stage1", "Stage 1", "model", "after alignment only: projector trained, LLM unchanged", "stage 1"),
-    System("demo", "Shipped demo", "model", "the checkpoint that comes with the package", "the shipped demo"),
-    System(
-        "linear_probe",
-        "Linear probe",
-        "reference",
-        "logistic regression on the same encoder's features",
-        "a linear probe on the encoder",
-    ),
-    System(
-        "kmer_length",
-        "1-3-mers + length",
-        "reference",
-        "logistic regression on nucleotide counts and length",
-        "logistic regression on 1-3-mers and length",
-    ),
-    System(
-        "nearest_identity",
-        "Nearest by identity",
-        "reference",
-        "answers of the training RNA of highest identity",
-        "copying the training RNA of highest identity",
-    ),
-    System(
-        "nearest_train",
-        "Nearest training RNA",
-        "reference",
-        "its answers copied; cosine of 4-mer counts",
-        "copying the nearest training RNA",
-    ),
-    System(
-        "llm_text",
-        "LLM, sequence as text",
-        "reference",
-        "the same LLM, untuned, reading the letters",
-        "the untuned LLM reading the letters",
-    ),
-    System("length_only", "Length only", "floor", "a small decision tree on the length", "length alone"),
-    System(
-        "question_only",
-        "Question only",
-        "floor",
-        "training answers to such a question",
-        "the question's wording alone",
-    ),
-    System(
-        "majority", "Majority answer", "floor", "the commonest training answer of each topic", "the majority answer"
-    ),
+    System(key, label, group, about, phrase)
+    for group, rows in _TABLE.items()
+    for key, label, about, phrase in (row.split(" | ") for row in rows.strip().splitlines())
 ]
 # what follows a model's key under a control -> what follows its label, what it is, and the label inside a sentence
 CONTROL_NAMES = {
@@ -134,3 +115,23 @@ def in_order(keys: set[str]) -> list[System]:
         return groups.index(spec.group), _RANK.get(model, len(SYSTEMS)), model, controls.index(control)
 
     return sorted(map(system, keys), key=rank)
+
+
+def read_record(run_dir: Path) -> dict:
+    """What run_dir/evaluation.json says of an evaluation, or an empty dict where there is none; UserError where it is
+    no such record."""
+    path = run_dir / RECORD
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if {"data", "seed", "systems", "encoders"} <= content.keys():
+            return content
+    except (ValueError, AttributeError):
+        pass
+    raise UserError(f"{path} is no record of an evaluation: give another folder")
+
+
+def models_of(run_dir: Path) -> list[str]:
+    """The systems that the recipe says are checkpoints that read the RNA, in its order."""
+    return [part["name"] for part in read_record(run_dir).get("systems", []) if part["kind"] == "rna"]

@@ -27,31 +27,22 @@ def agreement(gold: Sequence[str], parsed: Sequence[str | None]) -> dict:
     >>> scores["accuracy"], scores["unparseable"], round(scores["balanced"], 3), round(scores["macro_f1"], 3)
     (0.5, 1, 0.667, 0.583)
     """
+    from sklearn.metrics import accuracy_score, matthews_corrcoef, precision_recall_fscore_support
+
     if len(gold) != len(parsed) or not len(gold):
         raise ValueError(f"every answer needs its gold label: got {len(gold)} labels and {len(parsed)} answers")
-    labels = sorted(set(gold))
     answers = [NONE if label is None else label for label in parsed]
-    every = sorted({*labels, *answers})
-    place = {label: i for i, label in enumerate(every)}
-    counts = np.zeros((len(every), len(every)))  # true label x answer
-    np.add.at(counts, ([place[label] for label in gold], [place[label] for label in answers]), 1)
-    asked, answered, right = counts.sum(1), counts.sum(0), np.diag(counts)
-    known = [place[label] for label in labels]
+    _, recall, f1, _ = precision_recall_fscore_support(gold, answers, labels=sorted(set(gold)), zero_division=0)
     return {
-        "accuracy": float(right.sum() / len(gold)),
-        "balanced": float((right[known] / asked[known]).mean()),
-        "mcc": _mcc(asked, answered, right.sum(), len(gold)),
-        "macro_f1": float((2 * right[known] / (asked[known] + answered[known])).mean()),
-        "unparseable": sum(label is None for label in parsed),
+        "accuracy": float(accuracy_score(gold, answers)),
+        "balanced": float(recall.mean()),
+        "mcc": float(matthews_corrcoef(gold, answers)),
+        "macro_f1": float(f1.mean()),
+        "unparseable": answers.count(NONE),
     }
 
 
-def _mcc(asked: np.ndarray, answered: np.ndarray, right: float, n: int) -> float:
-    spread = (n * n - (answered**2).sum()) * (n * n - (asked**2).sum())
-    return float((right * n - asked @ answered) / np.sqrt(spread)) if spread > 0 else 0.0
-
-
-def calibration(confidence: Sequence[float], correct: Sequence[bool], bins: int = BINS) -> dict:
+def calibration(confidence: Sequence[float], correct: Sequence[bool]) -> dict:
     """Expected calibration error in equally wide bins (Guo et al. 2017), Brier score of "this answer is right".
 
     `points`: per bin that holds answers, {"confidence", "accuracy", "n"}: the reliability diagram.
@@ -60,14 +51,10 @@ def calibration(confidence: Sequence[float], correct: Sequence[bool], bins: int 
     0.45
     """
     sure, right = _checked(confidence, correct)
-    place = np.minimum((sure * bins).astype(int), bins - 1)
+    place = np.minimum((sure * BINS).astype(int), BINS - 1)
     points = [
-        {
-            "confidence": float(sure[place == i].mean()),
-            "accuracy": float(right[place == i].mean()),
-            "n": int((place == i).sum()),
-        }
-        for i in np.unique(place)
+        {"confidence": float(sure[held].mean()), "accuracy": float(right[held].mean()), "n": int(held.sum())}
+        for held in (place == i for i in np.unique(place))
     ]
     error = sum(abs(point["confidence"] - point["accuracy"]) * point["n"] for point in points) / len(sure)
     return {"ece": float(error), "brier": float(((sure - right) ** 2).mean()), "n": len(sure), "points": points}
@@ -123,9 +110,9 @@ def option_confidence(logprobs: Sequence[float]) -> list[float]:
     >>> [round(p, 3) for p in option_confidence([-1.0, -1.0, -100.0])]
     [0.5, 0.5, 0.0]
     """
-    values = np.asarray(logprobs, float)
-    shares = np.exp(values - values.max())
-    return (shares / shares.sum()).tolist()
+    from scipy.special import softmax
+
+    return softmax(np.asarray(logprobs, float)).tolist()
 
 
 def citation_support(cited: Sequence[str], evidence: Sequence[str]) -> dict[str, float]:

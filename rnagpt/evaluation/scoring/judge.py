@@ -15,6 +15,8 @@ from pathlib import Path
 
 from rnagpt.evaluation.asking.items import Item
 from rnagpt.evaluation.scoring.measures import MeasureWriter
+from rnagpt.evaluation.scoring.statistics import mean_score
+from rnagpt_core.endpoint import Endpoint, api_key
 from rnagpt_core.errors import UserError
 
 VERDICTS = {"correct": 1.0, "partly": 0.5, "wrong": 0.0}
@@ -61,7 +63,7 @@ def judge(
 ) -> dict[str, dict]:
     """System -> item key -> {"verdict", ...}; kept in `path`, so nothing is asked twice.
 
-    All systems' answers are mixed in one order drawn by hash, and equal answers to a question are judged once.
+    All systems' answers are mixed in one order by hash, and equal answers to a question are judged once.
     Raises UserError for a model whose name is not pinned.
     """
     if not re.search(r"\d{4}-?\d{2}-?\d{2}|@[0-9a-f]{7,}|-\d{3,4}$", model):
@@ -69,59 +71,42 @@ def judge(
             f"the judge {model!r} may change under its name: give a dated or revised name, such as "
             "gpt-4o-mini-2024-07-18, or name@commit"
         )
+    endpoint = Endpoint(base_url, model, api_key(api_key_env, base_url))
     with MeasureWriter(path) as writer:
-        known = {
-            row["prompt"]: row["verdict"]
-            for of_system in writer.measures.values()
-            for row in of_system.values()
-            if row.get("judge") == model
-        }
+        known = {row["prompt"]: row["verdict"] for rows in of_judge(writer, model).values() for row in rows.values()}
         todo: dict[str, list[Item]] = {}
         for item in items:
             if writer.measures.get(item.system, {}).get(item.key, {}).get("judge") != model:
                 todo.setdefault(prompt(item), []).append(item)
-        order = sorted(todo, key=lambda text: hashlib.sha256(f"{seed}\t{text}".encode()).hexdigest())
-        ask = _asker(model, base_url, api_key_env)
+        order = sorted(todo, key=lambda text: sha256(f"{seed}\t{text}"))
         for first in range(0, len(order), parallel):
-            part = order[first : first + parallel]
-            digests = [hashlib.sha256(text.encode()).hexdigest() for text in part]
-            new = [text for text, digest in zip(part, digests, strict=True) if digest not in known]
-            verdicts = dict(zip(new, _in_parallel(ask, new, parallel), strict=True))
-            for text, digest in zip(part, digests, strict=True):
-                verdict = known.setdefault(digest, verdicts.get(text))
+            texts = order[first : first + parallel]
+            new = [text for text in texts if sha256(text) not in known]
+            replies = endpoint.chat_all([request(text) for text in new], parallel)
+            known |= {sha256(text): parse_verdict(reply.text) for text, reply in zip(new, replies, strict=True)}
+            for text in texts:
+                row = {"judge": model, "prompt": sha256(text), "verdict": known[sha256(text)]}
                 for item in todo[text]:
-                    writer.write(item.system, item.key, {"judge": model, "prompt": digest, "verdict": verdict})
-        return {
-            system: {key: row for key, row in rows.items() if row.get("judge") == model}
-            for system, rows in writer.measures.items()
-        }
+                    writer.write(item.system, item.key, row)
+        return of_judge(writer, model)
 
 
-def _asker(model: str, base_url: str, api_key_env: str):
-    from openai import OpenAI
-
-    from rnagpt.evaluation.scoring.text_encoders import api_key
-
-    client = OpenAI(base_url=base_url, api_key=api_key(api_key_env, base_url), timeout=120, max_retries=6)
-
-    def ask(text: str) -> str | None:
-        reply = client.chat.completions.create(
-            model=model,
-            temperature=0,
-            max_tokens=4,
-            seed=0,
-            messages=[{"role": "system", "content": RULES}, {"role": "user", "content": text}],
-        )
-        return parse_verdict(reply.choices[0].message.content or "")
-
-    return ask
+def of_judge(writer: MeasureWriter, model: str) -> dict[str, dict]:
+    """The verdicts of one judge among those on record."""
+    return {
+        system: {key: row for key, row in rows.items() if row.get("judge") == model}
+        for system, rows in writer.measures.items()
+    }
 
 
-def _in_parallel(ask, texts: Sequence[str], parallel: int) -> list[str | None]:
-    from concurrent.futures import ThreadPoolExecutor
+def request(text: str) -> dict:
+    """A chat completion that answers with one word."""
+    messages = [{"role": "system", "content": RULES}, {"role": "user", "content": text}]
+    return {"temperature": 0, "max_tokens": 4, "seed": 0, "messages": messages}
 
-    with ThreadPoolExecutor(parallel) as pool:
-        return list(pool.map(ask, texts))
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def agreement_with_labels(items: Sequence[Item], verdicts: Mapping[str, Mapping]) -> dict | None:
@@ -129,29 +114,25 @@ def agreement_with_labels(items: Sequence[Item], verdicts: Mapping[str, Mapping]
 
     "partly" counts as not correct. Kappa (Cohen 1960) takes out what two such graders agree on by chance.
     """
-    pairs, unparseable = [], 0
-    for item in items:
-        row = verdicts.get(item.system, {}).get(item.key)
-        if item.free_text or row is None:
-            continue
-        if row["verdict"] is None:
-            unparseable += 1
-        else:
-            pairs.append((item.correct, row["verdict"] == "correct"))
-    if not pairs:
+    from sklearn.metrics import accuracy_score, cohen_kappa_score
+
+    rows = [(item, verdicts.get(item.system, {}).get(item.key)) for item in items if not item.free_text]
+    found = [(item.correct, row["verdict"]) for item, row in rows if row is not None]
+    right = [correct for correct, verdict in found if verdict is not None]
+    graded = [verdict == "correct" for _, verdict in found if verdict is not None]
+    if not right:
         return None
-    n = len(pairs)
-    agreement = sum(a == b for a, b in pairs) / n
-    true, said = sum(a for a, _ in pairs) / n, sum(b for _, b in pairs) / n
-    chance = true * said + (1 - true) * (1 - said)
-    kappa = (agreement - chance) / (1 - chance) if chance < 1 else 1.0
-    return {"agreement": agreement, "kappa": kappa, "n": n, "unparseable": unparseable}
+    alike = len({*right, *graded}) == 1  # kappa is 0 / 0 there
+    return {
+        "agreement": float(accuracy_score(right, graded)),
+        "kappa": 1.0 if alike else float(cohen_kappa_score(right, graded)),
+        "n": len(right),
+        "unparseable": len(found) - len(right),
+    }
 
 
 def judged(items: Sequence[Item], verdicts: Mapping[str, Mapping], confidence: float, seed: int) -> dict:
     """{"agreement", "systems": {system: mean score with its interval}} of stored verdicts."""
-    from rnagpt.evaluation.scoring.statistics import mean_score
-
     systems: dict[str, list] = {}
     for item in items:
         row = verdicts.get(item.system, {}).get(item.key)
@@ -160,9 +141,7 @@ def judged(items: Sequence[Item], verdicts: Mapping[str, Mapping], confidence: f
     return {
         "agreement": agreement_with_labels(items, verdicts),
         "systems": {
-            system: mean_score(
-                [score for score, _ in rows], [cluster for _, cluster in rows], confidence, seed
-            ).to_dict()
+            system: mean_score(*zip(*rows, strict=True), confidence, seed).to_dict()
             for system, rows in systems.items()
         },
     }

@@ -100,11 +100,11 @@ def accuracy(
     the Wilson interval with the number of clusters, not of items, as its trials. `method` says which was used.
     """
     right, counts = sum_by_cluster(correct, clusters)
-    share = float(right.sum() / counts.sum())
-    interval, method = _bca(right, counts, confidence, seed), "BCa bootstrap over clusters"
-    if interval is None:
-        interval, method = wilson_interval(share * len(right), len(right), confidence), "Wilson over clusters"
-    return Estimate(share, *interval, n_items=int(counts.sum()), n_clusters=len(right), method=method)
+
+    def wilson(share: float):
+        return wilson_interval(share * len(right), len(right), confidence), "Wilson over clusters"
+
+    return _estimate(right, counts, confidence, seed, wilson)
 
 
 def mean_score(
@@ -114,28 +114,21 @@ def mean_score(
 
     Where the clusters do not differ the interval is the value itself, and `method` says so.
     """
-    sums, counts = sum_by_cluster(values, clusters)
+    return _estimate(*sum_by_cluster(values, clusters), confidence, seed, _no_interval)
+
+
+def _no_interval(value: float) -> tuple[tuple[float, float], str]:
+    return (value, value), "none: the clusters do not differ"
+
+
+def _estimate(sums: np.ndarray, counts: np.ndarray, confidence: float, seed: int, without_spread) -> Estimate:
+    """sum(sums) / sum(counts) with its BCa interval; where the bootstrap has no spread with (interval, method) of
+    `without_spread(value)`."""
     value = float(sums.sum() / counts.sum())
     interval, method = _bca(sums, counts, confidence, seed), "BCa bootstrap over clusters"
     if interval is None:
-        interval, method = (value, value), "none: the clusters do not differ"
+        interval, method = without_spread(value)
     return Estimate(value, *interval, n_items=int(counts.sum()), n_clusters=len(sums), method=method)
-
-
-def balanced_accuracy(gold: Sequence[str], parsed: Sequence[str | None]) -> float:
-    """Mean over the true labels of the share answered correctly (macro recall); unparseable counts as wrong.
-
-    >>> balanced_accuracy(["a", "a", "a", "b"], ["a", "a", "a", None])
-    0.5
-    """
-    labels = sorted(set(gold))
-    if not labels:
-        raise ValueError("there is nothing to measure: got no gold labels")
-    recalls = [
-        np.mean([answer == label for true, answer in zip(gold, parsed, strict=True) if true == label])
-        for label in labels
-    ]
-    return float(np.mean(recalls))
 
 
 def chance_level(options: Sequence[Sequence[str]]) -> float:
@@ -154,14 +147,13 @@ def confusion_matrix(gold: Sequence[str], parsed: Sequence[str | None], labels: 
 
     An answer outside `labels` is counted in the last column as well; a gold label outside them is a ValueError.
     """
-    position = {label: index for index, label in enumerate(labels)}
-    unknown = set(gold) - set(position)
-    if unknown:
+    from sklearn.metrics import confusion_matrix as counted
+
+    if unknown := set(gold) - set(labels):
         raise ValueError(f"gold labels {sorted(unknown)} are not among the labels {list(labels)}")
-    counts = np.zeros((len(labels), len(labels) + 1), dtype=int)
-    for true, answer in zip(gold, parsed, strict=True):
-        counts[position[true], position.get(answer, len(labels))] += 1
-    return counts
+    none = "\0none"  # no label can be it
+    answers = [answer if answer in labels else none for answer in parsed]
+    return counted(gold, answers, labels=[*labels, none])[:-1]
 
 
 def _newcombe(share_a: float, share_b: float, trials: int, confidence: float) -> tuple[float, float]:
@@ -194,14 +186,13 @@ def paired_difference(
     right_a, counts = sum_by_cluster(correct_a, clusters)
     right_b, _ = sum_by_cluster(correct_b, clusters)
     gain = right_a - right_b
-    value = float(gain.sum() / counts.sum())
-    interval, method = _bca(gain, counts, confidence, seed), "BCa bootstrap over clusters"
-    if interval is None and not {*map(float, correct_a), *map(float, correct_b)} <= {0.0, 1.0}:
-        interval, method = (value, value), "none: the clusters do not differ"
-    elif interval is None:
+
+    def newcombe(_: float):
         shares = right_a.sum() / counts.sum(), right_b.sum() / counts.sum()
-        interval, method = _newcombe(*shares, len(gain), confidence), "Newcombe over clusters"
-    estimate = Estimate(value, *interval, int(counts.sum()), len(counts), method)
+        return _newcombe(*shares, len(gain), confidence), "Newcombe over clusters"
+
+    right_or_wrong = {*map(float, correct_a), *map(float, correct_b)} <= {0.0, 1.0}
+    estimate = _estimate(gain, counts, confidence, seed, newcombe if right_or_wrong else _no_interval)
     if len(gain) < 2 or not gain.any():  # every swap is as extreme as what was seen
         return estimate, 1.0
     result = permutation_test(

@@ -10,19 +10,22 @@ once; vectors of an endpoint are kept in a file, because they cost money.
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Annotated, Literal
 
-from rnagpt.evaluation.scoring.rouge import NOTHING, Scores
+from pydantic import Field
+
+from rnagpt.evaluation.scoring.rouge import Scores
+from rnagpt_core.endpoint import Endpoint, api_key
 from rnagpt_core.errors import UserError
+from rnagpt_core.typed_yaml import settings
 
 KEPT_BYTES = 2**28  # of token vectors, between calls: about 9,000 sentences of 20 tokens at a width of 384
-TOKENS_PER_CHARACTER = 0.3  # of English text, for an estimate of the price
 
 
-@dataclass(frozen=True)
+@settings
 class TextEncoder:
     """What stands beside every similarity: which encoder, which layer, how much of a text it reads.
 
@@ -33,20 +36,18 @@ class TextEncoder:
     """
 
     label: str
-    kind: str
+    kind: Literal["tokens", "vector", "endpoint"]
     model: str
     layer: int | None = None
-    max_length: int | None = None
+    max_length: Annotated[int, Field(ge=1)] | None = None
     revision: str | None = None
     base_url: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
-    usd_per_million: float = 0.0
+    usd_per_million: Annotated[float, Field(ge=0)] = 0.0
 
     def __post_init__(self):
-        if self.kind not in ("tokens", "vector", "endpoint"):
-            raise UserError(f"encoder {self.label}: kind must be tokens, vector or endpoint, got {self.kind!r}")
         if self.kind == "tokens" and self.layer is None:
-            raise UserError(f"encoder {self.label}: kind tokens needs the layer that BERTScore reads")
+            raise ValueError(f"encoder {self.label}: kind tokens needs the layer that BERTScore reads")
 
     def to_dict(self) -> dict:
         """For the record of a run; the name of a variable that holds a key is no part of it."""
@@ -69,6 +70,19 @@ PRESETS = {
 }
 
 
+def check_encoder(spec: TextEncoder) -> None:
+    """Look for what an encoder needs: its key, its folder, or its repository on the Hub. UserError where it is not
+    there."""
+    if spec.kind == "endpoint":
+        api_key(spec.api_key_env, spec.base_url)
+    elif not Path(spec.model).exists():
+        from rnagpt.checkpoints.llm import reach_hub
+
+        reach_hub(spec.model)
+    elif not (Path(spec.model) / "config.json").is_file():
+        raise UserError(f"{spec.model} is no text encoder: expected a folder with config.json, or a Hub id")
+
+
 def load_encoder(spec: TextEncoder, cache: str | Path | None = None):
     """A `LocalEncoder` or an `EndpointEncoder`; `cache` is the endpoint's file of vectors."""
     return EndpointEncoder(spec, cache) if spec.kind == "endpoint" else LocalEncoder(spec)
@@ -79,67 +93,59 @@ class LocalEncoder:
 
     def __init__(self, spec: TextEncoder):
         self.spec = spec
+        self._model = None
         self._vectors: dict[str, object] = {}
         self._states: dict[str, object] = {}  # token vectors of the texts read last, as many as KEPT_BYTES hold
 
     def _load(self):
-        if hasattr(self, "_model"):
-            return self._model, self._tokenizer
+        if self._model is not None:
+            return
         import torch
         from transformers import AutoModel, AutoTokenizer
 
-        spec, folder = self.spec, Path(self.spec.model)
-        if folder.exists() and not (folder / "config.json").is_file():
-            raise UserError(f"{folder} is no text encoder: expected a folder with config.json, or a Hub id")
-        if not folder.exists():
-            from rnagpt.checkpoints.llm import reach_hub
-
-            reach_hub(spec.model)
+        spec = self.spec
+        check_encoder(spec)
         self._tokenizer = AutoTokenizer.from_pretrained(spec.model, revision=spec.revision)
         model = AutoModel.from_pretrained(spec.model, revision=spec.revision, dtype=torch.float32).eval()
+        limits = [spec.max_length, self._tokenizer.model_max_length]
         if spec.kind == "tokens":
             _keep_layers(model, spec)
+        else:
+            limits.append((_read_json(spec, "sentence_bert_config.json") or {}).get("max_seq_length"))
+            self._pooling = _pooling(spec)
         self._model = model.to("cuda" if torch.cuda.is_available() else "cpu")
         self.spec = replace(
-            spec, revision=spec.revision or getattr(model.config, "_commit_hash", None), max_length=self._limit(spec)
+            spec,
+            revision=spec.revision or getattr(model.config, "_commit_hash", None),
+            max_length=min(limit for limit in limits if limit and limit < 1_000_000),  # one of 1e30 is no limit
         )
-        self._pooling = _pooling(spec) if spec.kind == "vector" else None
-        return self._model, self._tokenizer
 
-    def _limit(self, spec: TextEncoder) -> int:
-        """Tokens read: what was asked for, within what tokenizer and model can do; one of 1e30 is no limit."""
-        limits = [spec.max_length, self._tokenizer.model_max_length, _sentence_limit(spec)]
-        return min(limit for limit in limits if limit and limit < 1_000_000)
-
-    def _encode(self, texts: Sequence[str], batch_tokens: int | None = None):
+    def _encode(self, texts: Sequence[str]):
         """Yields (text, hidden states (tokens, width)) of each distinct text; like lengths go together."""
         import torch
 
-        model, tokenizer = self._load()
-        texts = list(dict.fromkeys(texts))
-        limit = self.spec.max_length
+        if not (texts := list(dict.fromkeys(texts))):
+            return
+        self._load()
+        ids = self._tokenizer(
+            [text.strip() for text in texts],
+            truncation=True,
+            max_length=self.spec.max_length,
+            return_token_type_ids=False,
+        )["input_ids"]
         # on a CPU what a layer makes of 1,024 tokens still fits into its caches: a fifth faster than 8,192
-        batch_tokens = batch_tokens or (8192 if model.device.type == "cuda" else 1024)
-        ids = (
-            tokenizer(
-                [text.strip() for text in texts], truncation=True, max_length=limit, return_token_type_ids=False
-            )["input_ids"]
-            if texts
-            else []
-        )
+        batch_tokens = 8192 if self._model.device.type == "cuda" else 1024
         order = sorted(range(len(texts)), key=lambda i: len(ids[i]))
-        first = 0
-        while first < len(order):
-            last = first + 1
-            while last < len(order) and (last + 1 - first) * len(ids[order[last]]) <= batch_tokens:
-                last += 1
-            chosen = order[first:last]
-            padded = tokenizer.pad({"input_ids": [ids[i] for i in chosen]}, return_tensors="pt").to(model.device)
+        while order:
+            size = 1
+            while size < len(order) and (size + 1) * len(ids[order[size]]) <= batch_tokens:
+                size += 1
+            chosen, order = order[:size], order[size:]
+            padded = self._tokenizer.pad({"input_ids": [ids[i] for i in chosen]}, return_tensors="pt")
             with torch.inference_mode():
-                hidden = model(input_ids=padded["input_ids"], attention_mask=padded["attention_mask"])[0]
+                hidden = self._model(**padded.to(self._model.device))[0]
             for row, i in enumerate(chosen):
                 yield texts[i], hidden[row, : len(ids[i])].float().cpu()
-            first = last
 
     def vectors(self, texts: Sequence[str]):
         """(n_texts, width) float32 numpy of unit length; a text without a word gets zeros, so its cosines are 0."""
@@ -168,7 +174,7 @@ class LocalEncoder:
         """Text -> (tokens, width) unit rows. References come again with every system, so the last ones are kept."""
         states = {text: self._states.pop(text) for text in dict.fromkeys(texts) if text in self._states}
         for text, hidden in self._encode([text for text in texts if text not in states]):
-            states[text] = _unit_rows(hidden)
+            states[text] = hidden / hidden.norm(dim=-1, keepdim=True)
         self._states |= states  # the newest last
         size = sum(rows.nbytes for rows in self._states.values())
         for text in list(self._states):
@@ -190,14 +196,10 @@ def _keep_layers(model, spec: TextEncoder) -> None:
     stack.layer = torch.nn.ModuleList(list(layers)[: spec.layer])
 
 
-def _unit_rows(hidden):
-    return hidden / hidden.norm(dim=-1, keepdim=True)
-
-
 def _greedy(reference, answer) -> Scores:
     """Each inner token's best cosine in the other text; (tokens, width) unit rows with [CLS] first and [SEP] last."""
     if len(reference) <= 2 or len(answer) <= 2:
-        return NOTHING
+        return Scores(0.0, 0.0, 0.0)
     cosines = answer @ reference.T
     return Scores.of(float(cosines.max(1).values[1:-1].mean()), float(cosines.max(0).values[1:-1].mean()))
 
@@ -219,26 +221,19 @@ def _read_json(spec: TextEncoder, name: str) -> dict | list | None:
 def _pooling(spec: TextEncoder) -> str:
     """ "mean" or "cls", as the repository's 1_Pooling/config.json says; mean where it says nothing."""
     config = _read_json(spec, "1_Pooling/config.json") or {}
-    named = config.get("pooling_mode")
     modes = (
-        [named]
-        if named
+        [config["pooling_mode"]]
+        if config.get("pooling_mode")
         else [
             name.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
             for name, on in config.items()
             if name.startswith("pooling_mode_") and on is True
         ]
     )
-    mode = modes[0] if len(modes) == 1 else "mean" if not modes else "several"
+    mode = "several" if len(modes) > 1 else modes[0] if modes else "mean"
     if mode not in ("mean", "cls"):
         raise UserError(f"encoder {spec.label}: pooling {mode!r} of {spec.model} is not supported, only mean and cls")
     return mode
-
-
-def _sentence_limit(spec: TextEncoder) -> int | None:
-    if spec.kind != "vector":
-        return None
-    return (_read_json(spec, "sentence_bert_config.json") or {}).get("max_seq_length")
 
 
 class EndpointEncoder:
@@ -248,51 +243,30 @@ class EndpointEncoder:
         self.spec = spec
         self._cache = _VectorFile(cache) if cache else {}
 
-    def price(self, texts: Sequence[str]) -> float:
-        """USD for what is not in the cache yet, from the number of characters."""
-        missing = {text for text in texts if text.strip() and self._key(text) not in self._cache}
-        return sum(map(len, missing)) * TOKENS_PER_CHARACTER * self.spec.usd_per_million / 1e6
-
     def vectors(self, texts: Sequence[str], batch: int = 128):
         """As `LocalEncoder.vectors`. UserError where the key is missing."""
         import numpy as np
 
-        missing = [text for text in dict.fromkeys(texts) if text.strip() and self._key(text) not in self._cache]
-        client = self._client() if missing else None
+        missing = self._missing(texts)
         for first in range(0, len(missing), batch):
+            key = api_key(self.spec.api_key_env, self.spec.base_url)
+            endpoint = Endpoint(self.spec.base_url, self.spec.model, key)
             part = missing[first : first + batch]
             # a token is never shorter than a character, so this many characters cannot be too many tokens
-            answer = client.embeddings.create(
-                model=self.spec.model, encoding_format="float", input=[text[: self.spec.max_length] for text in part]
-            )
-            for text, row in zip(part, sorted(answer.data, key=lambda row: row.index), strict=True):
-                vector = np.asarray(row.embedding, dtype=np.float32)
+            rows = endpoint.embeddings([text[: self.spec.max_length] for text in part])
+            for text, row in zip(part, rows, strict=True):
+                vector = np.asarray(row, dtype=np.float32)
                 self._cache[self._key(text)] = vector / max(float(np.linalg.norm(vector)), 1e-12)
-        known = next((self._cache[self._key(text)] for text in texts if text.strip()), np.zeros(1, np.float32))
-        return np.stack([self._cache[self._key(text)] if text.strip() else np.zeros_like(known) for text in texts])
+        rows = [self._cache.get(self._key(text)) for text in texts]
+        nothing = np.zeros_like(next((row for row in rows if row is not None), np.zeros(1, np.float32)))
+        return np.stack([nothing if row is None else row for row in rows])
+
+    def _missing(self, texts: Sequence[str]) -> list[str]:
+        distinct = [text for text in dict.fromkeys(texts) if text.strip()]
+        return [text for text in distinct if self._cache.get(self._key(text)) is None]
 
     def _key(self, text: str) -> str:
         return hashlib.sha256(f"{self.spec.base_url}\n{self.spec.model}\n{text}".encode()).hexdigest()
-
-    def _client(self):
-        from openai import OpenAI
-
-        return OpenAI(
-            base_url=self.spec.base_url,
-            api_key=api_key(self.spec.api_key_env, self.spec.base_url),
-            timeout=60,
-            max_retries=6,
-        )
-
-
-def api_key(variable: str, base_url: str | None) -> str:
-    """The key in this environment variable; an endpoint on this machine may go without."""
-    key = os.environ.get(variable)
-    if not key and any(host in (base_url or "") for host in ("//localhost", "//127.0.0.1", "//[::1]")):
-        return "none"
-    if not key:
-        raise UserError(f"{base_url} needs a key: put it into the environment variable {variable}")
-    return key
 
 
 class _VectorFile:
@@ -305,16 +279,11 @@ class _VectorFile:
         self._db = sqlite3.connect(path)
         self._db.execute("CREATE TABLE IF NOT EXISTS vector (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
 
-    def __contains__(self, key: str) -> bool:
-        return self._db.execute("SELECT 1 FROM vector WHERE key = ?", (key,)).fetchone() is not None
-
-    def __getitem__(self, key: str):
+    def get(self, key: str):
         import numpy as np
 
         row = self._db.execute("SELECT value FROM vector WHERE key = ?", (key,)).fetchone()
-        if row is None:
-            raise KeyError(key)
-        return np.frombuffer(row[0], dtype=np.float32)
+        return None if row is None else np.frombuffer(row[0], dtype=np.float32)
 
     def __setitem__(self, key: str, vector) -> None:
         with self._db:

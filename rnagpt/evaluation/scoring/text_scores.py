@@ -12,13 +12,20 @@ one-vector encoders it forgets which question an answer belongs to: permuting th
 nothing. `aligned` is the headline; `sentence` is for long stage-1 texts.
 """
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
+from rnagpt.evaluation.asking.items import Item
+from rnagpt.evaluation.scoring.measures import MeasureWriter, rna_key
 from rnagpt.evaluation.scoring.rouge import ROUGE, Scores, rouge
+from rnagpt.evaluation.scoring.text_encoders import TextEncoder, load_encoder
+from rnagpt_core.files import replace_text
 
 MODES = ("paper", "aligned", "sentence")
 
@@ -47,33 +54,20 @@ def sentences(text: str) -> list[str]:
 def pair_scores(
     references: Sequence[str], answers: Sequence[str], encoders: Sequence = (), sentence_mode: bool = False
 ) -> list[dict[str, Scores]]:
-    """Per pair: "rouge1", ..., and "aligned:LABEL" (and "sentence:LABEL") for each loaded encoder.
-
-    A pair that comes up again, as short answers do, is scored once.
-    """
-    pairs = list(zip(references, answers, strict=True))
-    distinct = list(dict.fromkeys(pairs))
-    scored = dict(zip(distinct, _distinct_scores(distinct, encoders, sentence_mode), strict=True))
-    return [scored[pair] for pair in pairs]
-
-
-def _distinct_scores(
-    pairs: Sequence[tuple[str, str]], encoders: Sequence, sentence_mode: bool
-) -> list[dict[str, Scores]]:
-    rows = [dict(rouge(reference, answer)) for reference, answer in pairs]
-    references, answers = [reference for reference, _ in pairs], [answer for _, answer in pairs]
-    for encoder in encoders:
+    """Per pair: "rouge1", ..., and "aligned:LABEL" (and "sentence:LABEL") for each loaded encoder."""
+    rows = [dict(rouge(*pair)) for pair in zip(references, answers, strict=True)]
+    for encoder in encoders if rows else ():
         label = encoder.spec.label
         if encoder.spec.kind == "tokens":
-            for row, scores in zip(rows, encoder.bertscore(references, answers), strict=True):
-                row[f"aligned:{label}"] = scores
-            continue
-        cosines = (encoder.vectors(references) * encoder.vectors(answers)).sum(-1) if rows else []
-        for row, cosine in zip(rows, cosines, strict=True):
-            row[f"aligned:{label}"] = Scores(*[float(cosine)] * 3)
-        if sentence_mode:
-            for row, scores in zip(rows, _sentence_scores(encoder, references, answers), strict=True):
-                row[f"sentence:{label}"] = scores
+            columns = {f"aligned:{label}": encoder.bertscore(references, answers)}
+        else:
+            cosines = (encoder.vectors(references) * encoder.vectors(answers)).sum(-1)
+            columns = {f"aligned:{label}": [Scores(*[float(cosine)] * 3) for cosine in cosines]}
+            if sentence_mode:
+                columns[f"sentence:{label}"] = _sentence_scores(encoder, references, answers)
+        for name, column in columns.items():
+            for row, scores in zip(rows, column, strict=True):
+                row[name] = scores
     return rows
 
 
@@ -111,13 +105,11 @@ def average_within(rnas: Sequence[str], rows: Sequence[dict[str, Scores]]) -> di
     grouped: dict[str, list[dict[str, Scores]]] = defaultdict(list)
     for rna, row in zip(rnas, rows, strict=True):
         grouped[rna].append(row)
-    return {
-        rna: {
-            name: Scores(*(float(np.mean([row[name][part] for row in of_rna])) for part in range(3)))
-            for name in of_rna[0]
-        }
-        for rna, of_rna in grouped.items()
-    }
+    return {rna: {name: _mean(of_rna, name) for name in of_rna[0]} for rna, of_rna in grouped.items()}
+
+
+def _mean(rows: Sequence[dict[str, Scores]], name: str) -> Scores:
+    return Scores(*np.mean([row[name] for row in rows], axis=0).tolist())
 
 
 def corpus_scores(
@@ -132,13 +124,65 @@ def corpus_scores(
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
     if not len(answers):
         raise ValueError("there is nothing to score: got no answers")
-    tokens = [encoder for encoder in encoders if encoder.spec.kind == "tokens"]
     if mode == "paper":
-        units = average_within(rnas, pair_scores(references, answers, tokens))
-        for rna, row in set_scores(rnas, references, answers, encoders).items():
-            units[rna] = {name.replace("aligned:", "paper:"): scores for name, scores in units[rna].items()} | row
-        rows = list(units.values())
+        tokens = [encoder for encoder in encoders if encoder.spec.kind == "tokens"]
+        rows = []
+        of_sets = set_scores(rnas, references, answers, encoders)
+        for rna, row in average_within(rnas, pair_scores(references, answers, tokens)).items():
+            rows.append({name.replace("aligned:", "paper:"): scores for name, scores in row.items()} | of_sets[rna])
     else:
         rows = pair_scores(references, answers, encoders, sentence_mode=mode == "sentence")
-    names = [name for name in rows[0] if name in ROUGE or name.startswith(f"{mode}:")]
-    return {name: Scores(*(float(np.mean([row[name][part] for row in rows])) for part in range(3))) for name in names}
+    return {name: _mean(rows, name) for name in rows[0] if name in ROUGE or name.startswith(f"{mode}:")}
+
+
+def write_text_scores(
+    items: Sequence[Item], specs: Sequence[TextEncoder], folder: Path, sentence_mode: bool = False
+) -> None:
+    """folder/scores.jsonl: ROUGE and the similarities of every answer that is a text, and of every RNA's set of
+    answers; folder/encoders.json: what they were measured with."""
+    encoders = [load_encoder(spec, folder / "vectors.sqlite") for spec in specs]
+    by_system: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        by_system[item.system].append(item)
+    by_system = {  # the others are labels, not texts
+        system: answers for system, answers in by_system.items() if any(item.answer != item.parsed for item in answers)
+    }
+    with MeasureWriter(folder / "scores.jsonl") as writer:
+        _write_pair_scores(
+            [item for answers in by_system.values() for item in answers], encoders, sentence_mode, writer
+        )
+        for system, answers in by_system.items():
+            _write_set_scores(system, answers, [one for one in encoders if one.spec.kind != "tokens"], writer)
+    replace_text(
+        folder / "encoders.json", json.dumps([encoder.spec.to_dict() for encoder in encoders], indent=1) + "\n"
+    )
+
+
+def _write_pair_scores(
+    answers: Sequence[Item], encoders: Sequence, sentence_mode: bool, writer: MeasureWriter
+) -> None:
+    names = ["rougeL"] + [f"aligned:{encoder.spec.label}" for encoder in encoders]
+    names += [f"sentence:{e.spec.label}" for e in encoders if sentence_mode and e.spec.kind != "tokens"]
+    # all systems together and by reference: a text that comes up again, as most do, is encoded once
+    todo: dict[tuple[str, str], list[Item]] = defaultdict(list)
+    for item in sorted(answers, key=lambda item: item.reference):
+        if not writer.done(item.system, item.key, names):
+            todo[item.reference, item.answer or ""].append(item)
+    pairs = list(todo)
+    with tqdm(total=len(pairs), desc="similarities", unit="pair", disable=not pairs) as progress:
+        for first in range(0, len(pairs), 256):
+            part = pairs[first : first + 256]
+            for pair, row in zip(part, pair_scores(*zip(*part, strict=True), encoders, sentence_mode), strict=True):
+                for item in todo[pair]:
+                    writer.write(item.system, item.key, {name: list(scores) for name, scores in row.items()})
+            progress.update(len(part))
+
+
+def _write_set_scores(system: str, answers: Sequence[Item], encoders: Sequence, writer: MeasureWriter) -> None:
+    names = [f"paper:{encoder.spec.label}" for encoder in encoders]
+    keys = {item.key: rna_key(item.rna_id, item.method) for item in answers}
+    left = [item for item in answers if not writer.done(system, keys[item.key], names)]
+    if left:
+        references, texts = zip(*[(item.reference, item.answer or "") for item in left], strict=True)
+        for key, row in set_scores([keys[item.key] for item in left], references, texts, encoders).items():
+            writer.write(system, key, {name: list(scores) for name, scores in row.items()})
