@@ -71,12 +71,11 @@ def evaluate_and_report(args: argparse.Namespace) -> int:
             "evaluation has finished"
         )
 
-    from rnagpt.evaluation.asking.systems import read_record
+    from rnagpt.evaluation.asking.run_record import read_record, unfinished
     from rnagpt.evaluation.reporting.model_index import write_model_index
     from rnagpt.evaluation.reporting.report import print_table, summarise, write_report
     from rnagpt.evaluation.reporting.score_charts import write_pictures
     from rnagpt.evaluation.reporting.tables import write_tables
-    from rnagpt.evaluation.run_folder import unfinished
     from rnagpt.training.curves import read_learning_curves
 
     summary = summarise(items_path)

@@ -17,14 +17,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from rnagpt.evaluation.asking.answers import (
-    AnswerSource,
-    CheckpointAnswers,
-    EndpointAnswers,
-    FileAnswers,
-    Shown,
-    collect,
-)
+from rnagpt.evaluation.asking.answers import CheckpointAnswers, EndpointAnswers, FileAnswers, Shown, collect
 from rnagpt.evaluation.asking.controls import shown_rnas
 from rnagpt.evaluation.asking.items import Item, ItemWriter, evaluation_items, read_items
 from rnagpt.evaluation.evaluation_recipe import FACTS, EvaluationRecipe, SystemPart
@@ -91,7 +84,7 @@ def evaluate(recipe: EvaluationRecipe, run_dir: Path, only_plan: bool = False) -
             for item in baseline_items(recipe, held_out) if recipe.baselines else ():
                 writer.write(item)
             for part in recipe.systems:
-                answer_system(part, asked[part.name], held_out.items, writer, folder)
+                answer_system(part, held_out, writer, folder, recipe.seed)
         items = read_items(folder / "items.jsonl")
         write_text_scores(items, recipe.encoders, folder, recipe.sentence_mode)
         if recipe.judge:
@@ -167,13 +160,9 @@ def baseline_items(recipe: EvaluationRecipe, held_out: HeldOut) -> list[Item]:
     return qa_baseline_answers(*about, held_out.neighbours)
 
 
-def answer_system(
-    part: SystemPart, asked: Sequence[Asked], items: Sequence[Item], writer: ItemWriter, folder: Path
-) -> None:
-    """A system's answers under the true RNA and its controls, then the likelihood of the true answers.
-
-    items: all questions; they say how a label is worded.
-    """
+def answer_system(part: SystemPart, held_out: HeldOut, writer: ItemWriter, folder: Path, seed: int) -> None:
+    """A system's answers under the true RNA and its controls, then the likelihood of the true answers."""
+    asked = asked_of(part, held_out, seed)
     with MeasureWriter(folder / "likelihoods.jsonl") as measures:
         unscored = {
             one.key: [item for item in one.items if not measures.done(one.key, item.key, ["reference_logprob"])]
@@ -187,7 +176,7 @@ def answer_system(
             collect(source, one.items, one.key, one.shown, writer)
         for one in asked:
             if unscored.get(one.key):
-                _write_likelihoods(source, one, unscored[one.key], items, measures)
+                _write_likelihoods(source, one, unscored[one.key], held_out.items, measures)
 
 
 def _write_likelihoods(
@@ -212,7 +201,7 @@ def _write_likelihoods(
                 progress.update()
 
 
-def open_source(part: SystemPart) -> AnswerSource:
+def open_source(part: SystemPart) -> CheckpointAnswers | EndpointAnswers | FileAnswers:
     """The source of answers of a system; models are loaded here."""
     if part.kind == "file":
         return FileAnswers(part.model)

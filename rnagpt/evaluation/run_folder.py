@@ -1,11 +1,4 @@
-"""What a run's folder says of its evaluation in evaluation.json: the recipe, the questions, how far it has come.
-
-same_evaluation(recipe, run_dir)                # before anything loads
-inputs = same_inputs(recipe, items, run_dir)    # the same of the questions and of the models' files
-begin(recipe, run_dir, counts, inputs)          # before the first answer
-finish(run_dir)                                 # after the last score
-unfinished(run_dir, counts)                     # one sentence for whoever reads the figures, or ""
-"""
+"""Whether a run's folder still belongs to a recipe, its questions and its models; what evaluation.json says of it."""
 
 import dataclasses
 import hashlib
@@ -15,7 +8,8 @@ from pathlib import Path
 
 from rnagpt.checkpoints.forms import assets
 from rnagpt.evaluation.asking.items import Item, read_items
-from rnagpt.evaluation.asking.systems import RECORD, controlled, read_record, system
+from rnagpt.evaluation.asking.run_record import RECORD, read_record
+from rnagpt.evaluation.asking.systems import controlled
 from rnagpt.evaluation.evaluation_recipe import EvaluationRecipe
 from rnagpt.evaluation.scoring.measures import read_measures
 from rnagpt_core.errors import UserError
@@ -132,25 +126,6 @@ def begin(recipe: EvaluationRecipe, run_dir: Path, counts: Mapping[str, int], in
 def finish(run_dir: Path) -> None:
     """Every answer and score of the recipe is there."""
     record(run_dir / RECORD, read_record(run_dir) | {"finished": True})
-
-
-def unfinished(run_dir: Path, counts: Mapping[str, int]) -> str:
-    """What is missing, as a sentence; "" where the evaluation came to its end, or nothing is known of it.
-
-    counts: system key -> its answers in items.jsonl.
-    """
-    known = read_record(run_dir)
-    if known.get("finished", True):
-        return ""
-    missing = [
-        f"{system(key).label} has {counts.get(key, 0):,} of {wanted:,} answers"
-        for key, wanted in known["answers"].items()
-        if counts.get(key, 0) < wanted
-    ]
-    return (
-        f"This evaluation is not finished: {'; '.join(missing) or 'scores are missing'}. Run its --recipe again "
-        "to go on; the figures are of what is there."
-    )
 
 
 def record(path: Path, content) -> None:

@@ -10,12 +10,12 @@ from dataset_builder.facts_table.facts import EVALUATION_TYPES, balanced_subset,
 from rnagpt.evaluation.asking.items import (
     ItemWriter,
     answer_choices,
-    answered,
     evaluation_items,
     labelled,
     read_items,
     to_line,
     write_items,
+    written,
 )
 from rnagpt_core.errors import UserError
 
@@ -51,7 +51,7 @@ def test_yes_and_no_are_balanced_within_every_type(items):
 def test_every_right_answer_is_parsed_as_right(items):
     for item in items:
         assert item.gold in item.options and item.options == answer_choices()[item.topic]
-        assert answered(item, "oracle", item.reference, item.rna_id).correct, item.reference
+        assert written(item, "oracle", item.reference, item.rna_id).correct, item.reference
 
 
 def test_the_questions_depend_on_the_seed_and_on_nothing_else(facts, items):
@@ -65,7 +65,7 @@ def test_a_type_outside_the_evaluation_is_refused(facts):
 
 
 def test_an_answer_without_a_label_is_wrong(items):
-    item = answered(items[0], "stage2", "The RNA is the RNA.", None)
+    item = written(items[0], "stage2", "The RNA is the RNA.", None)
     assert item.parsed is None and not item.correct and item.answer == "The RNA is the RNA."
 
 

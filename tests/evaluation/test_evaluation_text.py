@@ -94,19 +94,6 @@ def test_bertscore_of_an_answer_does_not_depend_on_its_company(tokens):
     assert tokens.bertscore(["a tRNA of yeast"], ["a tRNA of yeast"])[0] == pytest.approx((1, 1, 1), abs=1e-6)
 
 
-def test_token_vectors_kept_or_dropped_between_calls_change_no_score(minilm, tokens, monkeypatch):
-    from rnagpt.evaluation.scoring import text_encoders as encoders
-
-    references, answers = random_pairs(12)
-    kept = [tokens.bertscore(references, some) for some in (answers, answers[::-1])]
-    monkeypatch.setattr(encoders, "KEPT_BYTES", 40_000)  # about one text
-    fresh = load_encoder(tokens.spec)
-    np.testing.assert_allclose(
-        [fresh.bertscore(references, some, chunk=5) for some in (answers, answers[::-1])], kept, atol=1e-6
-    )
-    assert sum(rows.nbytes for rows in fresh._states.values()) <= 40_000
-
-
 @pytest.mark.slow  # its import alone takes long
 @pytest.mark.timeout(900)
 def test_vectors_equal_sentence_transformers(minilm, vectors):

@@ -11,7 +11,6 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from tqdm import tqdm
 
@@ -24,17 +23,7 @@ MAX_NEW_TOKENS = 24  # the longest reference answer to an evaluated topic of RNA
 Shown = Mapping[str, tuple[str, str] | None]  # rna_id -> (id, sequence) of the RNA seen in its place, or None
 
 
-class AnswerSource(Protocol):
-    """Whatever answers: see the module's text."""
-
-    batch_size: int
-
-    def asks(self, item: Item, sequence: str | None) -> str: ...
-
-    def answer(self, asked: Sequence[str]) -> list[str]: ...
-
-
-def collect(source: AnswerSource, items: Sequence[Item], system: str, shown: Shown, writer: ItemWriter) -> None:
+def collect(source, items: Sequence[Item], system: str, shown: Shown, writer: ItemWriter) -> None:
     """Let a source answer every item that `writer` does not hold yet; each answer is on disk as soon as it is made."""
     # Without RNA many items are one and the same prompt: it is answered once.
     todo: dict[str, list[tuple[Item, str | None]]] = defaultdict(list)

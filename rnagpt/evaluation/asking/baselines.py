@@ -39,8 +39,8 @@ def baseline_answers(
     """
     training = Training(train_facts, seed)
     answers = {
-        "majority": majority_answer(training, items),
-        "question_only": question_only(training, items),
+        "majority": [training.commonest(item) for item in items],
+        "question_only": [training.commonest(item, same_question=True) for item in items],
         "nearest_train": nearest_train(training, facts, items),
         "length_only": length_only(training, facts, items, seed),
         "kmer_length": kmer_length(training, facts, items),
@@ -78,24 +78,15 @@ class Training:
                     self.labels[question.topic][fact.rna_id] = question.gold
 
     def commonest(self, item: Item, same_question: bool = False) -> str:
-        """The item's option that is right most often; ties go to the first in the alphabet."""
+        """The item's option that is right most often; ties go to the first in the alphabet.
+
+        same_question: among the same questions, word for word, where there are any. What the wording alone gives away:
+        "Is this a tRNA?" names a type, and types are not equally common.
+        """
         counts = self.counts[item.topic]
         if same_question and (item.topic, item.question) in self.counts:
             counts = self.counts[item.topic, item.question]
         return min(item.options, key=lambda label: (-counts[label], label))
-
-
-def majority_answer(training: Training, items: Sequence[Item]) -> Labels:
-    """The commonest training answer to each topic among the item's options."""
-    return [training.commonest(item) for item in items]
-
-
-def question_only(training: Training, items: Sequence[Item]) -> Labels:
-    """The commonest training answer to the same question, word for word; the majority answer where it was never asked.
-
-    What the wording alone gives away: "Is this a tRNA?" names a type, and types are not equally common.
-    """
-    return [training.commonest(item, same_question=True) for item in items]
 
 
 def nearest_train(training: Training, facts: Sequence, items: Sequence[Item]) -> Labels:

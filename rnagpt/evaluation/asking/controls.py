@@ -4,7 +4,7 @@ If a model's answers are as good with these as with the true RNA, it has answere
 """
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -66,20 +66,14 @@ def same_type_partners(facts: Sequence, seed: int = 0) -> dict[str, str]:
     rng, partners = random.Random(seed), {}
     for members in by_type.values():
         rng.shuffle(members)
-        members.sort(key=lambda fact: str(_cluster(fact)))  # stable: clusters stand together, in random order inside
-        largest = max(
-            (sum(_cluster(fact) == cluster for fact in members) for cluster in set(map(_cluster, members))), default=0
-        )
+        members.sort(key=lambda fact: str(fact.cluster))  # stable: clusters stand together, in random order inside
+        ((_, largest),) = Counter(fact.cluster for fact in members).most_common(1)
         step = largest if largest < len(members) else 1  # further than the largest cluster reaches
         for place, fact in enumerate(members):
             other = members[(place + step) % len(members)]
             if other is not fact:
                 partners[fact.rna_id] = other.rna_id
     return partners
-
-
-def _cluster(fact):
-    return getattr(fact, "cluster", fact.rna_id)
 
 
 def shown_rnas(control: str, rnas: Sequence, seed: int = 0) -> dict[str, tuple[str, str] | None]:

@@ -4,7 +4,7 @@ items = evaluation_items(held_out, seed=0)                       # what is asked
 with ItemWriter("run/evaluation/items.jsonl") as writer:         # resumes where an earlier run stopped
     for item in items:
         if not writer.done("stage2", item):
-            writer.write(answered(item, "stage2", model_answer, shown_rna_id=item.rna_id))
+            writer.write(written(item, "stage2", model_answer, shown_rna_id=item.rna_id))
 items = read_items("run/evaluation/items.jsonl")                 # everything the report is computed from
 """
 
@@ -136,13 +136,6 @@ def answer_choices() -> dict[str, tuple[str, ...]]:
     }
 
 
-def answered(item: Item, system: str, answer: str, shown_rna_id: str | None) -> Item:
-    """The item with a system's generated text, the label parsed from it, and whether that is the right one."""
-    from dataset_builder.facts_table.fact_questions import parse_answer
-
-    return labelled(item, system, parse_answer(answer, item.topic, item.options), shown_rna_id, answer)
-
-
 def labelled(item: Item, system: str, label: str | None, shown_rna_id: str | None, answer: str | None = None) -> Item:
     """The item with a label that needs no parsing (a baseline's); its text is the label unless given."""
     return replace(
@@ -158,14 +151,17 @@ def labelled(item: Item, system: str, label: str | None, shown_rna_id: str | Non
 def written(item: Item, system: str, answer: str, shown_rna_id: str | None) -> Item:
     """The item with a text that may be free or hold a label: its own options are looked for in it.
 
-    A yes-or-no question, or one whose options are the topic's, is parsed as `answered` does; other options count
-    where exactly one of them stands in the answer as whole words.
+    A topic of the facts is parsed as in training's questions; other options count where exactly one of them stands in
+    the answer as whole words.
     """
-    if item.free_text:
-        return labelled(item, system, None, shown_rna_id, answer)
+    from dataset_builder.facts_table.fact_questions import parse_answer
+
+    label = None
     if item.topic in answer_choices():
-        return answered(item, system, answer, shown_rna_id)
-    return labelled(item, system, option_in(answer, item.options), shown_rna_id, answer)
+        label = parse_answer(answer, item.topic, item.options)
+    elif not item.free_text:
+        label = option_in(answer, item.options)
+    return labelled(item, system, label, shown_rna_id, answer)
 
 
 def option_in(answer: str, options: Sequence[str]) -> str | None:
@@ -183,8 +179,7 @@ def option_in(answer: str, options: Sequence[str]) -> str | None:
         return options[ord(letter[1]) - ord("A")]
     first = re.match(r"\W*(\w+)", text.lower())
     if first and first[1] in ("yes", "no"):
-        same = [option for option in options if option.lower() == first[1]]
-        if same:
+        if same := [option for option in options if option.lower() == first[1]]:
             return same[0]
     # the longest first, each taken out once found: "RNA" is not found again inside "messenger RNA"
     found, rest = [], text.lower()
@@ -253,7 +248,7 @@ class ItemWriter(JsonLines):
     def write(self, item: Item) -> bool:
         """Append an answered item; False, and nothing written, where it is in the file already."""
         if not item.system:
-            raise ValueError(f"the item about {item.rna_id} names no system: use answered() or labelled() first")
+            raise ValueError(f"the item about {item.rna_id} names no system: use written() or labelled() first")
         if new := not self.done(item.system, item):
             super().write(to_row(item))
             self._done.add((item.system, *item.key))

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from rnagpt.evaluation.asking.items import Item, option_in
@@ -43,7 +43,7 @@ class Pair:
     kind: str = "open"
     options: tuple[str, ...] = ()
     method: str = ""
-    evidence_pmids: tuple[str, ...] = field(default=())
+    evidence_pmids: tuple[str, ...] = ()
 
 
 def read_qa(path: str | Path, split: str) -> list[QaRna]:

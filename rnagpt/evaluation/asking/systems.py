@@ -3,13 +3,8 @@
 Another key is welcome in items.jsonl: it is shown under its own key, in the group of those that a recipe names.
 """
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
-from rnagpt_core.errors import UserError
-
-RECORD = "evaluation.json"
 GROUPS = {
     "model": "RNA-GPT",
     "other": "Systems named in the recipe",
@@ -115,23 +110,3 @@ def in_order(keys: set[str]) -> list[System]:
         return groups.index(spec.group), _RANK.get(model, len(SYSTEMS)), model, controls.index(control)
 
     return sorted(map(system, keys), key=rank)
-
-
-def read_record(run_dir: Path) -> dict:
-    """What run_dir/evaluation.json says of an evaluation, or an empty dict where there is none; UserError where it is
-    no such record."""
-    path = run_dir / RECORD
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if {"data", "seed", "systems", "encoders"} <= content.keys():
-            return content
-    except (ValueError, AttributeError):
-        pass
-    raise UserError(f"{path} is no record of an evaluation: give another folder")
-
-
-def models_of(run_dir: Path) -> list[str]:
-    """The systems that the recipe says are checkpoints that read the RNA, in its order."""
-    return [part["name"] for part in read_record(run_dir).get("systems", []) if part["kind"] == "rna"]

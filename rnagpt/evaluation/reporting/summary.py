@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TextIO
 
 from rnagpt.evaluation.asking.items import SHUFFLED, Item, read_items
-from rnagpt.evaluation.asking.systems import GROUPS, controlled, in_order, models_of, system
+from rnagpt.evaluation.asking.run_record import models_of
+from rnagpt.evaluation.asking.systems import GROUPS, controlled, in_order, system
 from rnagpt.evaluation.scoring import statistics
 from rnagpt.evaluation.scoring.closed_scores import agreement
 from rnagpt.evaluation.scoring.measures import read_measures

@@ -36,7 +36,7 @@ def agreement(gold: Sequence[str], parsed: Sequence[str | None]) -> dict:
     return {
         "accuracy": float(accuracy_score(gold, answers)),
         "balanced": float(recall.mean()),
-        "mcc": float(matthews_corrcoef(gold, answers)),
+        "mcc": float(matthews_corrcoef(gold, answers)) if len({*gold, *answers}) > 1 else 0.0,
         "macro_f1": float(f1.mean()),
         "unparseable": answers.count(NONE),
     }

@@ -15,7 +15,7 @@ from itertools import islice
 
 import torch
 
-from processing_rnagpt.collator import IGNORED, EncodedPair, SharedPrefixCollator
+from processing_rnagpt.collator import IGNORED, EncodedPair, block_mask, lay_out
 from rnagpt.evaluation.asking.answers import CheckpointAnswers, Shown, conversation
 from rnagpt.evaluation.asking.items import Item
 
@@ -64,58 +64,55 @@ def option_wordings(items: Sequence[Item]) -> dict[str, dict[str, str]]:
     }
 
 
-class AnswersCollator(SharedPrefixCollator):
-    """Collates rows {"rna_id", "sequence", "prompt" (a conversation), "answers": [token ids, ...]}.
-
-    Unlike in training, the end of the turn is left out, so that an option of one word stands for every answer that
-    begins with it.
-    """
-
-    def encode_pairs(self, row: dict) -> list[EncodedPair]:
-        (prompt,) = self._token_ids([row["prompt"]], add_generation_prompt=True)
-        ends = [(len(prompt), len(prompt) + len(answer)) for answer in row["answers"]]
-        return [EncodedPair([*prompt, *answer], [end]) for answer, end in zip(row["answers"], ends, strict=True)]
-
-
 def answer_logprobs(
     model, processor, asked: Sequence[tuple[list[dict], str]], batch_size: int = 8
 ) -> list[tuple[float, int]]:
     """Sum of the log-probabilities of an answer's tokens, and their number, for each (conversation, answer).
 
     A conversation is read once for all of its answers: they follow it in one row, each seeing the conversation and
-    itself alone, its positions counted from the conversation's end.
+    itself alone, its positions counted from the conversation's end. The end of the turn is left out, so that an option
+    of one word stands for every answer that begins with it.
     """
     tokenizer, prompts = processor.tokenizer, defaultdict(dict)
     for prompt, answer in asked:
         tokens = tokenizer(answer, add_special_tokens=False)["input_ids"]
         prompts[json.dumps(prompt)][answer] = tokens or [tokenizer.eos_token_id]
     order = sorted(prompts, key=lambda text: (len(text), sum(map(len, prompts[text].values()))))
-    collator, values = AnswersCollator(processor), {}
+    values = {}
     for first in range(0, len(order), batch_size):
         texts = order[first : first + batch_size]
-        rows = [row_of(json.loads(text), list(prompts[text].values())) for text in texts]
-        logprobs = iter(_label_logprobs(model, collator(rows)))
+        answers = [list(prompts[text].values()) for text in texts]
+        logprobs = iter(_token_logprobs(model, processor, list(map(json.loads, texts)), answers))
         for text in texts:
             for answer, tokens in prompts[text].items():
                 values[text, answer] = sum(islice(logprobs, len(tokens))), len(tokens)
     return [values[json.dumps(prompt), answer] for prompt, answer in asked]
 
 
-def row_of(prompt: list[dict], answers: list[list[int]]) -> dict:
-    """A row of `AnswersCollator`: the RNA stands in the conversation's one turn, if there is one."""
-    content = prompt[0]["content"]
-    sequence = content[0]["rna"] if isinstance(content, list) else None
-    return {"rna_id": "", "sequence": sequence, "prompt": prompt, "answers": answers}
-
-
-def _label_logprobs(model, batch: dict) -> list[float]:
-    """Log-probability of every label of a batch, row by row."""
-    labels = batch.pop("labels").roll(-1, 1)  # position i predicts what is at i + 1, and the first is never learned
-    del batch["loss_weights"]
-    batch["attention_mask"] = batch["attention_mask"].clamp(min=torch.finfo(model.dtype).min).to(model.dtype)
+def _token_logprobs(model, processor, prompts: list[list[dict]], answers: list[list[list[int]]]) -> list[float]:
+    """Log-probability of every token of every prompt's answers (token ids), in their order."""
+    batch = dict(processor(prompts))
+    read = zip(batch["input_ids"], batch["attention_mask"], strict=True)
+    sequences = []
+    for prompt, of_prompt in zip([ids[mask.bool()].tolist() for ids, mask in read], answers, strict=True):
+        ends = [(len(prompt), len(prompt) + len(answer)) for answer in of_prompt]
+        pairs = [EncodedPair([*prompt, *answer], [end]) for answer, end in zip(of_prompt, ends, strict=True)]
+        sequences.append(lay_out(pairs, len(prompt)))
+    shape = len(sequences), max(len(sequence["input_ids"]) for sequence in sequences)
+    ids, positions = torch.full(shape, processor.tokenizer.pad_token_id), torch.zeros(shape, dtype=torch.long)
+    labels = torch.full(shape, IGNORED)
+    # padding sees itself alone: what is read of it never matters, but a softmax over nothing is no number
+    seen = torch.eye(shape[1], dtype=torch.bool).repeat(shape[0], 1, 1)
+    for row, sequence in enumerate(sequences):
+        end = len(sequence["input_ids"])
+        ids[row, :end] = torch.tensor(sequence["input_ids"])
+        positions[row, :end] = torch.tensor(sequence["position_ids"])
+        labels[row, : end - 1] = torch.tensor(sequence["labels"][1:])  # a position predicts the next one
+        seen[row, :end, :end] = block_mask(torch.tensor(sequence["block"]))
+    mask = torch.zeros(seen.shape, dtype=model.dtype).masked_fill(~seen, torch.finfo(model.dtype).min)[:, None]
     kept = labels != IGNORED
-    batch = {name: tensor.to(model.device) for name, tensor in (batch | {"logits_to_keep": kept}).items()}
+    batch |= {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "logits_to_keep": kept}
     with torch.inference_mode():
-        logits = model(**batch).logits.float()
+        logits = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).logits.float()
     wanted = labels[kept].to(model.device)[:, None]
     return (logits.gather(-1, wanted)[:, 0] - logits.logsumexp(-1)).tolist()

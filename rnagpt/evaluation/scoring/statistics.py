@@ -66,10 +66,6 @@ def sum_by_cluster(values: Sequence[float], clusters: Sequence[Hashable]) -> tup
     return np.bincount(row, weights=np.asarray(values, dtype=float)), np.bincount(row).astype(float)
 
 
-def _ratio(sums: np.ndarray, counts: np.ndarray, axis: int = -1) -> np.ndarray:
-    return sums.sum(axis=axis) / counts.sum(axis=axis)
-
-
 def _bca(sums: np.ndarray, counts: np.ndarray, confidence: float, seed: int) -> tuple[float, float] | None:
     """BCa interval of sum(sums) / sum(counts) over clusters, or None where the bootstrap has no spread."""
     from scipy.stats import bootstrap
@@ -78,7 +74,7 @@ def _bca(sums: np.ndarray, counts: np.ndarray, confidence: float, seed: int) -> 
         return None
     result = bootstrap(
         (sums, counts),
-        _ratio,
+        lambda sums, counts, axis=-1: sums.sum(axis=axis) / counts.sum(axis=axis),
         paired=True,
         vectorized=True,
         method="BCa",

@@ -3,6 +3,7 @@
 bins_of(item) -> {"kind": "closed", "rna_type": "tRNA", "length": "51-100 nt", "train_identity": "80-90%"}
 """
 
+import math
 from collections.abc import Sequence
 
 from rnagpt.evaluation.asking.items import Item
@@ -13,8 +14,9 @@ DIMENSIONS = {
     "length": "Length",
     "train_identity": "Identity with the nearest training RNA",
 }
-LENGTHS = (50, 100, 200, 400)  # nt, upper ends
-IDENTITIES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # upper ends; the last bin holds what is identical
+# the last length of a bin in nt, or its lowest identity -> its name, in the order that a reader expects
+LENGTHS = {50: "1-50 nt", 100: "51-100 nt", 200: "101-200 nt", 400: "201-400 nt", math.inf: "over 400 nt"}
+IDENTITIES = {0.0: "under 40%"} | {n / 10: f"{n}0-{n + 1}0%" for n in range(4, 10)} | {1.0: "identical"}
 
 
 def bins_of(item: Item) -> dict[str, str]:
@@ -35,12 +37,7 @@ def length_bin(length: int) -> str:
     >>> length_bin(50), length_bin(51), length_bin(1000)
     ('1-50 nt', '51-100 nt', 'over 400 nt')
     """
-    first = 1
-    for last in LENGTHS:
-        if length <= last:
-            return f"{first}-{last} nt"
-        first = last + 1
-    return f"over {LENGTHS[-1]} nt"
+    return next(name for last, name in LENGTHS.items() if length <= last)
 
 
 def identity_bin(identity: float) -> str:
@@ -49,12 +46,7 @@ def identity_bin(identity: float) -> str:
     >>> identity_bin(0.2), identity_bin(0.8), identity_bin(0.999), identity_bin(1.0)
     ('under 40%', '80-90%', '90-100%', 'identical')
     """
-    if identity >= 1:
-        return "identical"
-    if identity < IDENTITIES[0]:
-        return f"under {100 * IDENTITIES[0]:.0f}%"
-    low = max(bound for bound in IDENTITIES if bound <= identity + 1e-12)
-    return f"{100 * low:.0f}-{100 * low + 10:.0f}%"
+    return next(name for lowest, name in reversed(IDENTITIES.items()) if identity + 1e-12 >= lowest)
 
 
 def bin_order(dimension: str, names: Sequence[str]) -> list[str]:
@@ -63,10 +55,5 @@ def bin_order(dimension: str, names: Sequence[str]) -> list[str]:
     >>> bin_order("length", ["over 400 nt", "101-200 nt", "1-50 nt"])
     ['1-50 nt', '101-200 nt', 'over 400 nt']
     """
-    if dimension == "length":
-        order = [length_bin(length) for length in (1, *(bound + 1 for bound in LENGTHS))]
-    elif dimension == "train_identity":
-        order = [identity_bin(share) for share in (0, *IDENTITIES)]
-    else:
-        return sorted(names)
-    return [name for name in order if name in names]
+    order = {"length": LENGTHS, "train_identity": IDENTITIES}.get(dimension)
+    return [name for name in order.values() if name in names] if order else sorted(names)

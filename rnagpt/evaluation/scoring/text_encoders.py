@@ -22,8 +22,6 @@ from rnagpt_core.endpoint import Endpoint, api_key
 from rnagpt_core.errors import UserError
 from rnagpt_core.typed_yaml import settings
 
-KEPT_BYTES = 2**28  # of token vectors, between calls: about 9,000 sentences of 20 tokens at a width of 384
-
 
 @settings
 class TextEncoder:
@@ -95,7 +93,6 @@ class LocalEncoder:
         self.spec = spec
         self._model = None
         self._vectors: dict[str, object] = {}
-        self._states: dict[str, object] = {}  # token vectors of the texts read last, as many as KEPT_BYTES hold
 
     def _load(self):
         if self._model is not None:
@@ -166,22 +163,10 @@ class LocalEncoder:
         scores: list[Scores] = []
         for first in range(0, len(answers), chunk):  # bounds the memory of the token vectors
             pairs = list(zip(references[first : first + chunk], answers[first : first + chunk], strict=True))
-            states = self._token_states([text for pair in pairs for text in pair])
+            texts = [text for pair in pairs for text in pair]
+            states = {text: hidden / hidden.norm(dim=-1, keepdim=True) for text, hidden in self._encode(texts)}
             scores += [_greedy(states[reference], states[answer]) for reference, answer in pairs]
         return scores
-
-    def _token_states(self, texts: Sequence[str]) -> dict:
-        """Text -> (tokens, width) unit rows. References come again with every system, so the last ones are kept."""
-        states = {text: self._states.pop(text) for text in dict.fromkeys(texts) if text in self._states}
-        for text, hidden in self._encode([text for text in texts if text not in states]):
-            states[text] = hidden / hidden.norm(dim=-1, keepdim=True)
-        self._states |= states  # the newest last
-        size = sum(rows.nbytes for rows in self._states.values())
-        for text in list(self._states):
-            if size <= KEPT_BYTES:
-                break
-            size -= self._states.pop(text).nbytes
-        return states
 
 
 def _keep_layers(model, spec: TextEncoder) -> None:
