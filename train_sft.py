@@ -186,10 +186,9 @@ def write_curve(curve: Path, output: Path) -> None:
     if importlib.util.find_spec("matplotlib") is None:
         print("no curve.svg: drawing needs matplotlib (pip install 'rnagpt[eval]')", file=sys.stderr)
         return
-    from rnagpt.evaluation.reporting.charts import learning_curves
-    from rnagpt.evaluation.reporting.score_charts import standalone
+    from rnagpt.evaluation.reporting.figures import learning_curves
 
-    (output / "curve.svg").write_text(standalone(learning_curves(rows)))
+    (output / "curve.svg").write_text(learning_curves(rows))
 
 
 if __name__ == "__main__":

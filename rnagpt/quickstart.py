@@ -21,7 +21,7 @@ import resource
 import sys
 import time
 from contextlib import contextmanager
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 
 from rnagpt.checkpoints.forms import PARTS, assets
@@ -58,7 +58,7 @@ def check_packages() -> None:
 
 def find_recipes(name: str) -> list[Path]:
     """The packaged recipes of all stages, in order."""
-    return sorted((Path(str(resources.files("rnagpt"))) / "recipes").glob(f"{name}_stage?.yaml"))
+    return sorted((assets().parent / "recipes").glob(f"{name}_stage?.yaml"))
 
 
 def work(output: Path, recipe_files: list[Path]) -> None:
@@ -82,7 +82,7 @@ def work(output: Path, recipe_files: list[Path]) -> None:
 
                 train_sft.train(recipe)
     from rnagpt.checkpoints import checkpoint
-    from rnagpt.training.curves import write_csv
+    from rnagpt.training.curves import joined_curve, write_csv
 
     with step(output, "checkpoint", f"[{steps - 1}/{steps}] merging the adapter into a whole checkpoint"):
         if not (output / "checkpoint").is_dir():
@@ -90,7 +90,7 @@ def work(output: Path, recipe_files: list[Path]) -> None:
     with step(output, "evaluation", f"[{steps}/{steps}] held-out evaluation"):
         evaluate(output)
     write_csv(output / "learning_curves.csv", joined_curve(stages))
-    write_report(output)
+    report(output)
 
 
 def check_same_recipe(folder: Path, recipe) -> None:
@@ -110,41 +110,44 @@ def evaluate(output: Path) -> None:
 
     UserError where a held-out RNA leaks into training.
     """
+    from rnagpt.evaluation.asking.answers import MAX_NEW_TOKENS
+    from rnagpt.evaluation.asking.controls import CONTROLS
+    from rnagpt.evaluation.asking.items import ItemWriter
+    from rnagpt.evaluation.evaluation_recipe import FACTS, DataPart, EvaluationRecipe, SystemPart
+    from rnagpt.evaluation.run import answer_system, load_held_out
+
+    how: dict = {"likelihood": False, "batch_size": 52, "max_new_tokens": MAX_NEW_TOKENS}
+    stage1, last, folder = str(output / "stage1"), str(output / "checkpoint"), output / "evaluation"
+    systems = [
+        # before stage 2 the LLM is untouched: without soft tokens it is the plain LLM, whose answers may be on record
+        SystemPart("llm_text", "llm_text", stage1, **how),
+        SystemPart("stage1", "rna", stage1, **how),
+        SystemPart("stage2", "rna", last, controls=list(CONTROLS), **how),
+    ]
+    data = DataPart(FACTS, rnas=TEST_RNAS_PER_TYPE)
+    held_out = load_held_out(EvaluationRecipe(data, systems=systems, seed=SEED), output)
+    with ItemWriter(folder / "items.jsonl") as writer:
+        for item in recorded_answers(held_out.items, output / "stage1"):
+            writer.write(item)
+        if not all(writer.done("linear_probe", item) for item in held_out.items):
+            for item in answers_of_baselines(held_out, output / "stage1"):
+                writer.write(item)
+        for part in systems:
+            answer_system(part, held_out, writer, folder, SEED)
+
+
+def answers_of_baselines(held_out, stage1: Path) -> list:
+    """Of every baseline and reference, the linear probe on the encoder's features among them."""
     import torch
 
     from rnagpt.checkpoints import checkpoint
     from rnagpt.checkpoints.features import encode_rnas
-    from rnagpt.evaluation.asking.answers import write_answers
     from rnagpt.evaluation.asking.baselines import baseline_answers
-    from rnagpt.evaluation.asking.controls import CONTROLS, shown_rnas
-    from rnagpt.evaluation.asking.items import ItemWriter
-    from rnagpt.evaluation.evaluation_recipe import FACTS, DataPart, EvaluationRecipe
-    from rnagpt.evaluation.run import load_held_out
 
-    data = DataPart(FACTS, rnas=TEST_RNAS_PER_TYPE)
-    held_out = load_held_out(EvaluationRecipe(data, systems=[], seed=SEED), output)
-    rnas, train, items = held_out.rnas, held_out.train, held_out.items
-    shown = {control: shown_rnas(control, rnas, SEED) for control in ("true", *CONTROLS)}
-    with ItemWriter(output / "evaluation" / "items.jsonl") as writer:
-        for item in recorded_answers(items, output / "stage1"):
-            writer.write(item)
-        model, processor = checkpoint.load(output / "stage1")
-        if not all(writer.done("linear_probe", item) for item in items):
-            features = encode_rnas(model, processor, {rna.rna_id: rna.sequence for rna in [*train, *rnas]})
-            train_x, test_x = (
-                torch.stack([features[rna.rna_id].mean(0) for rna in some]).numpy() for some in (train, rnas)
-            )
-            for item in baseline_answers(train, rnas, items, SEED, train_x, test_x, held_out.neighbours):
-                writer.write(item)
-        # Before stage 2 the LLM is untouched: without soft tokens it is the plain LLM, whose answers may be on record.
-        write_answers(model, processor, items, "llm_text", shown["true"], writer, as_text=True)
-        write_answers(model, processor, items, "stage1", shown["true"], writer)
-        del model
-        model, processor = checkpoint.load(output / "checkpoint")
-        write_answers(model, processor, items, "stage2", shown["true"], writer)
-        for control in CONTROLS:
-            asked = [item for item in items if item.rna_id in shown[control]]
-            write_answers(model, processor, asked, f"stage2_{control}", shown[control], writer)
+    train, rnas = held_out.train, held_out.rnas
+    features = encode_rnas(*checkpoint.load(stage1), {rna.rna_id: rna.sequence for rna in [*train, *rnas]})
+    train_x, test_x = (torch.stack([features[rna.rna_id].mean(0) for rna in some]).numpy() for some in (train, rnas))
+    return baseline_answers(train, rnas, held_out.items, SEED, train_x, test_x, held_out.neighbours)
 
 
 def recorded_answers(items: list, stage1: Path) -> list:
@@ -166,30 +169,14 @@ def recorded_answers(items: list, stage1: Path) -> list:
     return [item for item in recorded if item.system != "llm_text" or ours == theirs]
 
 
-def joined_curve(stages: list[Path]) -> list[dict]:
-    """The curves of all stages' folders; where an instruction stage goes on from another, so do steps and seconds."""
-    rows: list[dict] = []
-    for folder in stages:
-        own = [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
-        last = rows[-1] if rows and own and rows[-1]["stage"] == own[0]["stage"] else {"step": 0, "seconds": 0.0}
-        rows += [
-            {**row, "step": row["step"] + last["step"], "seconds": round(row["seconds"] + last["seconds"], 1)}
-            for row in own
-        ]
-    return rows
-
-
-def write_report(output: Path) -> None:
-    from rnagpt.evaluation.evaluate_command import read_run_facts, write_summary
-    from rnagpt.evaluation.reporting.report import summarise
-    from rnagpt.evaluation.reporting.report import write_report as write_html
-    from rnagpt.training.curves import read_learning_curves
+def report(output: Path) -> None:
+    """All that the answers show: tables, figures, the checkpoint's card; last the page, which ends a run."""
+    from rnagpt.evaluation.reporting.report import recompute, write_report
 
     note(output, "Machine", machine_facts())
-    summary = summarise(output / "evaluation" / "items.jsonl")
-    write_summary(output, summary)
-    write_card(output)  # before the report, which ends the run
-    write_html(output, summary, read_learning_curves(output), read_run_facts(output))
+    summary = recompute(output)
+    write_card(output)
+    write_report(output, summary)
 
 
 def write_card(output: Path) -> None:
@@ -211,7 +198,7 @@ def write_card(output: Path) -> None:
 
 def show(output: Path) -> int:
     """The table, where the report is, and what to try next; no model is loaded."""
-    from rnagpt.evaluation.reporting.summary import print_table
+    from rnagpt.evaluation.reporting.tables import print_table
 
     print_table(json.loads((output / "evaluation" / "summary.json").read_text()))
     print(f"\nreport:  {output / 'report.html'}")

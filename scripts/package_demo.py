@@ -18,6 +18,7 @@ from pathlib import Path
 
 from rnagpt.checkpoints.forms import assets
 from rnagpt_core.errors import UserError, explained
+from rnagpt_core.files import new_folder
 
 RECORDED = {"stage2": "demo", "stage2_swapped": "demo_swapped", "llm_text": "llm_text"}
 LIMIT = 12_000_000  # bytes of encoder, projector and adapter together
@@ -25,17 +26,16 @@ LIMIT = 12_000_000  # bytes of encoder, projector and adapter together
 
 def pack(run_dir: Path, assets: Path) -> Path:
     """Copy the parts and the recorded answers; the demo is there complete or not at all."""
-    from rnagpt.checkpoints.checkpoint import replacing
     from rnagpt.evaluation.asking.items import read_items, to_line
-    from rnagpt.quickstart import joined_curve
+    from rnagpt.training.curves import joined_curve
 
     if not (run_dir / "report.html").is_file():
         raise UserError(f"{run_dir} holds no finished run: rnagpt quickstart --recipes demo --output {run_dir}")
     items = read_items(run_dir / "evaluation" / "items.jsonl")
     recorded = [replace(item, system=RECORDED[item.system]) for item in items if item.system in RECORDED]
-    with replacing(assets / "demo") as part:
+    with new_folder(assets / "demo") as part:
         stages = sorted(run_dir.glob("stage?"))
-        shutil.copytree(stages[-1], part)
+        shutil.copytree(stages[-1], part, dirs_exist_ok=True)
         (part / "curve.jsonl").write_text("".join(json.dumps(row) + "\n" for row in joined_curve(stages)))
         # mtime=0 and no name: the same answers give the same bytes.
         with open(part / "items.jsonl.gz", "wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as file:

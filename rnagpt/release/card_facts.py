@@ -17,19 +17,6 @@ from pathlib import Path
 from rnagpt.checkpoints.forms import assets
 from rnagpt_core.errors import UserError
 
-# what the evaluation asks, in words
-TOPICS = {
-    "rna_type": "what type of RNA it is",
-    "is_type": "is it of a given type, yes or no",
-    "length_class": "how long it is, in three classes",
-    "organism_group": "which group of organisms it is from",
-    "amino_acid": "which amino acid a tRNA carries",
-}
-FLOORS = {
-    "majority": "the commonest answer",
-    "length_only": "the RNA's length alone",
-    "question_only": "the most similar training question's answer",
-}
 FACTS_TABLE = "the packaged table of RNA facts"
 
 
@@ -51,7 +38,9 @@ class RunFacts:
         """Arguments of `model_card.fill`; those that nothing is known of are left out, and `fill` says so."""
         found = {"training": training_text(self), "cost": cost_text(self), "data_licences": data_licences(self)}
         if self.summary is not None:
-            found |= {"state": state_text(self.summary), "evaluation": evaluation_text(self.summary)}
+            from rnagpt.evaluation.reporting.prose import state
+
+            found |= {"state": state(self.summary), "evaluation": evaluation_text(self.summary)}
         return {name: text for name, text in found.items() if text}
 
     def metadata(self, model_name: str) -> dict:
@@ -145,7 +134,7 @@ def read_json(path: Path) -> dict:
 def recorded_summary(path: Path) -> dict | None:
     """Figures of the answers that ship with the demo (items.jsonl.gz); None where there are none.
 
-    The floors and references that no model is needed for are computed beside them, where scikit-learn is installed;
+    The baselines and references that no model is needed for are computed beside them, where scikit-learn is installed;
     the nearest training RNA by identity where edlib is, too.
     """
     if not path.is_file():
@@ -190,25 +179,28 @@ def training_text(facts: RunFacts) -> str:
     """A row per stage: what trained, on what, how much."""
     if not facts.stages:
         return ""
-    lines = ["| stage | trains | data | visits | learning rate | LoRA rank |", "|---|---|---|---|---|---|"]
+    from rnagpt.evaluation.reporting.tables import as_markdown
+
+    table = [["stage", "trains", "data", "samples seen", "learning rate", "LoRA rank"]]
+    before = facts.stages[0]["recipe"].get("start_from")
+    goes_on = bool(before)  # whether the stage trains the adapter of another on
     for number, stage in enumerate(facts.stages, start=1):
         recipe = stage["recipe"]
         adapted = recipe["stage"] == "instruction"
         rank = (recipe.get("lora") or {}).get("r", "8 (PEFT's default)") if adapted else "-"
-        if adapted and not recipe.get("lora") and goes_on(facts.stages, number):
+        if adapted and not recipe.get("lora") and goes_on:
             rank = "that of the stage before"
-        visits = recipe["data"].get("visits")
-        lines.append(
-            f"| {number}, {recipe['stage']} | {'projector and LoRA' if adapted else 'projector'} "
-            f"| {data_name(recipe)} | {f'{visits:,}' if visits else 'each RNA once'} "
-            f"| {recipe['sft'].get('learning_rate', 'TRL default')} "
-            f"| {rank} |"
-        )
-    lines.append("")
-    lines.append("A visit shows one RNA with its annotation (alignment) or with some questions (instruction).")
-    if len(facts.stages) == 1 and facts.stages[0]["recipe"].get("start_from"):
-        before = Path(facts.stages[0]["recipe"]["start_from"]).name
-        lines.append(f"The stage listed goes on from `{before}` of the same run, which is not listed here.")
+        samples = recipe["data"].get("samples", recipe["data"].get("visits"))  # its name until 0.2
+        trains = "projector and LoRA" if adapted else "projector"
+        seen = f"{samples:,}" if samples else "each RNA once"
+        rate = str(recipe["sft"].get("learning_rate", "TRL default"))
+        table.append([f"{number}, {recipe['stage']}", trains, data_name(recipe), seen, rate, str(rank)])
+        goes_on = adapted
+    lines = [as_markdown(table)]
+    lines.append("A sample is one RNA with its annotation (alignment) or with some questions (instruction).")
+    if len(facts.stages) == 1 and before:
+        name = f"`{Path(before).name}` of the same run"
+        lines.append(f"The stage listed goes on from {name}, which is not listed here.")
     if facts.reads_facts_table:
         lines.append(f"\n{facts_table_text()}")
     versions = facts.run.get("Machine", {})
@@ -218,13 +210,6 @@ def training_text(facts: RunFacts) -> str:
     if named:
         lines.append(f"\nWritten with {named}.")
     return "\n".join(lines)
-
-
-def goes_on(stages: list[dict], number: int) -> bool:
-    """Whether an instruction stage (counted from 1) goes on training the adapter of another."""
-    if number > 1:
-        return stages[number - 2]["recipe"]["stage"] == "instruction"
-    return bool(stages[0]["recipe"].get("start_from"))
 
 
 def data_name(recipe: dict) -> str:
@@ -297,128 +282,29 @@ def cost_text(facts: RunFacts) -> str:
     return " ".join([*said, f"Carbon: {carbon}"]) if said or cost else ""
 
 
-def state_text(summary: dict) -> str:
-    """What the figures say it can and cannot do, in plain sentences and a table by kind of question."""
-    rows = {row["system"]: row for row in summary["systems"]}
-    main = rows.get(summary.get("main") or "")
-    if main is None:
-        return ""
-    swapped = rows.get(f"{main['system']}_swapped")
-    lines = [f"**Measured on {summary['n_rna']:,} RNAs that training had not seen.**"]
-    if main["rna_type"]:
-        sentence = f"Asked for the RNA's type, it is right in {share(main['rna_type'])} of cases"
-        chance = summary["chance"].get("rna_type")
-        lines.append(sentence + (f" (chance: {100 * chance:.1f}%)." if chance is not None else "."))
-        if swapped and swapped["rna_type"]:
-            other = f"Shown an RNA of another type instead, it is right in {share(swapped['rna_type'])}"
-            follows = summary.get("follows_shown_rna", {}).get(swapped["system"])
-            lines.append(other + (f", and names that other RNA's type in {share(follows)}." if follows else "."))
-        elif swapped is None:
-            lines.append("It was not asked with another RNA in its place: this does not show that it reads RNA.")
-        lines += other_controls(rows, main["system"])
-        better = [
-            row
-            for row in rows.values()
-            if row["group"] in ("reference", "floor")
-            and row["rna_type"]
-            and row["rna_type"]["value"] >= main["rna_type"]["value"]
-        ]
-        if better:
-            listed = ", ".join(f"{row['label']} ({100 * row['rna_type']['value']:.1f}%)" for row in better)
-            lines.append(f"As good or better at this, without being a chat model: {listed}.")
-    by_kind = kinds_table(summary, main, swapped, rows)
-    text = " ".join(lines)
-    if not by_kind:
-        return text
-    floors = ", ".join(["chance", *(said for key, said in FLOORS.items() if key in rows)])
-    return (
-        f"{text}\n\n{by_kind}\n\nThe floor is the best of {floors}. "
-        '"No" means that the score\'s 95% interval reaches down to the floor: do not use it for that. It was asked '
-        "nothing else: of function, structure, disease or literature it knows what its language model has read, "
-        "whatever the RNA."
-    )
-
-
-def other_controls(rows: dict, system: str) -> list[str]:
-    """One sentence on what is left of the type's score without the RNA, without its order, with a relative."""
-    said = []
-    for control, means in (
-        ("no_rna", "with no RNA at all"),
-        ("shuffled", "with its nucleotides shuffled"),
-        ("swapped_same", "with another RNA of the same type"),
-    ):
-        row = rows.get(f"{system}_{control}")
-        if row and row["rna_type"]:
-            said.append(f"{means} in {share(row['rna_type'])}")
-    return [f"It is right {', '.join(said)}."] if said else []
-
-
-def kinds_table(summary: dict, main: dict, swapped: dict | None, rows: dict) -> str:
-    """Right answers by kind of question, beside the floor and another RNA; "" where there are no kinds."""
-    lines = ["| question | right | with another RNA | floor | questions | above its floor |", "|" + 6 * "---|"]
-    for topic, estimate in main["topics"].items():
-        if not estimate:
-            continue
-        floors = [rows[key]["topics"].get(topic) for key in FLOORS if key in rows]
-        known = [row["value"] for row in floors if row]
-        if (chance := summary["chance"]["topics"].get(topic)) is not None:
-            known.append(chance)
-        floor = max(known) if known else None
-        other = swapped["topics"].get(topic) if swapped else None
-        above = "-" if floor is None else "yes" if estimate["low"] > floor else "**no**"
-        lines.append(
-            f"| {TOPICS.get(topic, topic)} | {share(estimate)} | {share(other) if other else '-'} "
-            f"| {f'{100 * floor:.1f}%' if floor is not None else '-'} | {estimate['n_items']} | {above} |"
-        )
-    return "\n".join(lines) if len(lines) > 2 else ""
-
-
 def evaluation_text(summary: dict) -> str:
-    """Every system's figures beside their controls and floors, with 95% intervals by sequence cluster."""
-    level = f"{100 * summary['confidence']:g}%"
-    lines = [
+    """Every system's figures beside their controls and baselines, with 95% intervals by sequence cluster."""
+    from rnagpt.evaluation.reporting.tables import as_markdown, chance, share
+
+    main, measures = summary.get("main"), ("rna_type", "closed")
+    parts = [
         f"{summary['n_rna']:,} held-out RNAs in {summary['n_clusters']:,} clusters, {summary['n_questions']:,} "
-        f"questions; {level} intervals by cluster.",
-        "",
+        f"questions; {100 * summary['confidence']:g}% intervals by cluster."
     ]
-    if any(row["rna_type"] or row["closed"] for row in summary["systems"]):
-        lines += ["| system | names the RNA's type | other closed questions |", "|---|---|---|"]
+    if any(row[measure] for row in summary["systems"] for measure in measures):
+        table = [["system", "names the RNA's type", "other closed questions"]]
         for row in summary["systems"]:
-            cells = [share(row[measure]) if row[measure] else "-" for measure in ("rna_type", "closed")]
-            label = f"**{row['label']}, this model**" if row["system"] == summary.get("main") else row["label"]
-            lines.append(f"| {label} ({row['about']}) | {cells[0]} | {cells[1]} |")
-        chance = [
-            f"{100 * value:.1f}%" if value is not None else "-"
-            for value in (summary["chance"]["rna_type"], summary["chance"]["closed"])
-        ]
-        lines.append(f"| chance | {chance[0]} | {chance[1]} |")
-    lines += text_scores(summary)
-    lines += ["", "A score that its floor also reaches says nothing about reading RNA."]
-    return "\n".join(lines)
-
-
-def text_scores(summary: dict) -> list[str]:
-    """Similarities of free answers, of the main system and with another RNA; numbers of two modes do not compare."""
-    lines: list[str] = []
-    main = summary.get("main")
-    for entry in summary.get("text", []):
-        rows = {row["system"]: row for row in entry["systems"] if row["system"] in (main, f"{main}_swapped")}
-        if main not in rows:
-            continue
-        lines += ["", "| similarity of free answers (F1) | with the RNA | with another RNA |", "|---|---|---|"]
-        for mode, metrics in rows[main]["modes"].items():
+            label = f"**{row['label']}, this model**" if row["system"] == main else row["label"]
+            table.append([f"{label} ({row['about']})", *(share(row[measure]) for measure in measures)])
+        table.append(["chance", *(chance(summary, measure) for measure in measures)])
+        parts.append(as_markdown(table).rstrip())
+    for entry in summary.get("text", []):  # numbers of two modes do not compare
+        modes = {row["system"]: row["modes"] for row in entry["systems"]}
+        table = [["similarity of free answers (F1)", "with the RNA", "with another RNA"]]
+        for mode, metrics in modes.get(main, {}).items():
             for label, values in metrics.items():
-                other = rows.get(f"{main}_swapped", {}).get("modes", {}).get(mode, {}).get(label)
+                other = modes.get(f"{main}_swapped", {}).get(mode, {}).get(label)
                 second = f"{other['f1']['value']:.3f}" if other else "-"
-                lines.append(f"| {label}, {mode} | {values['f1']['value']:.3f} | {second} |")
-    return lines
-
-
-def share(estimate: dict) -> str:
-    """An estimate with its interval.
-
-    >>> share({"value": 0.75, "low": 0.690, "high": 0.805})
-    '75.0% [69.0, 80.5]'
-    """
-    value, low, high = (100 * estimate[name] for name in ("value", "low", "high"))
-    return f"{value:.1f}% [{low:.1f}, {high:.1f}]"
+                table.append([f"{label}, {mode}", f"{values['f1']['value']:.3f}", second])
+        parts += [as_markdown(table).rstrip()] if main in modes else []
+    return "\n\n".join([*parts, "A score that its baseline also reaches says nothing about reading RNA."])

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rnagpt_core.errors import UserError
+from rnagpt_core.files import new_file
+from rnagpt_core.json_lines import read_json_lines
 
 
 def curve_rows(stage: str, log_history: Iterable[dict]) -> list[dict]:
@@ -78,12 +80,23 @@ def _trainer_state(path: Path) -> dict:
     return state
 
 
+def joined_curve(stages: Iterable[Path]) -> list[dict]:
+    """The curves of all stages' folders; where an instruction stage goes on from another, so do steps and seconds."""
+    rows: list[dict] = []
+    for folder in stages:
+        own = list(read_json_lines(folder / "curve.jsonl", "a row of a learning curve"))
+        last = rows[-1] if rows and own and rows[-1]["stage"] == own[0]["stage"] else {"step": 0, "seconds": 0.0}
+        rows += [
+            {**row, "step": row["step"] + last["step"], "seconds": round(row["seconds"] + last["seconds"], 1)}
+            for row in own
+        ]
+    return rows
+
+
 def write_csv(path: Path, rows: Iterable[dict]) -> None:
     """The loss columns of a learning curve as CSV, an empty field where a step logged none."""
     names = ["stage", "step", "seconds", "loss", "eval_true_loss", "eval_swapped_loss"]
-    part = path.with_name(f"{path.name}.part")
-    with part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names, extrasaction="ignore")
+    with new_file(path) as file:
+        writer = csv.DictWriter(file, names, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    part.replace(path)

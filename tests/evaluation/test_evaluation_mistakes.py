@@ -16,8 +16,8 @@ from rnagpt.evaluation.asking.items import read_items, write_items, written
 from rnagpt.evaluation.asking.qa_baselines import qa_baseline_answers
 from rnagpt.evaluation.asking.qa_items import qa_items, read_qa
 from rnagpt.evaluation.evaluation_recipe import load_evaluation
-from rnagpt.evaluation.reporting.headline import headline
 from rnagpt.evaluation.reporting.model_index import dataset_of
+from rnagpt.evaluation.reporting.prose import headline
 from rnagpt.evaluation.reporting.summary import summarise
 from rnagpt_core.errors import UserError
 from rnagpt_core.files import only_one

@@ -13,7 +13,11 @@ import pytest
 
 from rnagpt.evaluation.asking.items import Item, labelled, write_items
 from rnagpt.evaluation.evaluate_command import add_arguments, run
-from rnagpt.evaluation.reporting.headline import headline
+from rnagpt.evaluation.reporting.figures import draw_figures, learning_curves
+from rnagpt.evaluation.reporting.prose import headline
+from rnagpt.evaluation.reporting.report import render_report
+from rnagpt.evaluation.reporting.summary import summarise
+from rnagpt.evaluation.reporting.tables import print_table
 from rnagpt.training.curves import curve_rows, read_learning_curves
 from rnagpt_core.errors import UserError
 
@@ -86,8 +90,6 @@ def planted_answers(reads_rna, knows=True):
 
 
 def summary_of(answers, folder):
-    from rnagpt.evaluation.reporting.summary import summarise
-
     path = folder / "evaluation" / "items.jsonl"
     write_items(path, answers)
     return summarise(path)
@@ -185,8 +187,6 @@ def test_the_same_answer_twice_is_a_user_error(tmp_path):
 
 
 def test_the_table_is_aligned_and_complete(tmp_path):
-    from rnagpt.evaluation.reporting.summary import print_table
-
     summary, out = summary_of(planted_answers(reads_rna=True), tmp_path), io.StringIO()
     print_table(summary, out)
     lines = out.getvalue().splitlines()
@@ -226,8 +226,6 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    from rnagpt.evaluation.reporting.report import write_report
-
     folder = tmp_path_factory.mktemp("run")
     attack = "<script>alert(1)</script>\"'&"
     answers = [
@@ -237,9 +235,8 @@ def page(tmp_path_factory):
     answers += [replace(item, system=f"mine {attack}") for item in answers if item.system == "majority"]
     facts = {"Seed": 0, attack: attack, "Versions": {"torch": attack}}
     curves = [*CURVES, {"stage": attack, "step": 1, "seconds": 0.5, "loss": 2.0}]
-    path = write_report(folder, summary_of(answers, folder), curves, facts)
-    assert [entry.name for entry in folder.iterdir() if entry.is_file()] == ["report.html"]
-    return path.read_text(encoding="utf-8")
+    summary = summary_of(answers, folder)
+    return render_report(summary, draw_figures(summary, curves), curves, facts)
 
 
 def test_nothing_of_the_data_becomes_markup(page):
@@ -266,9 +263,9 @@ def test_the_page_can_be_read_without_seeing_it(page):
     assert ("html", {"lang": "en"}) in tags
     assert all("scope" in attributes for tag, attributes in tags if tag == "th")
     assert all(attributes["aria-labelledby"] in ids for _, attributes in tags if "aria-labelledby" in attributes)
-    pictures = [attributes for _, attributes in tags if attributes.get("role") == "img"]
-    assert len(pictures) == 4 and all(len(picture["aria-label"]) > 30 for picture in pictures)
-    assert sum(tag == "figure" for tag, _ in tags) == sum(tag == "figcaption" for tag, _ in tags) == 3
+    figures = [attributes for _, attributes in tags if attributes.get("role") == "img"]
+    assert len(figures) == 4 and all(len(figure["aria-label"]) > 30 for figure in figures)
+    assert sum(tag == "figure" for tag, _ in tags) == sum(tag == "figcaption" for tag, _ in tags) == 4
     assert sum(tag == "h1" for tag, _ in tags) == 1
 
 
@@ -279,10 +276,9 @@ def test_the_page_says_what_was_planted(page):
 
 
 def test_a_page_without_curves_facts_or_model_stands(tmp_path):
-    from rnagpt.evaluation.reporting.report import render_report
-
     answers = [item for item in planted_answers(reads_rna=True) if item.system == "majority"]
-    text = render_report(summary_of(answers, tmp_path))
+    summary = summary_of(answers, tmp_path)
+    text = render_report(summary, draw_figures(summary))
     assert not Page(text).open and "How it learned" not in text and "This run" not in text
 
 
@@ -331,6 +327,7 @@ def test_the_command_recomputes_the_summary_and_the_report(tmp_path, capsys):
     assert "Stage 2" in capsys.readouterr().out
     assert json.loads((tmp_path / "evaluation" / "summary.json").read_text()) == summary
     first = (tmp_path / "report.html").read_text()
+    assert {path.name for path in (tmp_path / "figures").iterdir()} >= {"accuracy.svg", "confusion.svg"}
     assert evaluate(tmp_path, "--json") == 0
     assert json.loads(capsys.readouterr().out) == summary
     assert (tmp_path / "report.html").read_text() == first  # to the last character
@@ -365,8 +362,6 @@ def test_the_command_is_cheap_to_import():
 
 
 def test_the_loss_panel_shows_where_true_and_swapped_losses_part():
-    from rnagpt.evaluation.reporting.charts import learning_curves
-
     rows = [{"stage": "instruction", "step": 5.0, "loss": 1.0}, {"stage": "instruction", "step": 10.0, "loss": 0.5}]
     assert "another RNA" not in learning_curves(rows)
     rows.append({"stage": "instruction", "step": 10.0, "eval_true_loss": 0.2})

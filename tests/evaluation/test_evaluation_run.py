@@ -197,7 +197,7 @@ def test_the_papers_tables_stand_beside_its_own_values(rna_qa, tmp_path):
     found = [metric for result in index["results"] for metric in result["metrics"]]
     assert {"type": "rouge", "value": 1, "name": "rouge1 F1, paper mode, ais (Stage 2)"} in found
     assert any("another RNA" in metric["name"] for metric in found)
-    assert {path.name for path in (tmp_path / "pictures").iterdir()} >= {
+    assert {path.name for path in (tmp_path / "figures").iterdir()} >= {
         "accuracy.svg",
         "similarity.svg",
         "type_by_system.svg",

@@ -52,7 +52,7 @@ def told(folder, run=None) -> float | None:
     (value, *_) = (
         metric["value"] for result in facts.metadata("x")["model-index"][0]["results"] for metric in result["metrics"]
     )
-    assert f"is right in {100 * value:.1f}% [" in facts.sections()["state"]
+    assert f"| RNA type | {100 * value:.1f}% [" in facts.sections()["state"]
     assert facts.sections()["evaluation"].count("this model**") == 1
     return value
 

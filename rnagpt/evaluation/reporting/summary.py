@@ -1,89 +1,92 @@
-"""Every figure of the report, recomputed from items.jsonl alone: summarise(path) -> one dict of plain numbers.
+"""Every figure of a run, recomputed from its stored answers, scores and likelihoods: one dict of plain numbers.
 
-    summary = summarise("run/evaluation/items.jsonl")
-    print_table(summary)
+    summary = summarise("run/evaluation/items.jsonl")       # scores.jsonl, likelihoods.jsonl, judge.jsonl beside it
 
 Two measures are kept apart: `rna_type` (the question what type the RNA is) and `closed` (all other questions
-with a fixed set of answers). An answer in which no label is found counts as wrong, and is counted.
+with a fixed set of answers). An answer in which no label is found counts as wrong, and is counted. Every interval is
+over sequence clusters, and no model is needed.
 """
 
 import hashlib
 import json
-import sys
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+
+import numpy as np
 
 from rnagpt.evaluation.asking.items import SHUFFLED, Item, read_items
-from rnagpt.evaluation.asking.run_record import models_of
-from rnagpt.evaluation.asking.systems import GROUPS, controlled, in_order, system
-from rnagpt.evaluation.scoring import statistics
-from rnagpt.evaluation.scoring.closed_scores import agreement
-from rnagpt.evaluation.scoring.measures import read_measures
+from rnagpt.evaluation.asking.systems import controlled, in_order, system
+from rnagpt.evaluation.run_folder import models_of
+from rnagpt.evaluation.scoring import closed_scores, statistics
+from rnagpt.evaluation.scoring.measures import Key, read_measures, rna_key
+from rnagpt.evaluation.scoring.rouge import ROUGE
+from rnagpt.evaluation.scoring.strata import DIMENSIONS, bin_order, bins_of
+from rnagpt.evaluation.scoring.text_scores import MODES
 from rnagpt_core.errors import UserError
 
 MAIN_SYSTEMS = ("stage2", "demo", "stage1")  # the report is about the first of these that was evaluated
 EXAMPLES_OF_A_KIND = 4
 TOPIC_ORDER = ("rna_type", "is_type", "length_class", "organism_group", "amino_acid")  # others follow by name
+SMALLEST_BIN = 5  # items: below, a bin's mean says nothing
+ABSTENTION_RISK = 0.1
 
-Answers = dict[tuple[str, str, str, str], Item]  # item key -> one system's answer
+Answers = dict[Key, Item]  # item key -> one system's answer
+Measures = Mapping[str, Mapping[Key, Mapping]]  # system -> item key -> {name: value}
 
 
-def summarise(items_path: str | Path, confidence: float = statistics.CONFIDENCE, seed: int = 0) -> dict:
-    """Accuracies with intervals, controls, comparisons, confusion matrix and examples of one items.jsonl.
+def summarise(items_path: str | Path) -> dict:
+    """Accuracies with intervals, controls, comparisons, confusion matrix and examples of one items.jsonl, and what the
+    scores and likelihoods beside it show.
 
-    The same file gives the same dict; it holds nothing but JSON types. UserError where the file is missing, empty,
+    The same files give the same dict; it holds nothing but JSON types. UserError where the file is missing, empty,
     broken, or answers one question twice.
     """
-    answers: dict[str, Answers] = defaultdict(dict)
-    for item in read_items(items_path):
-        if item.key in answers[item.system]:
-            raise UserError(
-                f"{items_path} holds two answers of {item.system} to the same question about "
-                f"{item.rna_id}: {item.question}"
-            )
-        answers[item.system][item.key] = item
-    if not answers:
-        raise UserError(f"{items_path} holds no answers: run the evaluation first")
-    main = main_system(set(answers), models_of(Path(items_path).parent.parent))
-    all_items = {item.key: item for of_system in answers.values() for item in of_system.values()}
-    asked = {measure: _of_measure(all_items, measure) for measure in ("rna_type", "closed")}
-    types = Counter({item.rna_id: item.rna_type for item in all_items.values()}.values())
+    path = Path(items_path)
+    answers = _read_answers(path)
+    main = main_system(set(answers), models_of(path.parent.parent))
+    every = {item.key: item for of_system in answers.values() for item in of_system.values()}
+    asked = {measure: _of_measure(every, measure) for measure in ("rna_type", "closed")}
+    types = Counter({item.rna_id: item.rna_type for item in every.values()}.values())
     present = {item.topic for item in asked["rna_type"] + asked["closed"]}
     topics = [topic for topic in TOPIC_ORDER if topic in present] + sorted(present - set(TOPIC_ORDER))
+    by_topic = {topic: [item for item in every.values() if item.topic == topic] for topic in topics}
     summary = {
         "schema": 1,
-        "items_sha256": hashlib.sha256(Path(items_path).read_bytes()).hexdigest(),
-        "confidence": confidence,
-        "seed": seed,
+        "items_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "confidence": statistics.CONFIDENCE,
+        "seed": 0,
         "main": main,
         "n_rna": sum(types.values()),
-        "n_clusters": len({item.cluster for item in all_items.values()}),
-        "n_questions": len(all_items),
+        "n_clusters": len({item.cluster for item in every.values()}),
+        "n_questions": len(every),
         "rna_types": dict(sorted(types.items())),
         "topics": topics,
         "chance": {measure: _chance(items) for measure, items in asked.items()}
-        | {
-            "topics": {
-                topic: _chance([item for item in all_items.values() if item.topic == topic]) for topic in topics
-            }
-        },
-        "systems": [
-            _system_row(spec.key, answers[spec.key], topics, confidence, seed) for spec in in_order(set(answers))
-        ],
+        | {"topics": {topic: _chance(items) for topic, items in by_topic.items()}},
+        "systems": [_system_row(spec.key, answers[spec.key], topics) for spec in in_order(set(answers))],
     }
     if main:
-        summary["comparisons"] = _comparisons(main, answers, confidence, seed)
-        summary["follows_shown_rna"] = {
-            key: follows.to_dict()
-            for key in answers
-            if (follows := _follows_shown(answers[key], all_items, confidence, seed))
-        }
+        follows = {key: _follows_shown(answers[key], every) for key in answers}
+        summary["comparisons"] = _comparisons(main, answers)
+        summary["follows_shown_rna"] = {key: estimate for key, estimate in follows.items() if estimate}
         summary["confusion"] = _confusion(answers[main], sorted(types))
-        summary["examples"] = _examples(main, answers, all_items)
-    _with_what_scores_show(summary, answers, Path(items_path).parent, confidence, seed)
-    return summary
+        summary["examples"] = _examples(main, answers, every)
+    return summary | _what_scores_show(answers, main, path.parent)
+
+
+def _read_answers(path: Path) -> dict[str, Answers]:
+    """System -> its answers."""
+    answers: dict[str, Answers] = defaultdict(dict)
+    for item in read_items(path):
+        if item.key in answers[item.system]:
+            raise UserError(
+                f"{path} holds two answers of {item.system} to the same question about {item.rna_id}: {item.question}"
+            )
+        answers[item.system][item.key] = item
+    if not answers:
+        raise UserError(f"{path} holds no answers: run the evaluation first")
+    return answers
 
 
 def main_system(keys: set[str], named: Sequence[str] = ()) -> str | None:
@@ -97,35 +100,37 @@ def main_system(keys: set[str], named: Sequence[str] = ()) -> str | None:
     return next((key for key in [*MAIN_SYSTEMS, *models, *named] if key in keys), None)
 
 
-def _with_what_scores_show(
-    summary: dict, answers: dict[str, Answers], folder: Path, confidence: float, seed: int
-) -> None:
-    """Add text tables, grounding gaps, strata, calibration and citations, each where there is something to show."""
-    from rnagpt.evaluation.reporting import text_summary
-
-    scores, likelihoods = (read_measures(folder / name) for name in ("scores.jsonl", "likelihoods.jsonl"))
-    metric, main = text_summary.headline_metric_of(scores), summary["main"]
+def _what_scores_show(answers: dict[str, Answers], main: str | None, folder: Path) -> dict:
+    """Text tables, grounding gaps, strata, calibration, citations and verdicts, each where there are any."""
+    scores, likelihoods, verdicts = (
+        read_measures(folder / f"{name}.jsonl") for name in ("scores", "likelihoods", "judge")
+    )
+    metric = headline_metric_of(scores)
     found = {
-        "text": text_summary.text_tables(answers, scores, main, confidence, seed) if scores else [],
-        "grounding": text_summary.grounding(answers, likelihoods, scores, metric, confidence, seed),
-        "strata": text_summary.strata(
-            answers, scores, metric, [key for key in (main, f"{main}_swapped") if main], confidence, seed
-        ),
-        "calibration": text_summary.calibrations(answers, likelihoods),
-        "citations": text_summary.citations(answers, confidence, seed),
+        "text": _text_tables(answers, scores, main),
+        "grounding": _grounding(answers, likelihoods, scores, metric),
+        "strata": _strata(answers, scores, metric, [main, f"{main}_swapped"]),
+        "calibration": _calibrations(answers, likelihoods),
+        "citations": _citations(answers),
     }
-    if verdicts := read_measures(folder / "judge.jsonl"):
+    if verdicts:
         from rnagpt.evaluation.scoring.judge import judged
 
-        found["judge"] = judged(
-            [item for of_system in answers.values() for item in of_system.values()], verdicts, confidence, seed
-        )
-    encoders = folder / "encoders.json"
-    if encoders.is_file():
-        found["encoders"] = json.loads(encoders.read_text(encoding="utf-8"))
-    if metric:
-        found["headline_metric"] = metric
-    summary |= {name: value for name, value in found.items() if value}
+        items = [item for of_system in answers.values() for item in of_system.values()]
+        found["judge"] = judged(items, verdicts, statistics.CONFIDENCE, 0)
+    if (folder / "encoders.json").is_file():
+        found["encoders"] = json.loads((folder / "encoders.json").read_text(encoding="utf-8"))
+    return {name: value for name, value in (found | {"headline_metric": metric}).items() if value}
+
+
+def headline_metric_of(scores: Measures) -> str | None:
+    """The similarity that speaks for free text: the last aligned encoder of the scores, else ROUGE-L."""
+    names = next((values for of_system in scores.values() for key, values in of_system.items() if key[2]), {})
+    aligned = [name for name in names if name.startswith("aligned:")]
+    return aligned[-1] if aligned else "rougeL" if "rougeL" in names else None
+
+
+# --- estimates and comparisons
 
 
 def _of_measure(answers: Answers, measure: str) -> list[Item]:
@@ -135,79 +140,72 @@ def _of_measure(answers: Answers, measure: str) -> list[Item]:
 
 
 def _chance(items: Sequence[Item]) -> float | None:
-    return (
-        statistics.chance_level([item.options for item in items])
-        if items and all(item.options for item in items)
-        else None
-    )
+    known = items and all(item.options for item in items)
+    return statistics.chance_level([item.options for item in items]) if known else None
 
 
-def _accuracy(items: Sequence[Item], confidence: float, seed: int) -> dict | None:
+def _accuracy(items: Sequence[Item]) -> dict | None:
     if not items:
         return None
-    estimate = statistics.accuracy(
-        [item.correct for item in items], [item.cluster for item in items], confidence, seed
-    )
-    scores = agreement([item.gold for item in items], [item.parsed for item in items])
+    scores = closed_scores.agreement([item.gold for item in items], [item.parsed for item in items])
+    estimate = statistics.accuracy([item.correct for item in items], [item.cluster for item in items])
     return estimate.to_dict() | {name: scores[name] for name in ("balanced", "mcc", "macro_f1", "unparseable")}
 
 
-def _system_row(key: str, answers: Answers, topics: Sequence[str], confidence: float, seed: int) -> dict:
+def _system_row(key: str, answers: Answers, topics: Sequence[str]) -> dict:
     spec = system(key)
-    by_topic = {topic: [item for item in answers.values() if item.topic == topic] for topic in topics}
     return {
         "system": key,
         "label": spec.label,
         "group": spec.group,
         "about": spec.about,
-        "rna_type": _accuracy(_of_measure(answers, "rna_type"), confidence, seed),
-        "closed": _accuracy(_of_measure(answers, "closed"), confidence, seed),
-        "topics": {topic: _accuracy(items, confidence, seed) for topic, items in by_topic.items()},
+        "rna_type": _accuracy(_of_measure(answers, "rna_type")),
+        "closed": _accuracy(_of_measure(answers, "closed")),
+        "topics": {topic: _accuracy([item for item in answers.values() if item.topic == topic]) for topic in topics},
         "n_items": len(answers),
         "unparseable": sum(item.parsed is None for item in answers.values() if not item.free_text),
     }
 
 
-def _comparisons(main: str, answers: dict[str, Answers], confidence: float, seed: int) -> list[dict]:
+def _gap(pairs: Sequence[tuple[float, float, int]]) -> dict:
+    """(ours, theirs, cluster) of every item -> {"p", "value", "low", "high", ...} of ours minus theirs."""
+    difference, p_value = statistics.paired_difference(*map(list, zip(*pairs, strict=True)))
+    return {"p": p_value} | difference.to_dict()
+
+
+def _with_holm(rows: list[dict]) -> list[dict]:
+    adjusted = statistics.holm([row["p"] for row in rows])
+    return [row | {"p_holm": p_value} for row, p_value in zip(rows, adjusted, strict=True)]
+
+
+def _mean(values: Iterable[tuple[float, int]]) -> dict:
+    """(score, cluster) of every item -> its mean with an interval."""
+    return statistics.mean_score(*map(list, zip(*values, strict=True))).to_dict()
+
+
+def _comparisons(main: str, answers: dict[str, Answers]) -> list[dict]:
     """The main system against every other one on the questions that both answered; Holm within each measure."""
     rows = []
     for measure in ("rna_type", "closed"):
         family = []
         for other in in_order(set(answers) - {main}):
-            shared = [item for item in _of_measure(answers[main], measure) if item.key in answers[other.key]]
-            if not shared:
-                continue
-            difference, p_value = statistics.paired_difference(
-                [item.correct for item in shared],
-                [answers[other.key][item.key].correct for item in shared],
-                [item.cluster for item in shared],
-                confidence,
-                seed,
-            )
-            family.append(
-                {"measure": measure, "system": main, "other": other.key, "p": p_value} | difference.to_dict()
-            )
-        for row, adjusted in zip(family, statistics.holm([row["p"] for row in family]), strict=True):
-            rows.append(row | {"p_holm": adjusted})
+            theirs, ours = answers[other.key], _of_measure(answers[main], measure)
+            pairs = [(item.correct, theirs[item.key].correct, item.cluster) for item in ours if item.key in theirs]
+            if pairs:
+                family.append({"measure": measure, "system": main, "other": other.key} | _gap(pairs))
+        rows += _with_holm(family)
     return rows
 
 
-def _follows_shown(answers: Answers, all_items: Answers, confidence: float, seed: int) -> statistics.Estimate | None:
+def _follows_shown(answers: Answers, every: Answers) -> dict | None:
     """How often a system that saw another RNA named that RNA's type; None where it saw the true one, or none."""
-    type_of = {item.rna_id: item.rna_type for item in all_items.values()}
-    shown = [
-        item
+    type_of = {item.rna_id: item.rna_type for item in every.values()}
+    found = [
+        (item.parsed == type_of[item.shown_rna_id], item.cluster)
         for item in _of_measure(answers, "rna_type")
         if item.shown_rna_id not in (None, item.rna_id, item.rna_id + SHUFFLED) and item.shown_rna_id in type_of
     ]
-    if not shown:
-        return None
-    return statistics.accuracy(
-        [item.parsed == type_of[item.shown_rna_id] for item in shown],
-        [item.cluster for item in shown],
-        confidence,
-        seed,
-    )
+    return statistics.accuracy(*map(list, zip(*found, strict=True))).to_dict() if found else None
 
 
 def _confusion(answers: Answers, types: Sequence[str]) -> dict | None:
@@ -219,43 +217,36 @@ def _confusion(answers: Answers, types: Sequence[str]) -> dict | None:
     return {"labels": labels, "counts": counts.tolist()}
 
 
-def _examples(main: str, answers: dict[str, Answers], all_items: Answers) -> list[dict]:
+# --- examples
+
+
+def _examples(main: str, answers: dict[str, Answers], every: Answers) -> list[dict]:
     """Four right answers, four wrong ones, and what became of right ones once another RNA was swapped in."""
     swapped = answers.get(f"{main}_swapped", {})
-    pool = [item for item in answers[main].values() if not item.free_text]
-    chosen = [("right", item) for item in _varied([item for item in pool if item.correct])]
-    chosen += [("wrong", item) for item in _varied([item for item in pool if not item.correct])]
-    chosen += [
-        ("swapped", item)
-        for item in _varied(
-            [item for item in pool if item.correct and item.key in swapped and item.topic == "rna_type"]
-        )
-    ]
-    shown = {item.rna_id: item for item in all_items.values()}
+    labelled = [item for item in answers[main].values() if not item.free_text]
+    right = [item for item in labelled if item.correct]
+    pools = {
+        "right": right,
+        "wrong": [item for item in labelled if not item.correct],
+        "swapped": [item for item in right if item.key in swapped and item.topic == "rna_type"],
+    }
+    about = {item.rna_id: item for item in every.values()}
+    names = ("rna_id", "name", "rna_type", "true_length", "question", "reference", "answer", "parsed")
     examples = []
-    for outcome, item in chosen:
-        example = {
-            "outcome": outcome,
-            "rna_id": item.rna_id,
-            "name": item.name,
-            "rna_type": item.rna_type,
-            "true_length": item.true_length,
-            "question": item.question,
-            "reference": item.reference,
-            "answer": item.answer,
-            "parsed": item.parsed,
-        }
-        if outcome == "swapped":
-            other = swapped[item.key]
-            partner = shown.get(other.shown_rna_id)
-            example |= {
-                "swapped_answer": other.answer,
-                "swapped_rna_id": other.shown_rna_id,
-                "swapped_name": partner.name if partner else "",
-                "swapped_rna_type": partner.rna_type if partner else "",
-                "swapped_length": partner.true_length if partner else None,
-            }
-        examples.append(example)
+    for outcome, pool in pools.items():
+        for item in _varied(pool):
+            example = {"outcome": outcome} | {name: getattr(item, name) for name in names}
+            if outcome == "swapped":
+                other = swapped[item.key]
+                partner = about.get(other.shown_rna_id)
+                example |= {
+                    "swapped_answer": other.answer,
+                    "swapped_rna_id": other.shown_rna_id,
+                    "swapped_name": partner.name if partner else "",
+                    "swapped_rna_type": partner.rna_type if partner else "",
+                    "swapped_length": partner.true_length if partner else None,
+                }
+            examples.append(example)
     return examples
 
 
@@ -271,59 +262,204 @@ def _varied(items: Sequence[Item]) -> list[Item]:
     return chosen
 
 
-def percent(estimate: dict | None) -> str:
-    """An estimate as a column of them reads best.
+# --- free text
 
-    >>> percent({"value": 0.0704, "low": 0.05, "high": 0.177}), percent(None)
-    ('  7.0% [ 5.0,  17.7]', '     -')
+
+def _text_tables(answers: dict[str, Answers], scores: Measures, main: str | None) -> list[dict]:
+    """One entry per annotation set: {"method", "n_rna", "n_questions", "systems", "comparisons"}.
+
+    A system has, per mode and metric, precision and recall as means and F1 as an estimate over clusters. In `paper`
+    mode the RNA counts once, elsewhere every question. Comparisons: of F1, Holm over all of the table.
     """
-    if estimate is None:
-        return "     -"
-    value, low, high = (100 * estimate[name] for name in ("value", "low", "high"))
-    return f"{value:5.1f}% [{low:4.1f}, {high:5.1f}]"
+    tables = []
+    for method in sorted({item.method for of_system in answers.values() for item in of_system.values()}):
+        scored = in_order({key for key in answers if scores.get(key)})
+        of_set = {spec.key: [item for item in answers[spec.key].values() if item.method == method] for spec in scored}
+        rows = {key: _by_mode(items, scores[key], method) for key, items in of_set.items()}
+        rows = {key: modes for key, modes in rows.items() if modes}
+        if not rows:
+            continue
+        table = {
+            "method": method,
+            "n_rna": len({item.rna_id for items in of_set.values() for item in items}),
+            "n_questions": len({item.key for items in of_set.values() for item in items}),
+            "systems": [
+                {
+                    "system": key,
+                    "modes": {
+                        mode: {label: _parts(values.values()) for label, values in metrics.items()}
+                        for mode, metrics in modes.items()
+                    },
+                }
+                for key, modes in rows.items()
+            ],
+        }
+        if main in rows:
+            table["comparisons"] = _text_comparisons(main, rows)
+        tables.append(table)
+    return tables
 
 
-def print_table(summary: dict, file: TextIO | None = None) -> None:
-    """Print one aligned row per system: both accuracies with intervals, n, and unparseable answers."""
-    file = file or sys.stdout
-    if "unfinished" in summary:
-        print(f"{summary['unfinished']}\n", file=file)
-    level = f"{100 * summary['confidence']:g}%"
-    head = ("", f"RNA type [{level} interval]", "n", "Closed questions", "n", "Unparsed")
-    rows, group = [], None
-    for row in summary["systems"]:
-        if row["group"] != group:
-            group = row["group"]
-            rows.append((GROUPS[group], *[""] * 5))
-        cells = [
-            text
-            for measure in ("rna_type", "closed")
-            for text in (percent(row[measure]), str(row[measure]["n_items"]) if row[measure] else "-")
-        ]
-        rows.append(("  " + row["label"], *cells, str(row["unparseable"])))
-    chance = [
-        f"{100 * level:5.1f}%" if level is not None else "-"
-        for level in (summary["chance"]["rna_type"], summary["chance"]["closed"])
-    ]
-    rows.append(("Chance", chance[0], "", chance[1], "", ""))
-    # group names may run on into the empty columns, so they do not widen the first one
-    widths = [max(len(row[column]) for row in [head, *rows] if column or row[1]) for column in range(len(head))]
-    print(
-        f"{summary['n_rna']} held-out RNAs in {summary['n_clusters']} clusters, {summary['n_questions']} questions",
-        file=file,
-    )
-    for row in [head, *rows]:
-        text = "  ".join(
-            cell.ljust(width) if column in (0, 1, 3) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        print(text.rstrip(), file=file)
+def _by_mode(items: Sequence[Item], scores: Mapping[Key, Mapping], method: str) -> dict[str, dict[str, dict]]:
+    """Mode -> metric -> key of a question or an RNA -> (P, R, F1, cluster)."""
+    modes: dict[str, dict[str, dict]] = {mode: {} for mode in MODES}
+    rnas: dict[str, list[Item]] = {}
+    for item in items:
+        if item.key in scores:
+            rnas.setdefault(item.rna_id, []).append(item)
+            for name, value in scores[item.key].items():
+                mode, _, label = name.rpartition(":")
+                modes[mode or "aligned"].setdefault(label, {})[item.key] = (*value, item.cluster)
+    for rna_id, its_items in rnas.items():
+        pairs = [scores[item.key] for item in its_items]
+        # a metric that was computed from all answers about an RNA at once, else the mean over its questions
+        own = {name.removeprefix("paper:"): value for name, value in scores.get(rna_key(rna_id, method), {}).items()}
+        means = {
+            name.removeprefix("aligned:"): np.mean([pair[name] for pair in pairs], axis=0).tolist()
+            for name in pairs[0]
+            if name in ROUGE or name.startswith("aligned:")
+        }
+        for label, value in ({label: means[label] for label in means if label not in own} | own).items():
+            modes["paper"].setdefault(label, {})[rna_id] = (*value, its_items[0].cluster)
+    return {mode: metrics for mode, metrics in modes.items() if metrics}
 
 
-def share_of_row(counts: Sequence[int]) -> list[float]:
-    """Counts as percentages of their sum.
+def _parts(rows: Iterable[tuple[float, float, float, int]]) -> dict:
+    precision, recall, f1, clusters = zip(*rows, strict=True)
+    f1 = _mean(zip(f1, clusters, strict=True))
+    return {"precision": float(np.mean(precision)), "recall": float(np.mean(recall)), "f1": f1}
 
-    >>> share_of_row([3, 1, 0])
-    [75.0, 25.0, 0.0]
+
+def _text_comparisons(main: str, rows: Mapping[str, dict]) -> list[dict]:
+    found = []
+    for other in [key for key in rows if key != main]:
+        for mode, metrics in rows[main].items():
+            for label, ours in metrics.items():
+                theirs = rows[other].get(mode, {}).get(label, {})
+                pairs = [(value[2], theirs[key][2], value[3]) for key, value in ours.items() if key in theirs]
+                if pairs:
+                    about = {"system": main, "other": other, "mode": mode, "metric": label}
+                    found.append(about | _gap(pairs))
+    return _with_holm(found)
+
+
+# --- what reading the RNA brings, where it works, and how sure it is
+
+
+def _label(item: Item) -> float | None:
+    return None if item.free_text else float(item.correct)
+
+
+def _f1(scores: Measures, metric: str | None, key: str, item: Item) -> float | None:
+    return scores.get(key, {}).get(item.key, {}).get(metric, [None] * 3)[2]
+
+
+def _grounding(answers: dict[str, Answers], likelihoods: Measures, scores: Measures, metric: str | None) -> list[dict]:
+    """What a model loses without the true RNA: {"system", "control", "measure", value, low, high, p, p_holm, ...}.
+
+    Measures: "label" (share of right labels), "likelihood" (of the true answer, nats per token) and the headline
+    similarity. Holm over all rows. A gap whose interval contains 0 shows no reading of the RNA.
     """
-    return [100 * count / max(sum(counts), 1) for count in counts]
+    measures: dict[str, Callable[[str, Item], float | None]] = {
+        "label": lambda key, item: _label(item),
+        "likelihood": lambda key, item: likelihoods.get(key, {}).get(item.key, {}).get("reference_logprob"),
+    }
+    if metric:
+        measures[metric] = lambda key, item: _f1(scores, metric, key, item)
+    rows = []
+    for spec in in_order(set(answers)):
+        model, control = controlled(spec.key) or ("", "")
+        if model not in answers:
+            continue
+        for measure, value in measures.items():
+            both = [
+                (value(model, item), value(spec.key, answers[spec.key][key]), item.cluster)
+                for key, item in answers[model].items()
+                if key in answers[spec.key]
+            ]
+            pairs = [pair for pair in both if None not in pair[:2]]
+            if pairs:
+                means = {"true": float(np.mean([pair[0] for pair in pairs]))}
+                means["other"] = float(np.mean([pair[1] for pair in pairs]))
+                rows.append({"system": model, "control": control, "measure": measure} | means | _gap(pairs))
+    return _with_holm(rows)
+
+
+def _strata(
+    answers: dict[str, Answers], scores: Measures, metric: str | None, detailed: Sequence[str | None]
+) -> list[dict]:
+    """{"dimension", "label", "measure", "bins": [{"bin", "n", "systems": {key: value or estimate}}]}.
+
+    Measures: "label" for labelled items, the headline similarity for free text. Systems in `detailed` get intervals.
+    """
+    values: dict[str, dict[str, dict[Key, float]]] = {"label": {}, **({metric: {}} if metric else {})}
+    for spec in in_order(set(answers)):
+        for key, item in answers[spec.key].items():
+            measure = metric if item.free_text else "label"
+            value = _f1(scores, metric, spec.key, item) if item.free_text else _label(item)
+            if value is not None:
+                values[measure].setdefault(spec.key, {})[key] = value
+    tables = []
+    for measure, of_systems in values.items():
+        estimate = statistics.accuracy if measure == "label" else statistics.mean_score
+        for dimension, label in DIMENSIONS.items():
+            places: dict[str, set[Key]] = defaultdict(set)
+            for name, of_system in of_systems.items():
+                for key in of_system:
+                    if place := bins_of(answers[name][key]).get(dimension):
+                        places[place].add(key)
+            places = {place: keys for place, keys in places.items() if len(keys) >= SMALLEST_BIN}
+            if len(places) < 2 and dimension != "train_identity" or not places:
+                continue
+            bins = []
+            for place in bin_order(dimension, list(places)):
+                row = {}
+                for name, of_system in of_systems.items():
+                    keys = [key for key in of_system if key in places[place]]
+                    found = [of_system[key] for key in keys]
+                    if name in detailed and found:
+                        row[name] = estimate(found, [answers[name][key].cluster for key in keys]).to_dict()
+                    elif found:
+                        row[name] = {"value": float(np.mean(found)), "n_items": len(found)}
+                bins.append({"bin": place, "n": len(places[place]), "systems": row})
+            tables.append({"dimension": dimension, "label": label, "measure": measure, "bins": bins})
+    return tables
+
+
+def _calibrations(answers: dict[str, Answers], likelihoods: Measures) -> dict[str, dict]:
+    """System -> calibration of its most likely option, and what abstaining buys."""
+    found = {}
+    for spec in in_order(set(answers)):
+        sure, right = [], []
+        for key, item in answers[spec.key].items():
+            logprobs = likelihoods.get(spec.key, {}).get(key, {}).get("option_logprobs")
+            if logprobs and len(logprobs) == len(item.options):
+                shares = closed_scores.option_confidence(logprobs)
+                best = int(np.argmax(shares))
+                sure.append(shares[best])
+                right.append(item.options[best] == item.gold)
+        if sure:
+            found[spec.key] = closed_scores.calibration(sure, right) | {
+                "accuracy": float(np.mean(right)),
+                "risk_coverage": closed_scores.risk_coverage(sure, right),
+                "abstention": closed_scores.abstain(sure, right, ABSTENTION_RISK),
+                "highest_risk": ABSTENTION_RISK,
+            }
+    return found
+
+
+def _citations(answers: dict[str, Answers]) -> dict[str, dict]:
+    """System -> of the papers cited, how many support the reference (precision, over the answers that cite any), and
+    of those that support it, how many are cited (recall, over all answers whose reference rests on papers)."""
+    found = {}
+    for spec in in_order(set(answers)):
+        precisions, recalls = [], []
+        for item in answers[spec.key].values():
+            if item.evidence_pmids:
+                cited = closed_scores.cited_pmids(item.answer or "")
+                support = closed_scores.citation_support(cited, item.evidence_pmids)
+                recalls.append((support["recall"], item.cluster))
+                precisions += [(support["precision"], item.cluster)] if cited else []
+        if precisions:
+            found[spec.key] = {"precision": _mean(precisions), "recall": _mean(recalls)}
+    return found

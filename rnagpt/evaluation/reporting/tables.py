@@ -1,5 +1,6 @@
-"""The figures of a run as CSV and Markdown: the paper's Tables 1-4 beside the paper's own values, and all the rest.
+"""The figures of a run as tables, for the terminal, as CSV and Markdown; the paper's Tables 1-4 beside its own values.
 
+    print_table(summary)                # one row per system
     write_tables(run_dir, summary)      # run_dir/tables/*.csv, *.md
 
 The paper's tables are in `paper` mode only; numbers of another mode never stand in them.
@@ -7,69 +8,79 @@ The paper's tables are in `paper` mode only; numbers of another mode never stand
 
 import csv
 import io
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TextIO
 
-from rnagpt.evaluation.asking.systems import system as system_of
-from rnagpt.evaluation.scoring.rouge import ROUGE
+from rnagpt.evaluation.asking.systems import GROUPS, system
 from rnagpt.evaluation.scoring.strata import DIMENSIONS
 from rnagpt_core.files import replace_text
 
-# Xiao et al. 2024, Tables 1-4. system -> encoder -> (precision, recall, F1), and system -> ROUGE-1, -2, -L
-SIMILARITY = {
-    "ais": {
-        "llm_text": {
-            "S_BERT": (0.7372, 0.7496, 0.7424),
-            "S_Pub": (0.5528, 0.5270, 0.5387),
-            "S_GPT": (0.5219, 0.5474, 0.5339),
-        },
-        "stage1": {
-            "S_BERT": (0.6929, 0.8028, 0.7403),
-            "S_Pub": (0.6507, 0.6082, 0.6283),
-            "S_GPT": (0.6655, 0.6603, 0.6627),
-        },
-        "stage2": {
-            "S_BERT": (0.8602, 0.8404, 0.8494),
-            "S_Pub": (0.7384, 0.7208, 0.7293),
-            "S_GPT": (0.7848, 0.7561, 0.7700),
-        },
-    },
-    "divide_and_conquer": {
-        "llm_text": {
-            "S_BERT": (0.7612, 0.7654, 0.7625),
-            "S_Pub": (0.5498, 0.5512, 0.5501),
-            "S_GPT": (0.5479, 0.5649, 0.5561),
-        },
-        "stage1": {
-            "S_BERT": (0.6884, 0.8187, 0.7466),
-            "S_Pub": (0.6201, 0.5830, 0.6005),
-            "S_GPT": (0.6676, 0.6602, 0.6637),
-        },
-        "stage2": {
-            "S_BERT": (0.8620, 0.8623, 0.8609),
-            "S_Pub": (0.7173, 0.7161, 0.7165),
-            "S_GPT": (0.7568, 0.7554, 0.7560),
-        },
-    },
-}
-ROUGE_VALUES = {
-    "ais": {
-        "llm_text": (0.2364, 0.0935, 0.2037),
-        "stage1": (0.2239, 0.1364, 0.2091),
-        "stage2": (0.5031, 0.3667, 0.4747),
-    },
-    "divide_and_conquer": {
-        "llm_text": (0.2472, 0.0964, 0.2182),
-        "stage1": (0.0922, 0.0393, 0.0799),
-        "stage2": (0.4791, 0.2690, 0.4405),
-    },
-}
-TABLE_NUMBERS = {"ais": (1, 2), "divide_and_conquer": (3, 4)}
-SET_NAMES = {"ais": "AIS", "divide_and_conquer": "D&C"}
+# Xiao et al. 2024, Tables 1-4: set and system -> precision, recall, F1 of S_BERT, of S_Pub, of S_GPT; ROUGE-1, -2, -L
+PAPER = """
+ais llm_text              0.7372 0.7496 0.7424 0.5528 0.5270 0.5387 0.5219 0.5474 0.5339 0.2364 0.0935 0.2037
+ais stage1                0.6929 0.8028 0.7403 0.6507 0.6082 0.6283 0.6655 0.6603 0.6627 0.2239 0.1364 0.2091
+ais stage2                0.8602 0.8404 0.8494 0.7384 0.7208 0.7293 0.7848 0.7561 0.7700 0.5031 0.3667 0.4747
+divide_and_conquer llm_text 0.7612 0.7654 0.7625 0.5498 0.5512 0.5501 0.5479 0.5649 0.5561 0.2472 0.0964 0.2182
+divide_and_conquer stage1 0.6884 0.8187 0.7466 0.6201 0.5830 0.6005 0.6676 0.6602 0.6637 0.0922 0.0393 0.0799
+divide_and_conquer stage2 0.8620 0.8623 0.8609 0.7173 0.7161 0.7165 0.7568 0.7554 0.7560 0.4791 0.2690 0.4405
+"""
+PAPER_VALUES = {tuple(row[:2]): list(map(float, row[2:])) for row in map(str.split, PAPER.strip().split("\n"))}
+PAPER_LABELS = ["S_BERT", "S_Pub", "S_GPT"]
+ROUGE_NAMES = {"rouge1": "Rouge-1", "rouge2": "Rouge-2", "rougeL": "Rouge-L"}
+SETS = {"ais": ("AIS", "Table 1: ", "Table 2: "), "divide_and_conquer": ("D&C", "Table 3: ", "Table 4: ")}
 COLUMNS = {"llm_text": "LLM, RNA as text", "stage1": "Modality fusion (stage 1)", "stage2": "RNA-GPT (stage 2)"}
-HEADINGS = ("precision", "recall", "f1")
+PARTS = {"precision": "Precision", "recall": "Recall", "f1": "F1 Score"}
 
+MEASURES = ("rna_type", "closed")
 Table = list[list[str]]  # a header row, then rows
+
+
+def print_table(summary: dict, file: TextIO | None = None) -> None:
+    """Print one aligned row per system: both accuracies with intervals, n, and unparseable answers."""
+    file = file or sys.stdout
+    if "unfinished" in summary:
+        print(f"{summary['unfinished']}\n", file=file)
+    head = ("", f"RNA type [{100 * summary['confidence']:g}% interval]", "n", "Closed questions", "n", "Unparsed")
+    rows, groups = [], []
+    for row in summary["systems"]:
+        group = system(row["system"]).group
+        if group not in groups:
+            groups.append(group)
+            rows.append((GROUPS[group], *[""] * 5))
+        one, two = ((share(row[name], 5), str(row[name]["n_items"] if row[name] else "-")) for name in MEASURES)
+        rows.append(("  " + row["label"], *one, *two, str(row["unparseable"])))
+    rows.append(("Chance", *(cell for name in MEASURES for cell in (chance(summary, name, 5), "")), ""))
+    # group names may run on into the empty columns, so they do not widen the first one
+    widths = [max(len(row[column]) for row in [head, *rows] if column or row[1]) for column in range(len(head))]
+    counts = (
+        f"{summary['n_rna']} held-out RNAs in {summary['n_clusters']} clusters, {summary['n_questions']} questions"
+    )
+    print(counts, file=file)
+    for row in [head, *rows]:
+        cells = zip(row, widths, (str.ljust, str.ljust, str.rjust, str.ljust, str.rjust, str.rjust), strict=True)
+        print("  ".join(justify(cell, width) for cell, width, justify in cells).rstrip(), file=file)
+
+
+def share(estimate: dict | None, width: int = 0) -> str:
+    """An estimate in percent with its interval; a column of those with a width of 5 is aligned.
+
+    >>> share({"value": 0.75, "low": 0.690, "high": 0.805}), share(None)
+    ('75.0% [69.0, 80.5]', '-')
+    >>> share({"value": 0.0704, "low": 0.05, "high": 0.177}, 5), share(None, 5)
+    ('  7.0% [ 5.0,  17.7]', '     -')
+    """
+    if estimate is None:
+        return f"{'-':>{width + bool(width)}}"
+    value, low, high = (100 * estimate[name] for name in ("value", "low", "high"))
+    return f"{value:{width}.1f}% [{low:{max(width - 1, 0)}.1f}, {high:{width}.1f}]"
+
+
+def chance(summary: dict, measure: str, width: int = 0) -> str:
+    """The level of chance in percent."""
+    level = summary["chance"][measure]
+    return "-" if level is None else f"{100 * level:{width}.1f}%"
 
 
 def write_tables(run_dir: str | Path, summary: dict) -> list[Path]:
@@ -78,7 +89,9 @@ def write_tables(run_dir: str | Path, summary: dict) -> list[Path]:
     written = []
     for name, (title, table) in all_tables(summary).items():
         title = " ".join(filter(None, [summary.get("unfinished"), title]))
-        written.append(replace_text(folder / f"{name}.csv", as_csv(table)))
+        buffer = io.StringIO()
+        csv.writer(buffer, lineterminator="\n").writerows(table)
+        written.append(replace_text(folder / f"{name}.csv", buffer.getvalue()))
         written.append(replace_text(folder / f"{name}.md", f"{title}\n\n{as_markdown(table)}"))
     return written
 
@@ -87,222 +100,142 @@ def all_tables(summary: dict) -> dict[str, tuple[str, Table]]:
     """File name -> (title, table)."""
     tables = {"accuracy": ("Right answers, with intervals over sequence clusters", accuracy_table(summary))}
     for entry in summary.get("text", []):
-        method = entry["method"]
-        suffix = f"_{method}" if method else ""
-        where = f"{entry['n_rna']:,} RNAs, {entry['n_questions']:,} questions"
-        where = f"RNA-QA ({SET_NAMES.get(method, method)}), {where}" if method else where
-        one, two = [f"Table {number}: " for number in TABLE_NUMBERS[method]] if method in TABLE_NUMBERS else ("", "")
-        beside = "; the paper's own values in brackets" if method in SIMILARITY else ""
-        if method in SIMILARITY or any(_row_of(entry, key) for key in COLUMNS):
-            table = paper_similarity(entry)
-            if len(table[0]) > 1:  # without an encoder, and on other data than the paper's, there is no column
-                tables[f"paper_similarity{suffix}"] = (f"{one}{where}. Similarity in `paper` mode{beside}.", table)
-            tables[f"paper_rouge{suffix}"] = (
-                f"{two}{where}. ROUGE F1, averaged within an RNA first{beside}.",
-                paper_rouge(entry),
-            )
-        for mode in ("paper", "aligned", "sentence"):
-            table = text_table(entry, mode)
-            if len(table[0]) > 1:
-                tables[f"{mode}{suffix}"] = (f"Every system in `{mode}` mode: F1 [interval]. {where}.", table)
+        tables |= _text_tables(entry)
     for entry in summary.get("strata", []):
-        measure = "right labels" if entry["measure"] == "label" else entry["measure"]
-        name = "labels" if entry["measure"] == "label" else "text"
-        tables[f"by_{entry['dimension']}_{name}"] = (
-            f"{DIMENSIONS[entry['dimension']]}: {measure}.",
-            strata_table(entry),
-        )
-    if summary.get("grounding"):
-        tables["grounding"] = (
-            "What a model loses without the true RNA (true minus control)",
-            grounding_table(summary),
-        )
-    if summary.get("calibration"):
-        tables["calibration"] = ("Calibration of the most likely option", calibration_table(summary))
-    if summary.get("judge"):
-        against = summary["judge"]["agreement"]
-        said = (
+        measure, name = ("right labels", "labels") if entry["measure"] == "label" else (entry["measure"], "text")
+        bins = {f"{row['bin']} (n = {row['n']})": row["systems"] for row in entry["bins"]}
+        keys = dict.fromkeys(key for row in bins.values() for key in row)
+        table = _by_system(keys, bins, lambda key, row: _interval(row.get(key)))
+        tables[f"by_{entry['dimension']}_{name}"] = (f"{DIMENSIONS[entry['dimension']]}: {measure}.", table)
+    if rows := summary.get("grounding"):
+        head = ["model", "control", "measure", "true RNA", "control's RNA", "gap [interval]", "p (Holm)", "n"]
+        table = [
+            [system(row["system"]).label, row["control"], row["measure"], *map(_number, (row["true"], row["other"]))]
+            + [_interval(row), f"{row['p_holm']:.4f}", str(row["n_items"])]
+            for row in rows
+        ]
+        tables["grounding"] = ("What a model loses without the true RNA (true minus control)", [head, *table])
+    if found := summary.get("calibration"):
+        columns: dict[str, Callable[[dict], str]] = {
+            "accuracy": lambda row: _number(row["accuracy"]),
+            "ECE": lambda row: _number(row["ece"]),
+            "Brier": lambda row: _number(row["brier"]),
+            "AURC": lambda row: _number(row["risk_coverage"]["aurc"]),
+            "best possible AURC": lambda row: _number(row["risk_coverage"]["best"]),
+            "kept at 10% risk": lambda row: _number(row["abstention"]["coverage"] if row["abstention"] else 0.0),
+            "n": lambda row: str(row["n"]),
+        }
+        table = _by_system(found, columns, lambda key, cell: cell(found[key]))
+        tables["calibration"] = ("Calibration of the most likely option", table)
+    if judge := summary.get("judge"):
+        against, found = judge["agreement"], judge["systems"]
+        checked = (
             f"; it agrees with the exact label in {100 * against['agreement']:.0f}% of {against['n']:,} answers "
             f"that have one (kappa {against['kappa']:.2f})"
             if against
             else "; no exact labels to check it by"
         )
-        tables["judge"] = (f"LLM as judge: 1 correct, 0.5 partly, 0 wrong{said}.", judge_table(summary))
+        columns = {"mean verdict [interval]": _interval, "n": lambda row: str(row["n_items"])}
+        table = _by_system(found, columns, lambda key, cell: cell(found[key]))
+        tables["judge"] = (f"LLM as judge: 1 correct, 0.5 partly, 0 wrong{checked}.", table)
     return tables
 
 
-def judge_table(summary: dict) -> Table:
-    """One row per system: the judge's mean verdict."""
-    rows = summary["judge"]["systems"].items()
-    return [
-        ["system", "mean verdict [interval]", "n"],
-        *([system_of(key).label, _interval(row), str(row["n_items"])] for key, row in rows),
-    ]
+def _by_system(keys: Iterable[str], columns: dict, cell: Callable[..., str]) -> Table:
+    """One row per system, one column per name; `cell(key, column)` is what stands there."""
+    rows = [[system(key).label, *(cell(key, column) for column in columns.values())] for key in keys]
+    return [["system", *columns], *rows]
 
 
 def accuracy_table(summary: dict) -> Table:
     """One row per system: accuracy with interval, balanced accuracy, MCC, macro-F1, unparseable."""
-    head = ["system"]
-    for measure in ("RNA type", "closed"):
-        head += [
-            f"{measure}: {name}"
-            for name in ("accuracy", "low", "high", "balanced", "MCC", "macro-F1", "n", "unparseable")
-        ]
-    rows = [head]
+    names = ("accuracy", "low", "high", "balanced", "MCC", "macro-F1", "n", "unparseable")
+    numbers = ("value", "low", "high", "balanced", "mcc", "macro_f1")
+    table = [["system", *(f"{measure}: {name}" for measure in ("RNA type", "closed") for name in names)]]
     for row in summary["systems"]:
         cells = [row["label"]]
-        for measure in ("rna_type", "closed"):
-            estimate = row[measure]
-            cells += (
-                [_number(estimate[name]) for name in ("value", "low", "high", "balanced", "mcc", "macro_f1")]
-                + [str(estimate["n_items"]), str(estimate["unparseable"])]
-                if estimate
-                else [""] * 8
-            )
-        rows.append(cells)
-    return rows
-
-
-def _row_of(entry: dict, key: str) -> dict | None:
-    return next((row["modes"] for row in entry["systems"] if row["system"] == key), None)
-
-
-def paper_similarity(entry: dict) -> Table:
-    """The layout of Tables 1 and 3: precision, recall and F1 by system and encoder; the paper's value in brackets."""
-    method = entry["method"]
-    labels = ["S_BERT", "S_Pub", "S_GPT"]
-    measured = {label for row in entry["systems"] for label in row["modes"].get("paper", {}) if label not in ROUGE}
-    labels += sorted(measured - set(labels))
-    if method not in SIMILARITY:
-        labels = [label for label in labels if label in measured]
-    table = [["Metric", *(f"{COLUMNS[key]}: {label}" for key in COLUMNS for label in labels)]]
-    for place, heading in enumerate(HEADINGS):
-        cells = [{"precision": "Precision", "recall": "Recall", "f1": "F1 Score"}[heading]]
-        for key in COLUMNS:
-            ours = (_row_of(entry, key) or {}).get("paper") or {}
-            for label in labels:
-                value = ours.get(label, {}).get(heading)
-                theirs = SIMILARITY.get(method, {}).get(key, {}).get(label)
-                cells.append(
-                    _beside(value["value"] if isinstance(value, dict) else value, theirs[place] if theirs else None)
-                )
+        for found in (row["rna_type"], row["closed"]):
+            cells += [_number(found and found[name]) for name in numbers]
+            cells += [str(found[name]) if found else "" for name in ("n_items", "unparseable")]
         table.append(cells)
     return table
 
 
-def paper_rouge(entry: dict) -> Table:
-    """The layout of Tables 2 and 4."""
-    names = {"rouge1": "Rouge-1", "rouge2": "Rouge-2", "rougeL": "Rouge-L"}
-    table = [["Metric", *(f"{COLUMNS[key]}: {name}" for key in COLUMNS for name in names.values())], ["ROUGE"]]
-    for key in COLUMNS:
-        ours = (_row_of(entry, key) or {}).get("paper") or {}
-        theirs = ROUGE_VALUES.get(entry["method"], {}).get(key)
-        for place, name in enumerate(names):
-            value = ours.get(name, {}).get("f1")
-            table[1].append(_beside(value["value"] if value else None, theirs[place] if theirs else None))
+def _text_tables(entry: dict) -> dict[str, tuple[str, Table]]:
+    """The paper's two tables, where they have something to show, and one of every mode."""
+    method, systems, tables = entry["method"], {row["system"]: row["modes"] for row in entry["systems"]}, {}
+    name, one, two = SETS.get(method, (method, "", ""))
+    where = f"{entry['n_rna']:,} RNAs, {entry['n_questions']:,} questions"
+    where = f"RNA-QA ({name}), {where}" if method else where
+    suffix, beside = f"_{method}" if method else "", "; the paper's own values in brackets" if method in SETS else ""
+    if method in SETS or systems.keys() & COLUMNS.keys():
+        table = _paper_similarity(method, systems)
+        if len(table[0]) > 1:  # without an encoder, and on other data than the paper's, there is no column
+            tables[f"paper_similarity{suffix}"] = (f"{one}{where}. Similarity in `paper` mode{beside}.", table)
+        title = f"{two}{where}. ROUGE F1, averaged within an RNA first{beside}."
+        tables[f"paper_rouge{suffix}"] = (title, _paper_rouge(method, systems))
+    for mode in ("paper", "aligned", "sentence"):
+        labels = dict.fromkeys(label for modes in systems.values() for label in modes.get(mode, {}))
+        if labels:
+            table = _by_system(
+                systems,
+                {label: label for label in labels},
+                lambda key, label, mode=mode: _interval(systems[key].get(mode, {}).get(label, {}).get("f1")),
+            )
+            tables[f"{mode}{suffix}"] = (f"Every system in `{mode}` mode: F1 [interval]. {where}.", table)
+    return tables
+
+
+def _paper_similarity(method: str, systems: dict[str, dict]) -> Table:
+    """The layout of Tables 1 and 3: precision, recall and F1 by system and encoder; the paper's value in brackets."""
+    measured = {label for modes in systems.values() for label in modes.get("paper", {})} - ROUGE_NAMES.keys()
+    labels = [label for label in PAPER_LABELS if method in SETS or label in measured]
+    labels += sorted(measured - set(PAPER_LABELS))
+    table = [["Metric", *(f"{COLUMNS[key]}: {label}" for key in COLUMNS for label in labels)]]
+    for place, (part, heading) in enumerate(PARTS.items()):
+        table.append([heading])
+        for key in COLUMNS:
+            for label in labels:
+                ours = systems.get(key, {}).get("paper", {}).get(label, {}).get(part)
+                number = 3 * PAPER_LABELS.index(label) + place if label in PAPER_LABELS else None
+                table[-1].append(_beside(ours, method, key, number))
     return table
 
 
-def _beside(value: float | None, paper: float | None) -> str:
-    """
-    >>> _beside(0.70912, 0.7293), _beside(None, 0.7293), _beside(0.5, None)
+def _paper_rouge(method: str, systems: dict[str, dict]) -> Table:
+    """The layout of Tables 2 and 4."""
+    table = [["Metric", *(f"{COLUMNS[key]}: {name}" for key in COLUMNS for name in ROUGE_NAMES.values())], ["ROUGE"]]
+    for key in COLUMNS:
+        for place, name in enumerate(ROUGE_NAMES, start=9):
+            ours = systems.get(key, {}).get("paper", {}).get(name, {}).get("f1")
+            table[1].append(_beside(ours, method, key, place))
+    return table
+
+
+def _beside(ours: float | dict | None, method: str, key: str, place: int | None) -> str:
+    """Our value, and the paper's in brackets.
+
+    >>> _beside(0.70912, "ais", "stage2", 5), _beside(None, "ais", "stage2", 5), _beside({"value": 0.5}, "", "x", None)
     ('0.7091 (0.7293)', '- (0.7293)', '0.5000')
     """
-    ours = "-" if value is None else f"{value:.4f}"
-    return ours if paper is None else f"{ours} ({paper:.4f})"
-
-
-def text_table(entry: dict, mode: str) -> Table:
-    """One row per system, one column per metric of a mode: F1 with its interval."""
-    labels = list(dict.fromkeys(label for row in entry["systems"] for label in row["modes"].get(mode, {})))
-    table = [["system", *labels]]
-    for row in entry["systems"]:
-        found = row["modes"].get(mode, {})
-        table.append(
-            [
-                system_of(row["system"]).label,
-                *(_interval(found[label]["f1"]) if label in found else "" for label in labels),
-            ]
-        )
-    return table
-
-
-def strata_table(entry: dict) -> Table:
-    """One row per system, one column per bin."""
-    systems = list(dict.fromkeys(key for row in entry["bins"] for key in row["systems"]))
-    table = [["system", *(f"{row['bin']} (n = {row['n']})" for row in entry["bins"])]]
-    for key in systems:
-        table.append(
-            [
-                system_of(key).label,
-                *(_interval(row["systems"][key]) if key in row["systems"] else "" for row in entry["bins"]),
-            ]
-        )
-    return table
-
-
-def grounding_table(summary: dict) -> Table:
-    """One row per model, control and measure."""
-    table = [["model", "control", "measure", "true RNA", "control's RNA", "gap [interval]", "p (Holm)", "n"]]
-    for row in summary["grounding"]:
-        table.append(
-            [
-                system_of(row["system"]).label,
-                row["control"],
-                row["measure"],
-                _number(row["true"]),
-                _number(row["other"]),
-                _interval(row),
-                f"{row['p_holm']:.4f}",
-                str(row["n_items"]),
-            ]
-        )
-    return table
-
-
-def calibration_table(summary: dict) -> Table:
-    """One row per system with option likelihoods."""
-    table = [["system", "accuracy", "ECE", "Brier", "AURC", "best possible AURC", "kept at 10% risk", "n"]]
-    for key, row in summary["calibration"].items():
-        kept = row["abstention"]["coverage"] if row["abstention"] else 0.0
-        table.append(
-            [
-                system_of(key).label,
-                *(
-                    _number(value)
-                    for value in (
-                        row["accuracy"],
-                        row["ece"],
-                        row["brier"],
-                        row["risk_coverage"]["aurc"],
-                        row["risk_coverage"]["best"],
-                        kept,
-                    )
-                ),
-                str(row["n"]),
-            ]
-        )
-    return table
+    value = ours["value"] if isinstance(ours, dict) else ours
+    theirs = PAPER_VALUES.get((method, key))
+    return (_number(value) or "-") + (f" ({theirs[place]:.4f})" if theirs and place is not None else "")
 
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def _interval(estimate: dict) -> str:
+def _interval(estimate: dict | None) -> str:
     """
-    >>> _interval({"value": 0.5, "low": 0.4, "high": 0.6}), _interval({"value": 0.5})
-    ('0.500 [0.400, 0.600]', '0.500')
+    >>> _interval({"value": 0.5, "low": 0.4, "high": 0.6}), _interval({"value": 0.5}), _interval(None)
+    ('0.500 [0.400, 0.600]', '0.500', '')
     """
+    if estimate is None:
+        return ""
     text = f"{estimate['value']:.3f}"
     return f"{text} [{estimate['low']:.3f}, {estimate['high']:.3f}]" if "low" in estimate else text
-
-
-def as_csv(table: Table) -> str:
-    """The table as CSV."""
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(table)
-    return buffer.getvalue()
 
 
 def as_markdown(table: Sequence[Sequence[str]]) -> str:
