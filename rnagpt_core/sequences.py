@@ -1,6 +1,10 @@
-"""Reads RNAs: a FASTA file (plain or .gz), a bare sequence, pasted text. Only the standard library, to be quick.
+"""Reads RNAs, and has the one normal form of a sequence. Only the standard library, to be quick.
 
-read_fasta("rna.fa") -> [Record("tRNA-Phe", "yeast", "GCGGAUUU..."), ...]
+    read_fasta("rna.fa") -> [Record("tRNA-Phe", "yeast", "GCGGAUUU..."), ...]     # strict: a person's file
+    stream_fasta("rnacentral.fa.gz") -> ("URS... description", "ACGT..."), ...    # as written: a database's file
+    normalized("acgt-N") -> "ACGUN"
+
+What a file is (gzip, UTF-16, a byte order mark) is told by its first bytes, in `unpacked` and `text_lines`.
 """
 
 import gzip
@@ -9,6 +13,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rnagpt_core.errors import UserError
@@ -43,6 +48,20 @@ class Record:
         return len(self.sequence)
 
 
+def normalized(sequence: object) -> str:
+    """The one form of a sequence here: upper case, U for T, no white space, no gaps; None is "".
+
+    >>> normalized("acg-t N"), normalized(None), is_rna("ACGUN"), is_rna("ACGUX")
+    ('ACGUN', '', True, False)
+    """
+    return "".join(str(sequence or "").split()).translate(NORMALIZED)
+
+
+def is_rna(sequence: str) -> bool:
+    """Whether a normalised sequence has nucleotides (IUPAC codes) and nothing else."""
+    return bool(sequence) and set(sequence) <= set(NUCLEOTIDES)
+
+
 def read_fasta(path: str | os.PathLike, max_bytes: int = MAX_BYTES, max_records: int = MAX_RECORDS) -> list[Record]:
     """Records of a FASTA file; a file that holds only nucleotides is one record, named after the file.
 
@@ -58,15 +77,58 @@ def read_fasta(path: str | os.PathLike, max_bytes: int = MAX_BYTES, max_records:
     return parse_fasta(text, str(path), fallback_id=name.split(".")[0] or name, max_records=max_records)
 
 
+@contextmanager
+def unpacked(path: str | os.PathLike) -> Iterator[io.BufferedReader | gzip.GzipFile]:
+    """A file's bytes, decompressed where they are gzip's, whatever the file is called."""
+    with open(path, "rb") as file:
+        yield gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == b"\x1f\x8b" else file
+
+
+def is_utf_16(start: bytes) -> bool:
+    """Whether a text begins with the byte order mark of UTF-16."""
+    return start.startswith((b"\xff\xfe", b"\xfe\xff"))
+
+
+def text_lines(path: str | os.PathLike) -> Iterator[str]:
+    """Lines of a text in UTF-8 or UTF-16, gzipped or not; bytes that are neither become replacement characters."""
+    with unpacked(path) as file:
+        utf_16 = is_utf_16(file.peek(2))
+        yield from io.TextIOWrapper(file, "utf-16" if utf_16 else "utf-8-sig", errors="replace")
+
+
+def stream_fasta(path: str | os.PathLike) -> Iterator[tuple[str, str]]:
+    """FASTA -> (header without ">", sequence as written), one record in memory at a time; text before the first
+    header is passed over."""
+    for start, header, lines in split_records(text_lines(path)):
+        if start:
+            yield header, "".join(lines)
+
+
+def split_records(lines: Iterable[str]) -> Iterator[tuple[int, str, list[str]]]:
+    """Lines of FASTA -> (number of the header's line, header without ">", the stripped lines below it); first, with
+    the number 0, what stands before any header.
+
+    >>> list(split_records([">a one", "AC", "GU", ">b"]))
+    [(0, '', []), (1, 'a one', ['AC', 'GU']), (4, 'b', [])]
+    """
+    start, header, below = 0, "", list[str]()
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        if line.startswith(">"):
+            yield start, header, below
+            start, header, below = number, line[1:], []
+        else:
+            below.append(line)
+    yield start, header, below
+
+
 def read_bytes(path: str | os.PathLike, max_bytes: int, wanted: str = WANTED) -> bytes:
     """The file's bytes, decompressed where they are gzip's, at most `max_bytes` of them; errors ask for `wanted`."""
     try:
-        with open(path, "rb") as file:
-            zipped = file.peek(2)[:2] == b"\x1f\x8b"
-            if str(path).endswith(".gz") and not zipped and file.peek(1):
+        with unpacked(path) as file:
+            if str(path).endswith(".gz") and not isinstance(file, gzip.GzipFile) and file.peek(1):
                 raise UserError(f"{path} is named .gz but holds no gzip data: compress it again, or rename it")
             # asks for one byte more than allowed, so a file that unpacks to terabytes costs no more than that
-            content = (gzip.GzipFile(fileobj=file) if zipped else file).read(max_bytes + 1)
+            content = file.read(max_bytes + 1)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: give the path of {wanted}") from None
     except IsADirectoryError:
@@ -83,7 +145,7 @@ def read_bytes(path: str | os.PathLike, max_bytes: int, wanted: str = WANTED) ->
 
 def decoded(content: bytes, path: str | os.PathLike, wanted: str = WANTED) -> str:
     """UTF-8 text without its byte order mark; errors ask for `wanted`."""
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if is_utf_16(content):
         raise UserError(f"{path} is UTF-16 text: save it as UTF-8 (plain text) and try again")
     if b"\0" in content[:4096]:
         raise UserError(f"{path} is a binary file, not text: give {wanted} (plain or .gz)")
@@ -99,27 +161,26 @@ def decoded(content: bytes, path: str | os.PathLike, wanted: str = WANTED) -> st
 
 def parse_fasta(text: str, source: str, fallback_id: str = "rna", max_records: int = MAX_RECORDS) -> list[Record]:
     """Records of FASTA text; `source` names it in errors, `fallback_id` a sequence without a header."""
-    lines = [line.strip() for line in io.StringIO(text, newline=None)]
-    first = next((number for number, line in enumerate(lines, start=1) if line), None)
-    if first is None:
+    (_, _, before), *parts = split_records(io.StringIO(text, newline=None))
+    first = next((number for number, line in enumerate(before, start=1) if line), None)
+    if first is None and not parts:
         raise UserError(f"{source} is empty: expected FASTA records, each a line '>id' and its sequence below")
-    if not any(line.startswith(">") for line in lines):
-        found = find_foreign(lines, 1)
+    if not parts:
+        found = find_foreign(before, 1)
         if found:
             raise UserError(
                 f"{source}, line {found[0]}: no record (no line begins with '>'), and as a bare sequence "
                 f"{found[1]}: give a FASTA file"
             )
-        return [Record(one_line(fallback_id), "", nucleotides("".join(lines), source))]
-    if not lines[first - 1].startswith(">"):
+        return [Record(one_line(fallback_id), "", nucleotides("".join(before), source))]
+    if first is not None:
         raise UserError(f"{source}, line {first}: text before the first '>': every record begins with a line '>id'")
-    starts = [number for number, line in enumerate(lines, start=1) if line.startswith(">")]
-    if len(starts) > max_records:
-        raise UserError(f"{source} holds {len(starts):,} records, more than {max_records:,}: split the file")
+    if len(parts) > max_records:
+        raise UserError(f"{source} holds {len(parts):,} records, more than {max_records:,}: split the file")
     records: list[Record] = []
     line_of_id: dict[str, int] = {}
-    for start, end in zip(starts, [*starts[1:], len(lines) + 1], strict=True):
-        rna_id, _, description = one_line(lines[start - 1][1:]).partition(" ")
+    for start, header, lines in parts:
+        rna_id, _, description = one_line(header).partition(" ")
         if not rna_id:
             raise UserError(f"{source}, line {start}: the record has no id: write one after the '>'")
         if rna_id in line_of_id:
@@ -127,11 +188,11 @@ def parse_fasta(text: str, source: str, fallback_id: str = "rna", max_records: i
                 f"{source}, line {start}: record {rna_id} has the id of line {line_of_id[rna_id]}: give each its own"
             )
         line_of_id[rna_id] = start
-        where = f"{source}, line {start}: record {rna_id}"
-        found = find_foreign(lines[start : end - 1], start + 1)
+        found = find_foreign(lines, start + 1)
         if found:
             raise UserError(f"{source}, line {found[0]}: record {rna_id}: {found[1]}: give an RNA or DNA sequence")
-        records.append(Record(rna_id, description, nucleotides("".join(lines[start : end - 1]), where)))
+        where = f"{source}, line {start}: record {rna_id}"
+        records.append(Record(rna_id, description, nucleotides("".join(lines), where)))
     return records
 
 
@@ -171,35 +232,9 @@ def find_foreign(lines: list[str], first_number: int) -> tuple[int, str] | None:
 
 def nucleotides(text: str, where: str) -> str:
     """Normalised sequence of a text without foreign characters; UserError where nothing is left."""
-    sequence = "".join(text.split()).translate(NORMALIZED)
+    sequence = normalized(text)
     if not sequence:
         raise UserError(f"{where} has no sequence: expected nucleotides (A, C, G, U or T)")
     if not set(sequence) & set("ACGU"):
         raise UserError(f"{where} has no A, C, G, U or T, only codes for unknown ones: there is nothing to read")
     return sequence
-
-
-def stream_fasta(path: str | os.PathLike) -> Iterator[tuple[str, str]]:
-    """FASTA (gzipped or not) -> (header without ">", sequence as written), one record in memory at a time."""
-    opener = gzip.open if str(path).endswith(".gz") else open
-    with opener(path, "rt", encoding="utf-8-sig", errors="replace") as handle:
-        yield from fasta_records(handle)
-
-
-def fasta_records(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Lines of FASTA -> (header without ">", sequence as written).
-
-    >>> list(fasta_records([">a one", "AC", "GU", ">b"]))
-    [('a one', 'ACGU'), ('b', '')]
-    """
-    header: str | None = None
-    parts: list[str] = []
-    for line in map(str.strip, lines):
-        if line.startswith(">"):
-            if header is not None:
-                yield header, "".join(parts)
-            header, parts = line[1:], []
-        elif line:
-            parts.append(line)
-    if header is not None:
-        yield header, "".join(parts)

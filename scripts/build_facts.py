@@ -10,8 +10,6 @@ Needs: edlib (PyPI), mmseqs2 and vsearch (Debian), dpkg-deb for unpacking. About
 import argparse
 import gzip
 import hashlib
-import os
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -21,9 +19,13 @@ import zipfile
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from dataset_builder.facts_table import fact_splits, facts
+from dataset_builder.facts_table import facts
 from dataset_builder.facts_table.facts import COLUMNS, EVALUATION_TYPES
-from scripts import fact_sources
+from dataset_builder.publishing.qa_splits import components
+from rnagpt_core.errors import UserError, explained
+from rnagpt_core.files import new_file
+from rnagpt_core.nearest import neighbour_pairs
+from scripts import fact_sources, fact_splits
 
 SEED = 20240607
 PACKAGES = {  # key -> (client, requirement, file name)
@@ -66,7 +68,7 @@ def fetch(folder: Path) -> None:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         if done.returncode or not (folder / name).exists():
             reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise SystemExit(f"Could not fetch {requirement} as {name} ({reason}); put that file into --inputs.")
+            raise UserError(f"Could not fetch {requirement} as {name} ({reason}); put that file into --inputs.")
 
 
 def unpack(archive: Path, folder: Path) -> Path:
@@ -86,7 +88,7 @@ def unpack(archive: Path, folder: Path) -> Path:
 def verify(inputs: dict[str, Path], update: bool) -> None:
     """Compare the sha256 of every file that is read with `data/inputs.sha256`."""
     listed = Path(__file__).with_name("inputs.sha256")
-    used = [(key, path) for key, path, *_ in fact_sources.ALIGNMENTS]
+    used = [(key, fact_sources.FOLDERS[key] + name) for key, name, *_ in fact_sources.ALIGNMENTS]
     used += [("mimseq", f"mimseq/data/{path}") for path, *_ in fact_sources.MIMSEQ_SETS]
     used += [("seqkit-examples", f"usr/share/doc/seqkit-examples/tests/{n}.fa.gz") for n in ("hairpin", "mature")]
     lines = [f"{hashlib.sha256((inputs[k] / p).read_bytes()).hexdigest()}  {k}:{p}" for k, p in sorted(set(used))]
@@ -95,7 +97,7 @@ def verify(inputs: dict[str, Path], update: bool) -> None:
     expected = listed.read_text().splitlines()
     changed = sorted(set(lines) ^ set(expected))
     if changed:
-        raise SystemExit(f"{len(changed)} input lines differ from {listed.name}, first: {changed[0]}")
+        raise UserError(f"{len(changed)} input lines differ from {listed.name}, first: {changed[0]}")
     say(f"{len(lines)} input files have the expected sha256")
 
 
@@ -118,53 +120,63 @@ def choose(rows: list[dict]) -> list[dict]:
 def write_table(rows: list[dict], output: Path) -> None:
     """Tab-separated, gzip level 9, no time stamp; renamed into place when complete."""
     lines = ["\t".join(COLUMNS)] + ["\t".join(str(row[column]) for column in COLUMNS) for row in rows]
-    partial = output.with_name(output.name + ".part")
-    with partial.open("wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as packed:
+    with new_file(output, "wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as packed:
         packed.write(("\n".join(lines) + "\n").encode("ascii"))
-    os.replace(partial, output)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", type=Path, help="folder with the package files (default: fetch into a new one)")
-    parser.add_argument("--output", type=Path, default=Path(facts.__file__).with_name("data") / "rna_facts.tsv.gz")
-    parser.add_argument("--update-sha256", action="store_true", help="record the inputs' sha256 instead of checking")
-    arguments = parser.parse_args()
-    work = Path(tempfile.mkdtemp(prefix="rna_facts_"))
-    folder = arguments.inputs or work
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
+def build(inputs_folder: Path | None, output: Path, update_sha256: bool) -> None:
+    """Fetch, parse, choose, cluster, split, write."""
+    with tempfile.TemporaryDirectory(prefix="rna_facts_") as work:
+        folder = inputs_folder or Path(work)
+        folder.mkdir(parents=True, exist_ok=True)
         fetch(folder)
-        inputs = {key: unpack(folder / name, work / key) for key, (_, _, name) in PACKAGES.items()}
-        verify(inputs, arguments.update_sha256)
+        inputs = {key: unpack(folder / name, Path(work) / key) for key, (_, _, name) in PACKAGES.items()}
+        verify(inputs, update_sha256)
         rows, dropped = fact_sources.candidates(inputs)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     say(f"{len(rows)} distinct RNAs; dropped {dict(dropped)}")
     rows = choose(rows)
+    split(rows)
+    write_table(rows, output)
+    for rna_type in sorted({row["rna_type"] for row in rows}):
+        mine = [row for row in rows if row["rna_type"] == rna_type]
+        counts = Counter(row["split"] for row in mine)
+        clusters = len({row["cluster"] for row in mine})
+        say(f"{rna_type}: {len(mine)} RNAs, {clusters} clusters, " + ", ".join(f"{k} {v}" for k, v in counts.items()))
+    say(f"wrote {output.name}: {len(rows)} RNAs, {output.stat().st_size} bytes")
+
+
+def split(rows: list[dict]) -> None:
+    """Write cluster and split of each row."""
     sequences = [row["sequence"] for row in rows]
     say(f"{len(rows)} chosen; comparing all pairs by edit distance")
-    pairs = {"edlib": fact_splits.exhaustive_neighbours(sequences)}
+    pairs = {"edlib": neighbour_pairs(sequences)}
     say("searching with MMseqs2 and vsearch")
     pairs.update(fact_splits.searched_neighbours(sequences))
     say("neighbour pairs: " + ", ".join(f"{tool} {len(found)}" for tool, found in pairs.items()))
     edges = set().union(*pairs.values()) | set(fact_splits.family_edges(rows))
-    for row, cluster in zip(rows, fact_splits.components(len(rows), sorted(edges)), strict=True):
+    for row, cluster in zip(rows, components(len(rows), edges), strict=True):
         row["cluster"] = cluster
     fact_splits.assign_splits(rows, split_target, SEED)
     for tool, found in pairs.items():
         crossing = fact_splits.leaks(rows, found)
         say(f"{tool}: {len(crossing)} neighbour pairs across splits")
         if crossing:
-            raise SystemExit(f"{tool} still finds {len(crossing)} neighbours across splits; the clusters are wrong.")
-    write_table(rows, arguments.output)
-    for rna_type in sorted({row["rna_type"] for row in rows}):
-        mine = [row for row in rows if row["rna_type"] == rna_type]
-        counts = Counter(row["split"] for row in mine)
-        clusters = len({row["cluster"] for row in mine})
-        say(f"{rna_type}: {len(mine)} RNAs, {clusters} clusters, " + ", ".join(f"{k} {v}" for k, v in counts.items()))
-    say(f"wrote {arguments.output.name}: {len(rows)} RNAs, {arguments.output.stat().st_size} bytes")
+            raise UserError(f"{tool} still finds {len(crossing)} neighbours across splits; the clusters are wrong.")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--inputs", type=Path, help="folder with the package files (default: fetch into a new one)")
+    parser.add_argument("--output", type=Path, default=Path(facts.__file__).with_name("data") / "rna_facts.tsv.gz")
+    parser.add_argument("--update-sha256", action="store_true", help="record the inputs' sha256 instead of checking")
+    args = parser.parse_args(argv)
+
+    def work() -> int:
+        build(args.inputs, args.output, args.update_sha256)
+        return 0
+
+    return explained(work)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

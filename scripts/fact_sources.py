@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from rnagpt_core.sequences import stream_fasta
+from rnagpt_core.sequences import normalized, stream_fasta
 
 MAX_LENGTH = 1024  # nt: what RNA-FM reads
 MIN_LENGTH = 15  # nt: the shortest mature microRNAs
@@ -56,76 +56,31 @@ MIMSEQ_SETS = (
 # What the names in mimseq's mitochondrial and plastid files show of their source.
 ORGANELLE_SOURCES = (("mtdbD", "mitotRNAdb"), ("PtRNAdb", "PtRNAdb"), ("URS", "RNAcentral"), (")Q", "SGD"))
 
-# Stockholm alignments: (package key, path, RNA type, family, name, group when the whole family has one, source).
-RNA_TOOLS = "rna_tools/tools/rna_alignment/test_data/"
-INFERNAL = "usr/share/doc/infernal/examples/testsuite/"
+RNASE_P = "RNase P Database"
+# Stockholm alignments: (package key, file, RNA type, family, name, group when the whole family has one, source).
+FOLDERS = {
+    "rna-tools": "rna_tools/tools/rna_alignment/test_data/",
+    "infernal": "usr/share/doc/infernal/examples/testsuite/",
+}
 ALIGNMENTS = (
-    ("rna-tools", RNA_TOOLS + "RF00001.blocked.stk", "5S_rRNA", "RF00001", "5S ribosomal RNA", "", "Rfam"),
-    ("rna-tools", RNA_TOOLS + "RF00002.stockholm.stk", "5.8S_rRNA", "RF00002", "5.8S ribosomal RNA", "", "Rfam"),
-    ("rna-tools", RNA_TOOLS + "u6_isl_rfam.sto", "snRNA", "RF00026", "U6 spliceosomal RNA", "", "Rfam"),
-    (
-        "rna-tools",
-        RNA_TOOLS + "RF00379.stockholm.stk",
-        "riboswitch",
-        "RF00379",
-        "ydaO/yuaA riboswitch",
-        "bacterium",
-        "Rfam",
-    ),
-    ("rna-tools", RNA_TOOLS + "RF01831.stockholm.sto", "riboswitch", "RF01831", "THF riboswitch", "", "Rfam"),
-    (
-        "rna-tools",
-        RNA_TOOLS + "RF00167.stockholm.sto",
-        "riboswitch",
-        "RF00167",
-        "purine riboswitch",
-        "bacterium",
-        "Rfam",
-    ),
-    ("rna-tools", RNA_TOOLS + "gmp.sto", "riboswitch", "RF01051", "cyclic di-GMP-I riboswitch", "bacterium", "Rfam"),
-    ("rna-tools", RNA_TOOLS + "RF02221.stockholm.sto", "sRNA", "RF02221", "sRNA-Xcc1", "bacterium", "Rfam"),
-    ("rna-tools", RNA_TOOLS + "xrrna_rfam.sto", "viral_xrRNA", "", "exoribonuclease-resistant RNA", "virus", "Rfam"),
-    (
-        "rna-tools",
-        RNA_TOOLS + "IA1.gissd.sto",
-        "autocatalytically_spliced_intron",
-        "IA1",
-        "group I intron (IA1)",
-        "",
-        "GISSD",
-    ),
-    (
-        "rna-tools",
-        RNA_TOOLS + "IE2.gissd.sto",
-        "autocatalytically_spliced_intron",
-        "IE2",
-        "group I intron (IE2)",
-        "",
-        "GISSD",
-    ),
-    ("infernal", INFERNAL + "tRNA.sto", "tRNA", "RF00005", "tRNA", "", "Rfam"),
-    ("infernal", INFERNAL + "Vault.sto", "vault_RNA", "RF00006", "vault RNA", "animal", "Rfam"),
-    ("infernal", INFERNAL + "snR75.sto", "snoRNA", "RF01185", "small nucleolar RNA snR75", "", "Rfam"),
-    (
-        "infernal",
-        INFERNAL + "Plant_SRP.sto",
-        "SRP_RNA",
-        "RF01855",
-        "plant signal recognition particle RNA",
-        "plant",
-        "Rfam",
-    ),
-    ("infernal", INFERNAL + "srp-euk.sto", "SRP_RNA", "SRPDB", "signal recognition particle RNA", "", "SRPDB"),
-    ("infernal", INFERNAL + "3.4.12.rf.stk", "snRNA", "", "", "", "Rfam"),
-    (
-        "infernal",
-        INFERNAL + "rnaseP-eubact.sto",
-        "RNase_P_RNA",
-        "RNaseP_bact",
-        "bacterial RNase P RNA",
-        "bacterium",
-        "RNase P Database",
-    ),
+    ("rna-tools", "RF00001.blocked.stk", "5S_rRNA", "RF00001", "5S ribosomal RNA", "", "Rfam"),
+    ("rna-tools", "RF00002.stockholm.stk", "5.8S_rRNA", "RF00002", "5.8S ribosomal RNA", "", "Rfam"),
+    ("rna-tools", "u6_isl_rfam.sto", "snRNA", "RF00026", "U6 spliceosomal RNA", "", "Rfam"),
+    ("rna-tools", "RF00379.stockholm.stk", "riboswitch", "RF00379", "ydaO/yuaA riboswitch", "bacterium", "Rfam"),
+    ("rna-tools", "RF01831.stockholm.sto", "riboswitch", "RF01831", "THF riboswitch", "", "Rfam"),
+    ("rna-tools", "RF00167.stockholm.sto", "riboswitch", "RF00167", "purine riboswitch", "bacterium", "Rfam"),
+    ("rna-tools", "gmp.sto", "riboswitch", "RF01051", "cyclic di-GMP-I riboswitch", "bacterium", "Rfam"),
+    ("rna-tools", "RF02221.stockholm.sto", "sRNA", "RF02221", "sRNA-Xcc1", "bacterium", "Rfam"),
+    ("rna-tools", "xrrna_rfam.sto", "viral_xrRNA", "", "exoribonuclease-resistant RNA", "virus", "Rfam"),
+    ("rna-tools", "IA1.gissd.sto", "autocatalytically_spliced_intron", "IA1", "group I intron (IA1)", "", "GISSD"),
+    ("rna-tools", "IE2.gissd.sto", "autocatalytically_spliced_intron", "IE2", "group I intron (IE2)", "", "GISSD"),
+    ("infernal", "tRNA.sto", "tRNA", "RF00005", "tRNA", "", "Rfam"),
+    ("infernal", "Vault.sto", "vault_RNA", "RF00006", "vault RNA", "animal", "Rfam"),
+    ("infernal", "snR75.sto", "snoRNA", "RF01185", "small nucleolar RNA snR75", "", "Rfam"),
+    ("infernal", "Plant_SRP.sto", "SRP_RNA", "RF01855", "plant signal recognition particle RNA", "plant", "Rfam"),
+    ("infernal", "srp-euk.sto", "SRP_RNA", "SRPDB", "signal recognition particle RNA", "", "SRPDB"),
+    ("infernal", "3.4.12.rf.stk", "snRNA", "", "", "", "Rfam"),
+    ("infernal", "rnaseP-eubact.sto", "RNase_P_RNA", "RNaseP_bact", "bacterial RNase P RNA", "bacterium", RNASE_P),
 )
 SPLICEOSOMAL = {  # alignments inside 3.4.12.rf.stk
     "U1": ("snRNA", "RF00003", "U1 spliceosomal RNA"),
@@ -143,7 +98,7 @@ LICENCES = {
     "PtRNAdb": "INSDC free use (believed)",
     "GISSD": "INSDC free use (believed)",
     "SRPDB": "INSDC free use (believed)",
-    "RNase P Database": "INSDC free use (believed)",
+    RNASE_P: "INSDC free use (believed)",
 }
 # Four-letter codes of the SRP alignment -> (species, group).
 SRP_SPECIES = {
@@ -200,8 +155,8 @@ def candidates(inputs: dict[str, Path]) -> tuple[list[dict[str, str]], Counter]:
 
 def _all_rows(inputs: dict[str, Path]) -> Iterator[dict[str, str]]:
     yield from mimseq_rows(inputs["mimseq"])
-    for package, path, rna_type, family, name, group, source in ALIGNMENTS:
-        yield from alignment_rows(inputs[package] / path, rna_type, family, name, group, source)
+    for package, file, *facts in ALIGNMENTS:
+        yield from alignment_rows(inputs[package] / FOLDERS[package] / file, *facts)
     yield from mirbase_rows(inputs["seqkit-examples"])
 
 
@@ -225,18 +180,13 @@ def read_stockholm(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     identifier, aligned = "", {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith("//"):
-            yield identifier, {name: rna(text) for name, text in aligned.items()}
+            yield identifier, {name: normalized(re.sub("[~_]", "", text)) for name, text in aligned.items()}
             identifier, aligned = "", {}
         elif line.startswith("#=GF ID"):
             identifier = line.split()[2]
         elif line and not line.startswith("#"):
             name, text = line.split()[:2]
             aligned[name] = aligned.get(name, "") + text
-
-
-def rna(text: str) -> str:
-    """'acg-T.N' -> 'ACGUN': upper case, T as U, gaps out."""
-    return re.sub(r"[-.~_ ]", "", text).upper().replace("T", "U")
 
 
 def mimseq_rows(folder: Path) -> Iterator[dict[str, str]]:
@@ -260,7 +210,7 @@ def mimseq_rows(folder: Path) -> Iterator[dict[str, str]]:
                 continue
             yield _row(
                 f"gtrnadb:{label}" if compartment in ("nuclear", "bacterial") else f"organellar:{label}",
-                rna(text),
+                normalized(text),
                 "tRNA",
                 source,
                 species=species,
@@ -317,7 +267,7 @@ def _mirna_row(label: str, accession: str, species: str, text: str, rna_type: st
     group = mirbase_group(species)
     return _row(
         f"mirbase:{accession}",
-        rna(text),
+        normalized(text),
         rna_type,
         "miRBase",
         name=label,

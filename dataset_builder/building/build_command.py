@@ -232,7 +232,7 @@ def collector(args: argparse.Namespace):
             local_source.files_of(args.source)  # before anything is written
 
         return lambda library: local_source.collect(args.source, library, args.max_length, args.release)
-    from dataset_builder.sources import rna_list
+    from dataset_builder.sources.local_source import listed
     from dataset_builder.sources.polite_client import PoliteClient
     from dataset_builder.sources.rnacentral import ADDRESSES, Collection
     from dataset_builder.storage.store import Library
@@ -245,7 +245,7 @@ def collector(args: argparse.Namespace):
     options = {"release": args.release, "query": args.query or "", "limit": args.limit, "by_export": args.by_export}
     options |= {"facts": tuple(args.facts), "ids": args.ids}
     if args.ids is not None:
-        next(rna_list.listed(args.ids), None)  # a file that cannot be read is told before anything is written
+        next(listed(args.ids), None)  # a file that cannot be read is told before anything is written
     if args.limit is not None and args.limit < 1:
         raise UserError(f"--limit must be at least 1, got {args.limit}")
     begun = args.output / "work" / "library.sqlite"

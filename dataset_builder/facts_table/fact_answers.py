@@ -9,125 +9,42 @@ True
 """
 
 import re
+from importlib import resources
 
-TYPE_NAMES: dict[str, str] = {
-    "tRNA": "transfer RNA (tRNA)",
-    "pre_miRNA": "precursor microRNA (pre-miRNA)",
-    "miRNA": "mature microRNA (miRNA)",
-    "5S_rRNA": "5S ribosomal RNA (5S rRNA)",
-    "5.8S_rRNA": "5.8S ribosomal RNA (5.8S rRNA)",
-    "RNase_P_RNA": "ribonuclease P RNA (RNase P RNA)",
-    "snRNA": "spliceosomal small nuclear RNA (snRNA)",
-    "snoRNA": "small nucleolar RNA (snoRNA)",
-    "riboswitch": "riboswitch",
-    "autocatalytically_spliced_intron": "self-splicing group I intron",
-    "SRP_RNA": "signal recognition particle RNA (SRP RNA)",
-    "vault_RNA": "vault RNA (vtRNA)",
-    "sRNA": "bacterial small RNA (sRNA)",
-    "viral_xrRNA": "viral exoribonuclease-resistant RNA (xrRNA)",
-}
-GROUPS: tuple[str, ...] = ("animal", "plant", "fungus", "protist", "bacterium", "archaeon", "virus")
-LENGTH_CLASSES: dict[str, str] = {"short": "under 50 nt", "medium": "50 to 150 nt", "long": "over 150 nt"}
-COMPARTMENTS: tuple[str, ...] = ("nuclear", "mitochondrial", "plastid", "bacterial")
-AMINO_ACID_NAMES: dict[str, str] = {
-    "Ala": "alanine",
-    "Arg": "arginine",
-    "Asn": "asparagine",
-    "Asp": "aspartate",
-    "Cys": "cysteine",
-    "Gln": "glutamine",
-    "Glu": "glutamate",
-    "Gly": "glycine",
-    "His": "histidine",
-    "Ile": "isoleucine",
-    "Leu": "leucine",
-    "Lys": "lysine",
-    "Met": "methionine",
-    "Phe": "phenylalanine",
-    "Pro": "proline",
-    "Ser": "serine",
-    "Thr": "threonine",
-    "Trp": "tryptophan",
-    "Tyr": "tyrosine",
-    "Val": "valine",
-    "SeC": "selenocysteine",
-}
+import yaml
 
-# Most specific first: where two patterns start at the same letter, the earlier one here wins.
-_MICRO = r"(?:micro[- ]?RNA|miRNA|miR)"
-_TYPES: tuple[tuple[str, str], ...] = (
-    (
-        "pre_miRNA",
-        rf"pre[- ]?{_MICRO}s?|precursor (?:of an? )?(?:mature )?{_MICRO}s?"
-        rf"|{_MICRO}[- ](?:precursor|hairpin|stem[- ]loop)s?|hairpins?(?: precursors?)?|stem[- ]loops?",
-    ),
-    ("miRNA", rf"(?:mature )?{_MICRO}s?"),
-    ("5.8S_rRNA", r"5\.8 ?S(?: (?:ribosomal RNA|rRNA))?s?"),
-    ("5S_rRNA", r"5 ?S(?: (?:ribosomal RNA|rRNA))?s?"),
-    ("RNase_P_RNA", r"(?:RNase|ribonuclease)[- ]?P(?: RNA)?s?"),
-    ("snoRNA", r"snoRNAs?|small nucleolar RNAs?"),
-    ("snRNA", r"snRNAs?|(?:spliceosomal )?small nuclear RNAs?|spliceosomal RNAs?"),
-    ("riboswitch", r"riboswitch(?:es)?"),
-    (
-        "autocatalytically_spliced_intron",
-        r"(?:self[- ]splicing )?group[- ]I introns?"
-        r"|(?:self[- ]splicing|autocatalytically spliced|autocatalytic) introns?"
-        r"|(?<!group II )(?<!group-II )introns?",
-    ),
-    ("SRP_RNA", r"SRP(?: RNA)?s?|signal recognition particle(?: RNA)?s?|7SL(?: RNA)?"),
-    ("vault_RNA", r"vault RNAs?|vtRNAs?"),
-    ("viral_xrRNA", r"(?:viral )?(?:exoribonuclease[- ]resistant RNA|xrRNA)s?"),
-    ("sRNA", r"bacterial small (?:regulatory )?RNAs?|sRNAs?"),
-    ("tRNA", r"t-?RNAs?|transfer[- ]RNAs?"),
+# names, wordings and patterns, one table for what is asked and how answers are read
+VOCABULARY: dict = yaml.load(
+    (resources.files("dataset_builder.facts_table") / "data" / "vocabulary.yaml").read_text(encoding="utf-8"),
+    getattr(yaml, "CSafeLoader", yaml.SafeLoader),
 )
-_GROUPS: tuple[tuple[str, str], ...] = (
-    ("animal", r"animals?|metazoans?|vertebrates?|mammals?|humans?|insects?|fish(?:es)?|birds?|nematodes?"),
-    ("plant", r"plants?|algae?"),
-    ("fungus", r"fung(?:us|i|al)|yeasts?"),
-    ("protist", r"protists?|protozoans?"),
-    ("bacterium", r"bacteri(?:um|a|al)"),
-    ("archaeon", r"archae(?:on|a|al)"),
-    ("virus", r"virus(?:es)?|viral"),
-)
-_COMPARTMENTS: tuple[tuple[str, str], ...] = (
-    ("nuclear", r"nuclear|nucleus"),
-    ("mitochondrial", r"mitochondri(?:al|on|a)"),
-    ("plastid", r"plastids?|chloroplasts?"),
-    ("bacterial", r"bacteri(?:al|um|a)"),
-)
-# The words by which an answer about function shows which type's function it tells.
-_FUNCTIONS: tuple[tuple[str, str], ...] = (
-    ("tRNA", r"(?:carries|carry|brings|delivers)\b[^.]*amino acid|amino acids? to the ribosome"),
-    ("pre_miRNA", r"dicer"),
-    ("miRNA", r"argonaute|silences|represses"),
-    ("5.8S_rRNA", r"eukaryotic ribosomes"),
-    ("5S_rRNA", r"large (?:ribosomal )?subunit"),
-    ("RNase_P_RNA", r"5' leader"),
-    ("snRNA", r"spliceosome"),
-    ("snoRNA", r"nucleolus"),
-    ("riboswitch", r"(?:binds|senses) a (?:small molecule|metabolite|ligand)"),
-    ("autocatalytically_spliced_intron", r"its own (?:removal|excision|splicing)|splices itself"),
-    ("SRP_RNA", r"secretory proteins|proteins to the membrane"),
-    ("vault_RNA", r"vault"),
-    ("viral_xrRNA", r"xrn1"),
-    ("sRNA", r"bacterial transcript"),
-)
-_AMINO_ACIDS: tuple[tuple[str, str], ...] = tuple(
-    (code, rf"{name}|(?-i:{code}|{code.upper()})") for code, name in AMINO_ACID_NAMES.items()
-) + (("Asp", r"aspartic acid"), ("Glu", r"glutamic acid"))
+TYPES: dict[str, dict] = VOCABULARY["rna_types"]
+TYPE_NAMES: dict[str, str] = {rna_type: row["name"] for rna_type, row in TYPES.items()}
+GROUPS: tuple[str, ...] = tuple(VOCABULARY["organism_groups"])
+LENGTH_CLASSES: dict[str, str] = VOCABULARY["length_classes"]
+COMPARTMENTS: tuple[str, ...] = tuple(VOCABULARY["compartments"])
+AMINO_ACID_NAMES: dict[str, str] = VOCABULARY["amino_acids"]
+# {topic: [(label, pattern), ...]}
+_PATTERNS: dict[str, list[tuple[str, str]]] = {
+    topic: [(label, "|".join(patterns)) for label, patterns in labels]
+    for topic, labels in {
+        "rna_type": [(rna_type, row["named"]) for rna_type, row in TYPES.items()],
+        "function": [(rna_type, row["function_named"]) for rna_type, row in TYPES.items()],
+        "organism_group": VOCABULARY["organism_groups"].items(),
+        "compartment": VOCABULARY["compartments"].items(),
+        "amino_acid": [
+            *((code, [name, f"(?-i:{code}|{code.upper()})"]) for code, name in AMINO_ACID_NAMES.items()),
+            ("Asp", ["aspartic acid"]),
+            ("Glu", ["glutamic acid"]),
+        ],
+    }.items()
+}
 # "not", then up to seven words (and an opening bracket) before the name, none of which starts a new statement.
 _NEGATED = re.compile(
     r"(?:\bnot|n't|\bnever|\bneither|\bnor|\brather than|\bunlike|\binstead of)\s+"
     r"(?:(?!(?:but|is|it|whether)\b)(?:\d\.\d\w*|[\w'-]+)[ (]+){0,7}$",
     re.I,
 )
-_VOCABULARY = {
-    "rna_type": _TYPES,
-    "organism_group": _GROUPS,
-    "compartment": _COMPARTMENTS,
-    "function": _FUNCTIONS,
-    "amino_acid": _AMINO_ACIDS,
-}
 
 
 def type_name(rna_type: str) -> str:
@@ -183,10 +100,10 @@ def parse_answer(text: str, topic: str, options: tuple[str, ...] | None = None) 
         label = found[0].replace("T", "U") if found else None
     elif topic == "length_class":
         label = _parse_length(text)
-    elif topic in _VOCABULARY:
-        label = _first_named(text, _VOCABULARY[topic])
+    elif topic in _PATTERNS:
+        label = _first_named(text, _PATTERNS[topic])
     else:
-        raise ValueError(f"topic is {topic!r}, expected is_..., anticodon, length_class or one of {list(_VOCABULARY)}")
+        raise ValueError(f"topic is {topic!r}, expected is_..., anticodon, length_class or one of {list(_PATTERNS)}")
     return label if options is None or label in options else None
 
 
@@ -198,7 +115,7 @@ def _parse_length(text: str) -> str | None:
     return word[1].lower() if word else None
 
 
-def _first_named(text: str, vocabulary: tuple[tuple[str, str], ...]) -> str | None:
+def _first_named(text: str, vocabulary: list[tuple[str, str]]) -> str | None:
     """First label whose pattern matches as a whole word and is not negated; where two start together, the earlier.
 
     A negated name is used up whole, so that "not a pre-miRNA" does not leave "miRNA" to be found.

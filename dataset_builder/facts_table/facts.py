@@ -89,11 +89,11 @@ def balanced_subset(facts: list[RnaFact], per_type: int, seed: int) -> list[RnaF
         by_type[fact.rna_type][fact.cluster].append(fact)
     chosen: list[RnaFact] = []
     for rna_type in sorted(by_type):
-        draw = random.Random(f"{seed}:{rna_type}")
+        rng = random.Random(f"{seed}:{rna_type}")
         clusters = list(by_type[rna_type].values())
-        draw.shuffle(clusters)
+        rng.shuffle(clusters)
         for members in clusters:
-            draw.shuffle(members)
+            rng.shuffle(members)
         rounds = max(map(len, clusters))
         ordered = [members[turn] for turn in range(rounds) for members in clusters if turn < len(members)]
         chosen += ordered[:per_type]

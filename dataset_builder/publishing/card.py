@@ -1,5 +1,7 @@
-"""The dataset card (README.md with YAML configs), and its pictures."""
+"""The dataset card (README.md with YAML configs), and its figures."""
 
+from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 
 from dataset_builder.llm.prompts import prompts_sha256
@@ -7,7 +9,7 @@ from dataset_builder.storage.records import published_schemas
 from dataset_builder.storage.settings import BuildSettings
 from dataset_builder.storage.store import Library
 
-PICTURES = (
+FIGURES = (
     ("papers per RNA", "papers_per_rna.png"),
     ("topics per RNA", "topics_per_rna.png"),
     ("kinds", "question_kinds.png"),
@@ -15,53 +17,54 @@ PICTURES = (
     ("RNA types", "rna_types.png"),
     ("lengths (nt, in steps of 100)", "lengths.png"),
 )
-COLLECTED = "Collected from RNAcentral, LitScan and Europe PMC"  # the release looks for this, too
-VERBATIM = "Annotations are sentences of the abstracts, word for word"  # `rnagpt release dataset` looks for it
 
 
 def write_card(folder: Path, statistics: dict, digests: dict, settings: BuildSettings, library: Library) -> None:
     """README.md whose YAML makes `load_dataset(folder, "alignment")` and `"qa"` work, streaming too."""
+    import jinja2
     from datasets import Features
-    from datasets.utils.metadata import MetadataConfigs
-    from huggingface_hub import DatasetCard, DatasetCardData
+    from huggingface_hub import DatasetCardData
 
-    infos, configs = [], MetadataConfigs()
+    infos, configs = [], []
     for name, schema in published_schemas().items():
         splits = digests[name]
         if not splits:
             continue
-        features = Features.from_arrow_schema(schema)
+        size = sum(found["bytes"] for found in splits.values())
         infos.append(
             {
                 "config_name": name,
-                "features": features._to_yaml_list(),
+                "features": Features.from_arrow_schema(schema)._to_yaml_list(),
                 "splits": [
                     {"name": split, "num_bytes": found["bytes"], "num_examples": found["rows"]}
                     for split, found in splits.items()
                 ],
-                "download_size": sum(found["bytes"] for found in splits.values()),
-                "dataset_size": sum(found["bytes"] for found in splits.values()),
+                "download_size": size,
+                "dataset_size": size,
             }
         )
         files = [{"split": split, "path": found["pattern"]} for split, found in splits.items()]
-        configs[name] = {"data_files": files, **({"default": True} if name == "alignment" else {})}
-    data = DatasetCardData(
+        configs.append({"config_name": name, "data_files": files} | ({"default": True} if name == "alignment" else {}))
+    head = DatasetCardData(
         pretty_name="RNA-QA",
         language=["en"],
         task_categories=["question-answering", "summarization"],
         tags=["biology", "rna"],
         dataset_info=infos,
-        configs=configs.to_dataset_card_data_list()
-        if hasattr(configs, "to_dataset_card_data_list")
-        else yaml_of(configs),
+        configs=configs,
     )
-    pictures = draw(folder / "figures", statistics)
-    text = f"---\n{data.to_yaml()}\n---\n\n{words(statistics, digests, settings, library, pictures)}"
-    (folder / "README.md").write_text(DatasetCard(text).content, encoding="utf-8")
-
-
-def yaml_of(configs) -> list[dict]:
-    return [{"config_name": name, **config} for name, config in configs.items()]
+    template = (resources.files("dataset_builder.publishing") / "card.jinja").read_text(encoding="utf-8")
+    text = jinja2.Template(template, keep_trailing_newline=True).render(
+        statistics=statistics,
+        digests=digests,
+        settings=settings,
+        extractive=statistics["annotation text"] == "extractive",
+        prompts=prompts_sha256(),
+        biases=biases(statistics, settings),
+        left_out={f"{stage}: {why}": n for stage, reasons in library.counts().items() for why, n in reasons.items()},
+        figures=plot(folder / "figures", statistics),
+    )
+    (folder / "README.md").write_text(f"---\n{head.to_yaml()}\n---\n\n{text}", encoding="utf-8")
 
 
 def biases(statistics: dict, settings: BuildSettings) -> str:
@@ -73,91 +76,23 @@ def biases(statistics: dict, settings: BuildSettings) -> str:
         more, share = ("yes", yes) if yes >= no else ("no", no)
         share /= yes + no
         lines.append(f"- Yes-or-no questions: {yes} yes, {no} no: always saying {more} gets {share:.0%} right.")
-    if settings.limits.small:
-        lines.append(f"- {VERBATIM}, under the licences of the papers.")
+    if statistics["annotation text"] == "extractive":
+        lines.append("- Annotations are sentences of the abstracts, word for word, under the licences of the papers.")
     least = settings.limits.fewest_questions
     lines.append(f"- An annotation has at least {least} question{'s' * (least > 1)}, else its RNA has none.")
     return "\n".join(lines)
 
 
-def facts(statistics: dict) -> str:
-    """A line on the configuration `facts`, where there is one."""
-    counted = ", ".join(f"{source} {number}" for source, number in statistics["curated facts"].items())
-    return f"- `facts`: what others say of the RNAs, one statement per row: {counted}.\n" if counted else ""
-
-
-def words(statistics: dict, digests: dict, settings: BuildSettings, library: Library, pictures: list[str]) -> str:
-    """The card's text: what is in it, how it was made, what was left out and why, what it cannot be used for."""
-    rows = "\n".join(
-        f"| {name} | {split} | {found['rows']} |"
-        for name, splits in digests.items()
-        for split, found in splits.items()
-    )
-    shown = "\n\n".join(f"![{name}](figures/{file})" for name, file in PICTURES if file in pictures)
-    collected = f"- {COLLECTED}.\n" if settings.source == "rnacentral" else ""
-    return f"""# RNA-QA
-
-Annotations of RNAs and questions about them, written by a language model from abstracts of the literature. Every
-statement lists the papers it rests on (`statements`, `evidence_pmids`); abstracts are not part of the dataset.
-
-| config | split | rows |
-|---|---|---|
-{rows}
-
-- `alignment`: one annotation of an RNA per row. `qa`: one question about an RNA per row, open or closed.
-{facts(statistics)}{collected}- Splits share no sequence, no sequence cluster and no paper.
-- Language model: {settings.model.name}. Prompts: sha256 {prompts_sha256()[:16]}. Seed {settings.seed}.
-  RNAcentral release: {settings.release or "not stated"}.
-- Methods: {", ".join(settings.methods)}. At most {settings.cap_papers} papers per RNA, up to {settings.max_length} nt.
-- Mean share of a statement's words that its papers have (`faithfulness`): {statistics["mean faithfulness"]}.
-{biases(statistics, settings)}
-- Questions or answers that name the RNA: {statistics["named"].get("names the RNA", 0)} (`names_the_rna`).
-
-The checks are of words, numbers, names and citations. They do not prove that a sentence is true, and nothing here is
-medical advice.
-
-## What was left out, and why
-
-{table({f"{stage}: {reason}": n for stage, reasons in library.counts().items() for reason, n in reasons.items()})}
-
-### Answers of the language model
-
-{table(statistics["left out or repaired"])}
-
-### Quarantined
-
-{table(statistics["quarantined"])}
-
-## Figures
-
-{shown or "Drawn where matplotlib is installed."}
-
-Sequences and names are RNAcentral's (CC0) where the ids are; the texts are derived from the papers listed.
-"""
-
-
-def table(counts: dict) -> str:
-    if not counts:
-        return "Nothing."
-    lines = [f"| {str(key).replace('|', '/')} | {number} |" for key, number in counts.items()]
-    return "\n".join(["| what | number |", "|---|---|", *lines])
-
-
-def draw(folder: Path, statistics: dict) -> list[str]:
-    """Bar charts of the statistics -> the files drawn; none without matplotlib."""
+def plot(folder: Path, statistics: dict) -> list[tuple[str, str]]:
+    """Bar charts of the statistics -> (name, file) of those that were written; none without matplotlib."""
     try:
-        import matplotlib
+        from matplotlib.figure import Figure
     except ModuleNotFoundError:
         return []
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
-
     folder.mkdir()
-    drawn = []
-    for name, file in PICTURES:
+    written = [(name, file) for name, file in FIGURES if statistics[name]]
+    for name, file in written:
         counts = statistics[name]
-        if not counts:
-            continue
         labels = list(counts)[:30]
         figure = Figure(figsize=(6, 3), layout="constrained")
         axes = figure.add_subplot()
@@ -167,24 +102,18 @@ def draw(folder: Path, statistics: dict) -> list[str]:
         if max(map(len, labels)) > 4 or len(labels) > 12:
             axes.tick_params(axis="x", rotation=60)
         figure.savefig(folder / file, dpi=110)
-        drawn.append(file)
-    return drawn
+    return written
 
 
 def report_text(report: dict) -> str:
     """The run report as a page of text."""
-    lines = ["RNA-QA run report", ""]
 
-    def add(key: str, value, indent: str = "") -> None:
-        if value is None or value == {}:
-            return
-        if isinstance(value, dict):
-            lines.append(f"{indent}{key}:")
-            for name, one in value.items():
-                add(name, one, indent + "  ")
-        else:
-            lines.append(f"{indent}{key}: {round(value, 4) if isinstance(value, float) else value}")
+    def lines(content: dict, indent: str) -> Iterator[str]:
+        for key, value in content.items():
+            if isinstance(value, dict) and value:
+                yield f"{indent}{key}:"
+                yield from lines(value, indent + "  ")
+            elif value is not None and value != {}:
+                yield f"{indent}{key}: {round(value, 4) if isinstance(value, float) else value}"
 
-    for key, value in report.items():
-        add(key, value)
-    return "\n".join(lines) + "\n"
+    return "\n".join(["RNA-QA run report", "", *lines(report, "")]) + "\n"

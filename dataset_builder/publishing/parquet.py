@@ -1,4 +1,4 @@
-"""Annotated units -> the published folder: Parquet by config and split, a dataset card, statistics and pictures.
+"""Annotated units -> the published folder: Parquet by config and split, a dataset card, statistics and figures.
 
     publish(work, output)      # output/README.md, output/{alignment,qa}/*.parquet, output/figures/*.png
 
@@ -9,87 +9,91 @@ would otherwise show a reader the rows of an earlier build from its cache.
 import hashlib
 import heapq
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from dataset_builder.facts_table.facts import SPLITS
 from dataset_builder.llm.prompts import prompts_sha256
-from dataset_builder.publishing.qa_splits import SPLITS
+from dataset_builder.publishing.card import write_card
 from dataset_builder.publishing.yes_no_balance import YesNoBalance, is_yes_or_no
 from dataset_builder.storage.records import published_schemas
 from dataset_builder.storage.settings import BuildSettings
 from dataset_builder.storage.store import Library
+from rnagpt_core.files import new_folder
+from rnagpt_core.json_lines import read_json_lines
 
 NOT_PUBLISHED = "publish: rows of yes-or-no questions too many of one answer, or of questions that name the RNA"
+RNA_COLUMNS = ("rna_id", "sequence", "length_nt", "rna_type", "species", "taxid", "name", "md5", "release")
+COUNTED = (
+    "papers per RNA; topics per RNA; questions per RNA; kinds; yes and no; place of the right option; RNA types; "
+    "lengths (nt, in steps of 100); words per annotation, in steps of 10; splits; methods; left out or repaired; "
+    "quarantined; named; sampling rules; curated facts"
+).split("; ")
 ROWS_OF_A_FILE = 100_000
 GROUP = 1000  # rows written at a time
+
+
+class NothingToPublish(Exception):
+    """No annotation passed the checks."""
 
 
 def publish(work: Path, output: Path, settings: BuildSettings, ranks: int) -> dict:
     """Write the folder under a temporary name, then put it in place. -> its statistics. Where no annotation passed the
     checks there is nothing to publish, and an earlier folder stays as it is."""
-    from dataset_builder.publishing.card import write_card
-
-    part = output.with_name(f".{output.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    library = Library(work / "library.sqlite", read_only=True)
-    tables = {name: Tables(part / name, schema) for name, schema in published_schemas().items()}
     statistics = Statistics()
-    balance = YesNoBalance(settings.most_of_one_answer, settings.limits.fewest_questions)
+    library = Library(work / "library.sqlite", read_only=True)
     try:
-        for unit in annotated_units(work, ranks):
-            rnas_of_split = library.rnas_of_split(unit["unit"])
-            for made in unit["annotations"]:
-                balance.count(made["method"], usable(made["questions"], settings), rnas_of_split)
-        for unit in annotated_units(work, ranks):
-            statistics.unit(unit)
-            own = {pmid for _, pmids in unit["topics"] for pmid in pmids}
-            for rna, split in library.rnas_of_unit(unit["unit"]):
-                rows = list(rows_of(rna, split, unit, settings, balance))
-                statistics.rna(rna, unit, rows, split)
-                for config, row in rows:
-                    tables[config].add(split, row)
-                if rows:
-                    facts = library.curated(rna.rna_id)
-                    kept = [fact for fact in facts if own.issuperset(fact.pmids)]
-                    statistics.facts(kept, len(facts) - len(kept))
-                    for fact in kept:
-                        tables["facts"].add(split, base_of(rna) | asdict(fact) | {"pmids": list(fact.pmids)})
-        digests = {name: table.close() for name, table in tables.items()}
-        found = statistics.summary()
-        write_card(part, found, digests, settings, library)
-        (part / "statistics.json").write_text(json.dumps(found, indent=1, ensure_ascii=False))
-        if found["annotations"]:
-            put_in_place(part, output)
+        with new_folder(output) as part:
+            digests = write_tables(part, work, settings, ranks, library, statistics)
+            found = statistics.summary() | {
+                "annotation text": "extractive" if "extractive" in settings.methods else "generated",
+                "source": "rnacentral" if settings.source == "rnacentral" else "folder",
+            }
+            if not found["annotations"]:
+                raise NothingToPublish
+            write_card(part, found, digests, settings, library)
+            (part / "statistics.json").write_text(json.dumps(found, indent=1, ensure_ascii=False))
+    except NothingToPublish:
+        pass
     finally:
-        shutil.rmtree(part, ignore_errors=True)
         library.close()
     return found
 
 
-def put_in_place(part: Path, output: Path) -> None:
-    """Rename the new folder over an old one; a crash in between leaves one of the two whole."""
-    old = output.with_name(f".{output.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if output.exists():
-        output.rename(old)
-    part.rename(output)
-    shutil.rmtree(old, ignore_errors=True)
+def write_tables(
+    part: Path, work: Path, settings: BuildSettings, ranks: int, library: Library, statistics: "Statistics"
+) -> dict[str, dict]:
+    """All rows, counted in `statistics`. -> {config: what `Tables.close` says}."""
+    balance = YesNoBalance(settings.most_of_one_answer, settings.limits.fewest_questions)
+    for unit in annotated_units(work, ranks):
+        rnas_of_split = library.rnas_of_split(unit["unit"])
+        for made in unit["annotations"]:
+            balance.count(made["method"], usable(made["questions"], settings), rnas_of_split)
+    tables = {name: Tables(part / name, schema) for name, schema in published_schemas().items()}
+    for unit in annotated_units(work, ranks):
+        statistics.unit(unit)
+        own = {pmid for _, pmids in unit["topics"] for pmid in pmids}
+        for rna, split in library.rnas_of_unit(unit["unit"]):
+            rows = list(rows_of(rna, split, unit, settings, balance))
+            statistics.rna(rna, unit, rows, split)
+            for config, row in rows:
+                tables[config].add(split, row)
+            if rows:
+                facts = library.curated(rna.rna_id)
+                kept = [fact for fact in facts if own.issuperset(fact.pmids)]
+                statistics.facts(kept, len(facts) - len(kept))
+                for fact in kept:
+                    tables["facts"].add(split, base_of(rna) | asdict(fact) | {"pmids": list(fact.pmids)})
+    return {name: table.close() for name, table in tables.items()}
 
 
 def annotated_units(work: Path, ranks: int) -> Iterator[dict]:
     """The units of all ranks by their number, whatever the number of ranks was."""
 
-    def rows(rank: int):
-        with open(work / "annotated" / f"{rank:05d}.jsonl", encoding="utf-8") as handle:
-            for line in handle:
-                yield json.loads(line)
-
-    return heapq.merge(*map(rows, range(ranks)), key=lambda unit: unit["unit"])
+    files = (work / "annotated" / f"{rank:05d}.jsonl" for rank in range(ranks))
+    return heapq.merge(*(read_json_lines(file, "an annotated unit") for file in files), key=lambda unit: unit["unit"])
 
 
 def usable(questions: list[dict], settings: BuildSettings) -> list[dict]:
@@ -107,18 +111,14 @@ def rows_of(rna, split: str, unit: dict, settings: BuildSettings, balance: YesNo
     for made in unit["annotations"]:
         source = {"method": made["method"], "model": settings.model.name, "prompt_sha256": prompts_sha256()}
         pmids = list(dict.fromkeys(pmid for row in made["statements"] for pmid in row["pmids"]))
-        yield (
-            "alignment",
-            {
-                **base,
-                "annotation": made["annotation"],
-                "pmids": pmids,
-                "topics": [words for words, _ in unit["topics"]],
-                "statements": made["statements"],
-                "faithfulness": made["faithfulness"],
-                **source,
-            },
-        )
+        alignment = {
+            "annotation": made["annotation"],
+            "pmids": pmids,
+            "topics": [words for words, _ in unit["topics"]],
+            "statements": made["statements"],
+            "faithfulness": made["faithfulness"],
+        }
+        yield "alignment", base | alignment | source
         for row in balance.kept(split, made["method"], usable(made["questions"], settings)):
             number = row.pop("number")
             yield "qa", {**base, "qa_id": f"{rna.rna_id}/{made['method']}/{number}", **row, **source}
@@ -126,17 +126,7 @@ def rows_of(rna, split: str, unit: dict, settings: BuildSettings, balance: YesNo
 
 def base_of(rna) -> dict:
     """What every row says of its RNA."""
-    return {
-        "rna_id": rna.rna_id,
-        "sequence": rna.sequence,
-        "length_nt": rna.length_nt,
-        "rna_type": rna.rna_type,
-        "species": rna.species,
-        "taxid": rna.taxid,
-        "name": rna.name,
-        "md5": rna.md5,
-        "release": rna.release,
-    }
+    return {name: getattr(rna, name) for name in RNA_COLUMNS}
 
 
 class Tables:
@@ -197,32 +187,12 @@ class Tables:
 
 
 class Statistics:
-    """Counts for the card, the pictures and the run report; memory for the counts alone."""
+    """Counts for the card, the figures and the run report; memory for the counts alone."""
 
     def __init__(self):
-        self.counts: dict[str, Counter] = {
-            name: Counter()
-            for name in (
-                "papers per RNA",
-                "topics per RNA",
-                "questions per RNA",
-                "kinds",
-                "yes and no",
-                "place of the right option",
-                "RNA types",
-                "lengths (nt, in steps of 100)",
-                "words per annotation, in steps of 10",
-                "splits",
-                "methods",
-                "left out or repaired",
-                "quarantined",
-                "named",
-                "sampling rules",
-                "curated facts",
-            )
-        }
+        self.counts: dict[str, Counter] = {name: Counter() for name in COUNTED}
         self.faithfulness = [0, 0.0]
-        self.units = self.shared = 0
+        self.units = 0
 
     def unit(self, unit: dict) -> None:
         self.units += 1
@@ -271,14 +241,10 @@ class Statistics:
 
     def summary(self) -> dict:
         annotations, total = self.faithfulness
-        return {
-            "units": self.units,
-            "annotations": annotations,
-            "mean faithfulness": round(total / annotations, 4) if annotations else None,
-            **{
-                name: {str(key): n for key, n in sorted(counter.items(), key=order)}
-                for name, counter in self.counts.items()
-            },
+        mean = round(total / annotations, 4) if annotations else None
+        return {"units": self.units, "annotations": annotations, "mean faithfulness": mean} | {
+            name: {str(key): n for key, n in sorted(counter.items(), key=order)}
+            for name, counter in self.counts.items()
         }
 
 

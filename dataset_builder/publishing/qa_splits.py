@@ -1,8 +1,8 @@
 """Splits of RNA-QA: disjoint by sequence id, by sequence cluster and by paper, settled before anything is annotated.
 
-RNAs that share names and papers, or have a neighbour in sequence (`fact_splits.are_neighbours`), stay together. Test
-and validation take whole groups, in a shuffled order. A paper then belongs to one split: to test's when it is about
-a test RNA, unless over `HUB` literature sets cite it (a table of 500 microRNAs, say), which stay with train. From an
+RNAs that share names and papers, or have a neighbour in sequence (`rnagpt_core.nearest`), stay together. Test and
+validation take whole groups, in a shuffled order. A paper then belongs to one split: to test's when it is about a
+test RNA, unless over `HUB` literature sets cite it (a table of 500 microRNAs, say), which stay with train. From an
 RNA's literature the papers of other splits are taken out, so that no LLM call is spent on them; an RNA that loses
 all of them is dropped. How many papers and RNAs that costs is counted.
 """
@@ -10,19 +10,18 @@ all of them is dropped. How many papers and RNAs that costs is counted.
 import hashlib
 import json
 import random
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from pathlib import Path
 
-from dataset_builder.facts_table import fact_splits
+import numpy as np
+
+from dataset_builder.facts_table.facts import SPLITS
+from dataset_builder.publishing.search_tools import clustered_pairs, found_across
 from dataset_builder.storage.store import Library, pmid_order
+from rnagpt_core.nearest import neighbour_pairs
 
 EXHAUSTIVE = 1500  # distinct sequences up to which all pairs are compared by edit distance; above, MMseqs2 and vsearch
 HUB = 10  # literature sets
-KMER = 11  # of MMseqs2's index; its own choice for nucleotides, 15, fills 4^15 entries before the first sequence
-MANY = 20_000  # RNAs above which vsearch searches only the queries that MMseqs2 does not see
-SPLITS = ("train", "validation", "test")
 
 
 def split_library(library: Library, share: float = 0.05, seed: int = 0, exhaustive: int = EXHAUSTIVE) -> None:
@@ -36,13 +35,12 @@ def split_library(library: Library, share: float = 0.05, seed: int = 0, exhausti
         literatures.append(literature)
         sequences.append(rna.sequence)
     distinct = {sequence: place for place, sequence in enumerate(dict.fromkeys(sequences))}
-    pairs = neighbours(list(distinct), exhaustive)
+    few = len(distinct) <= exhaustive
+    pairs = neighbour_pairs(list(distinct)) if few else clustered_pairs(list(distinct))
     groups = group(sequences, literatures, distinct, pairs)
-    splits = draw_splits(groups, share, seed)
-    if len(distinct) > exhaustive:
-        splits, moved = until_no_neighbour_is_left(sequences, groups, splits)
-    else:
-        moved = 0  # all pairs were compared: a group's neighbours are all inside it
+    splits = sample_splits(groups, share, seed)
+    # where all pairs were compared, a group's neighbours are all inside it
+    splits, moved = (splits, 0) if few else until_no_neighbour_is_left(sequences, groups, splits)
     counts: Counter = Counter({"groups": len(set(groups)), "RNAs moved to train by the second search": moved})
     with library.writing():
         values = zip(splits, numbers, strict=True)
@@ -52,160 +50,30 @@ def split_library(library: Library, share: float = 0.05, seed: int = 0, exhausti
         library.set_counts("splits", counts)
 
 
-def neighbours(sequences: list[str], exhaustive: int = EXHAUSTIVE) -> set[tuple[int, int]]:
-    """Pairs of indices of close sequences: every one among few; MMseqs2's and vsearch's clusters among many."""
-    if len(sequences) <= exhaustive:
-        return fact_splits.exhaustive_neighbours(sequences) if len(sequences) > 1 else set()
-    return clustered_pairs(sequences)
-
-
-def clustered_pairs(sequences: list[str]) -> set[tuple[int, int]]:
-    """(representative, member) pairs of MMseqs2 clusters at 80% identity, and of vsearch's for RNAs of 30 nt or less,
-    which MMseqs2 does not see."""
-    pairs = set()
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        write_fasta(work / "all.fa", enumerate(sequences))
-        fact_splits._run(
-            "mmseqs",
-            "easy-cluster",
-            work / "all.fa",
-            work / "clusters",
-            work / "tmp",
-            "--min-seq-id",
-            "0.8",
-            "-c",
-            "0.8",
-            "--cov-mode",
-            "1",
-            "-k",
-            KMER,
-            "-v",
-            "1",
-        )
-        for line in (work / "clusters_cluster.tsv").read_text().splitlines():
-            one, other = map(int, line.split("\t"))
-            pairs.add((min(one, other), max(one, other)))
-        short = [i for i, text in enumerate(sequences) if len(text) <= fact_splits.SHORT]
-        if len(short) > 1:
-            write_fasta(work / "short.fa", ((i, sequences[i]) for i in short))
-            fact_splits._run(
-                "vsearch",
-                "--cluster_fast",
-                work / "short.fa",
-                "--id",
-                "0.8",
-                "--query_cov",
-                "0.8",
-                "--strand",
-                "plus",
-                "--minseqlength",
-                "10",
-                "--wordlength",
-                "6",
-                "--qmask",
-                "none",
-                "--uc",
-                work / "short.uc",
-                "--quiet",
-            )
-            for line in (work / "short.uc").read_text().splitlines():
-                fields = line.split("\t")
-                if fields[0] == "H":
-                    one, other = int(fields[8]), int(fields[9])
-                    pairs.add((min(one, other), max(one, other)))
-    return {pair for pair in pairs if pair[0] != pair[1]}
-
-
-def found_across(held_out: dict[int, str], train: dict[int, str]) -> set[int]:
-    """The held-out sequences that MMseqs2 or vsearch finds a neighbour of in train (identity and coverage 0.8)."""
-    if not held_out or not train:
-        return set()
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        write_fasta(work / "query.fa", held_out.items())
-        write_fasta(work / "train.fa", train.items())
-        short = {
-            place: text for place, text in held_out.items() if len(train) <= MANY or len(text) <= fact_splits.SHORT
-        }
-        write_fasta(work / "short.fa", short.items())
-        fact_splits._run(
-            "mmseqs",
-            "easy-search",
-            work / "query.fa",
-            work / "train.fa",
-            work / "mmseqs.tsv",
-            work / "tmp",
-            "--search-type",
-            "3",
-            "--strand",
-            "1",
-            "--min-seq-id",
-            "0.8",
-            "-c",
-            "0.8",
-            "--cov-mode",
-            "2",
-            "-s",
-            "7.5",
-            "-k",
-            "7" if len(train) <= MANY else KMER,
-            "--spaced-kmer-mode",
-            "0",
-            "-e",
-            "10",
-            "-v",
-            "1",
-            "--format-output",
-            "query,target",
-        )
-        if not short:
-            return {int(line.split("\t")[0]) for line in (work / "mmseqs.tsv").read_text().splitlines()}
-        fact_splits._run(
-            "vsearch",
-            "--usearch_global",
-            work / "short.fa",
-            "--db",
-            work / "train.fa",
-            "--id",
-            "0.8",
-            "--query_cov",
-            "0.8",
-            "--strand",
-            "plus",
-            "--minseqlength",
-            "10",
-            "--wordlength",
-            "6",
-            "--qmask",
-            "none",
-            "--dbmask",
-            "none",
-            "--userout",
-            work / "vsearch.tsv",
-            "--userfields",
-            "query+target",
-            "--quiet",
-        )
-        lines = (work / "mmseqs.tsv").read_text().splitlines() + (work / "vsearch.tsv").read_text().splitlines()
-    return {int(line.split("\t")[0]) for line in lines}
-
-
-def write_fasta(path: Path, sequences: Iterable[tuple[int, str]]) -> None:
-    with open(path, "w") as handle:
-        handle.writelines(f">{number}\n{text.replace('U', 'T')}\n" for number, text in sequences)
-
-
 def group(sequences, literatures, distinct: dict[str, int], pairs: Iterable[tuple[int, int]]) -> list[int]:
     """RNAs -> the group each belongs to: linked by a literature set, a sequence or a neighbouring sequence."""
     shift = len(distinct)
     places = {literature: shift + i for i, literature in enumerate(dict.fromkeys(literatures))}
     edges = [(distinct[s], places[text]) for s, text in zip(sequences, literatures, strict=True)]
-    roots = fact_splits.components(shift + len(places), [*sorted(pairs), *edges])
+    roots = components(shift + len(places), [*sorted(pairs), *edges])
     return [roots[distinct[sequence]] for sequence in sequences]
 
 
-def draw_splits(groups: list[int], share: float, seed: int) -> list[str]:
+def components(size: int, edges: Iterable[tuple[int, int]]) -> list[int]:
+    """Connected components of a graph: the smallest member's index for each node.
+
+    >>> components(5, [(0, 3), (3, 4)])
+    [0, 1, 2, 0, 0]
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    one, other = np.array(list(edges), dtype=int).reshape(-1, 2).T
+    _, labels = connected_components(coo_array((np.ones(len(one)), (one, other)), (size, size)), directed=False)
+    return np.unique(labels, return_index=True)[1][labels].tolist()
+
+
+def sample_splits(groups: list[int], share: float, seed: int) -> list[str]:
     """Whole groups, shuffled, to test and validation until each has its share; a group over half of that share, or
     over a tenth of all for a small set, is left in train."""
     sizes = Counter(groups)

@@ -13,6 +13,8 @@ import hashlib
 import io
 import itertools
 import json
+import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -30,10 +32,13 @@ from dataset_builder.storage.records import (
 )
 from dataset_builder.storage.store import Library
 from rnagpt_core.errors import UserError
-from rnagpt_core.sequences import stream_fasta
+from rnagpt_core.sequences import is_utf_16, stream_fasta, text_lines, unpacked
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
 FASTA_ENDINGS = (".fasta", ".fa", ".fasta.gz", ".fa.gz")
+FILES = {"rnas": ENDINGS + FASTA_ENDINGS, "papers": ENDINGS, "links": ENDINGS, "facts": ENDINGS}
+RNA_ID = re.compile(r"(URS[0-9A-F]{10})[_/](\d+)")
+NO_ID = "no RNAcentral id with a taxid, such as URS000047C79B_9606"
 
 
 def collect(folder: str | Path, library: Library, max_length: int = MAX_LENGTH, release: str = "") -> None:
@@ -69,23 +74,19 @@ def files_of(folder: str | Path) -> tuple[Path, Path, Path | None, Path | None]:
         raise UserError(f"{folder} is a file: give the folder that has rnas and papers")
     if not folder.is_dir():
         raise UserError(f"no folder at {folder}: expected one with rnas.jsonl and papers.jsonl")
-    rnas, papers = one_file(folder, "rnas", ENDINGS + FASTA_ENDINGS), one_file(folder, "papers", ENDINGS)
-    links, facts = (
-        one_file(folder, stem, ENDINGS) if any(folder.glob(f"{stem}.*")) else None for stem in ("links", "facts")
-    )
+    rnas, papers = one_file(folder, "rnas"), one_file(folder, "papers")
+    links, facts = (one_file(folder, stem) if any(folder.glob(f"{stem}.*")) else None for stem in ("links", "facts"))
     return rnas, papers, links, facts
 
 
 def fingerprints(folder: str | Path) -> dict[str, str]:
     """sha256 of each file of the folder that a build reads, by its name."""
-    found = {}
-    stems = {"rnas": ENDINGS + FASTA_ENDINGS, "papers": ENDINGS, "links": ENDINGS, "facts": ENDINGS}
-    for stem, endings in stems.items():
-        for path in (Path(folder) / f"{stem}{ending}" for ending in endings):
-            if path.is_file():
-                with open(path, "rb") as handle:
-                    found[path.name] = hashlib.file_digest(handle, "sha256").hexdigest()
-    return found
+    return {path.name: sha256_of(path) for stem in FILES for path in files_named(Path(folder), stem)}
+
+
+def sha256_of(path: str | Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def add_papers(path: Path, library: Library, pmid_of: dict[str, str]) -> Counter:
@@ -197,11 +198,15 @@ def add_facts(path: Path, library: Library, pmid_of: dict[str, str]) -> Counter:
     return counts
 
 
-def one_file(folder: Path, stem: str, endings: tuple[str, ...]) -> Path:
-    found = [folder / f"{stem}{ending}" for ending in endings if (folder / f"{stem}{ending}").exists()]
+def files_named(folder: Path, stem: str) -> list[Path]:
+    return [path for ending in FILES[stem] if (path := folder / f"{stem}{ending}").is_file()]
+
+
+def one_file(folder: Path, stem: str) -> Path:
+    found = files_named(folder, stem)
     if len(found) != 1:
         names = ", ".join(path.name for path in sorted(folder.glob(f"{stem}.*"))) or "none"
-        raise UserError(f"{folder} should have one of {', '.join(stem + end for end in endings)}; it has {names}")
+        raise UserError(f"{folder} should have one of {', '.join(stem + end for end in FILES[stem])}; it has {names}")
     return found[0]
 
 
@@ -217,10 +222,9 @@ def rows_of(path: Path, library: Library, counts: Counter) -> Iterator[tuple[int
         except (pa.ArrowInvalid, OSError) as error:
             raise UserError(f"{path} cannot be read as Parquet: {error}") from None
         return
-    opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rb") as handle:
-            lines = io.TextIOWrapper(handle, "utf-16") if handle.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff") else handle
+        with unpacked(path) as file:
+            lines = io.TextIOWrapper(file, "utf-16") if is_utf_16(file.peek(2)) else file
             for number, line in enumerate(lines, start=1):
                 if not line.strip():
                     continue
@@ -229,7 +233,7 @@ def rows_of(path: Path, library: Library, counts: Counter) -> Iterator[tuple[int
                     yield number, row
                 else:
                     leave_out(library, counts, path, number, "", "line that is no JSON object")
-    except (EOFError, gzip.BadGzipFile, UnicodeError) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeError) as error:
         raise UserError(f"{path} is damaged: {error}; copy it again") from None
 
 
@@ -253,3 +257,34 @@ def fasta_rows(path: Path) -> Iterator[dict]:
         rna_id, _, name = header.partition(" ")
         taxid = rna_id.rpartition("_")[2] if rna_id.startswith("URS") else ""
         yield {"rna_id": rna_id, "name": name, "sequence": sequence, "taxid": taxid if taxid.isdigit() else 0}
+
+
+def listed(path: str | Path) -> Iterator[tuple[int, str, dict | None]]:
+    """RNAs named by a file: RNAcentral ids, one a line, or RNAcentral's FASTA (its FTP has them).
+
+        URS000047C79B_9606            or            >URS000047C79B_9606 Homo sapiens (human) tRNA
+                                                    GCGGAUUUAGCUC...
+
+    -> (line or record from 1, id, what the file knows of the RNA); None instead of a row for what is no id.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        in_fasta = next((line for line in text_lines(path) if line.strip()), "").lstrip().startswith(">")
+        rows = stream_fasta(path) if in_fasta else ((line, None) for line in text_lines(path))
+        for number, (text, sequence) in enumerate(rows, start=1):
+            first, *rest = re.split(r"[\s,;]", text.strip(), maxsplit=1)
+            match = RNA_ID.fullmatch(first)
+            if match and sequence is not None:
+                row = {"sequence": sequence, "description": "".join(rest), "taxid": int(match[2])}
+            else:
+                row = {} if match else None
+            if in_fasta or first and not first.startswith("#"):
+                yield number, "_".join(match.groups()) if match else first, row
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: --ids takes a file of RNAcentral ids, or FASTA") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder: --ids takes a file of RNAcentral ids, or FASTA") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read ({error}): copy it again, or give another file") from None

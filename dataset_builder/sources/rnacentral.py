@@ -14,7 +14,6 @@ stores nothing twice. Shapes of the answers: the services' own sources; a surpri
 """
 
 import functools
-import hashlib
 import json
 import re
 import time
@@ -23,8 +22,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from dataset_builder.sources import curated_facts, rna_list
-from dataset_builder.sources.local_source import add_rna_with_papers
+from dataset_builder.sources import curated_facts
+from dataset_builder.sources.local_source import NO_ID, add_rna_with_papers, listed, sha256_of
 from dataset_builder.sources.polite_client import NotThere, PoliteClient, has_keys
 from dataset_builder.storage.records import MIN_LENGTH, CuratedFact, Dropped, paper, rna_record, text_of
 from dataset_builder.storage.store import Library
@@ -58,7 +57,7 @@ CREATE TABLE IF NOT EXISTS paper_ids (pmid TEXT PRIMARY KEY, pmcid TEXT, checked
 @dataclass
 class Collection:
     """One collection, into `library` (None: to check() the wishes alone). `query` restricts the RNAs, `limit` their
-    number; `by_export` takes the sequences from there; `ids`: a file that names the RNAs (`rna_list`); `facts`: which
+    number; `by_export` takes the sequences from there; `ids`: a file that names the RNAs (`listed`); `facts`: which
     of curated_facts.SOURCES are asked, too, a request per RNA each."""
 
     library: Library | None
@@ -102,10 +101,7 @@ class Collection:
 
     def asked(self) -> dict:
         """What decides which RNAs and facts are collected; of a file its sha256."""
-        digest = ""
-        if self.ids and Path(self.ids).is_file():
-            with open(self.ids, "rb") as handle:
-                digest = hashlib.file_digest(handle, "sha256").hexdigest()
+        digest = sha256_of(self.ids) if self.ids and Path(self.ids).is_file() else ""
         wishes = {"query": self.query, "limit": self.limit, "by_export": self.by_export}
         return wishes | {"ids": digest, "facts": sorted(set(self.facts))}
 
@@ -149,9 +145,9 @@ class Collection:
         """The RNAs that a file names; lines that name none are left out."""
         kept = 0
         with self.library.writing():
-            for line, rna_id, row in rna_list.listed(path):
+            for line, rna_id, row in listed(path):
                 if row is None:
-                    self.library.leave_out(Path(path).name, line, rna_id[:80], rna_list.WRONG)
+                    self.library.leave_out(Path(path).name, line, rna_id[:80], NO_ID)
                 elif not self.limit or kept < self.limit:
                     done = 1 if row else None  # FASTA has the sequence
                     values = (rna_id, json.dumps({**row, "line": line}), done)
@@ -412,8 +408,8 @@ class Collection:
                 else:
                     counts["kept"] += 1
             if self.ids:
-                no_id = sum(reason == rna_list.WRONG for *_, reason in self.library.left_out())
-                counts.update({f"dropped: {rna_list.WRONG}": no_id} if no_id else {})
+                no_id = sum(reason == NO_ID for *_, reason in self.library.left_out())
+                counts.update({f"dropped: {NO_ID}": no_id} if no_id else {})
             self.library.set_counts("rnas", counts)
             self.counts["kept"] = self.library.number_of("paper")
             self.library.set_counts("papers", self.counts)

@@ -11,10 +11,11 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from rnagpt_core.sequences import is_rna, normalized
+
 MAX_LENGTH = 1024  # nt: what RNA-FM reads (paper, section 2.2)
 MIN_LENGTH = 10  # nt
 MAX_ABSTRACT = 20_000  # characters: the longest real abstracts have a third of that
-IUPAC = frozenset("ACGURYSWKMBDHVN")
 PAPER_ID = re.compile(r"\d{1,9}|PMC\d{1,9}")
 
 
@@ -95,10 +96,10 @@ def rna_record(row: dict, max_length: int = MAX_LENGTH, release: str = "") -> Rn
     rna_id = rna_id_of(row)
     if not rna_id:
         raise Dropped("RNA without an id")
-    sequence = written(row.get("sequence"))
+    sequence = normalized(row.get("sequence"))
     if not sequence:
         raise Dropped("RNA without a sequence" if "sequence" in row else "RNA without a column sequence")
-    if set(sequence) - IUPAC:
+    if not is_rna(sequence):
         raise Dropped("letters that are no nucleotide")
     if len(sequence) > max_length:
         raise Dropped(f"longer than {max_length} nt")
@@ -136,15 +137,6 @@ def rna_id_of(row: dict) -> str:
     """
     values = (row.get(name) for name in ("rna_id", "rnacentral_id", "urs_taxid", "id"))
     return next(filter(None, ("0" if value == 0 else text_of(value) for value in values)), "")
-
-
-def written(sequence: object) -> str:
-    """A sequence as all are written here: upper case, U for T, no white space.
-
-    >>> written("acgt N"), written(None)
-    ('ACGUN', '')
-    """
-    return "".join(str(sequence or "").split()).upper().replace("T", "U")
 
 
 def dna_md5(sequence: str) -> str:

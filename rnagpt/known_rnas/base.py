@@ -5,32 +5,24 @@
 
 Looked for in the packaged table of RNA facts (8,142 RNAs), which names its sources but holds no literature, and where
 one is given in an RNA-QA data set, whose RNAs have their PMIDs. Close is what the data splits call a neighbour
-(`fact_splits`): 80% of the shorter one's nucleotides inside the longer one, 90% for an RNA of
-up to 30 nt inside a longer one.
+(`rnagpt_core.nearest`).
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import quote
 
-import numpy as np
-
 from dataset_builder.facts_table.fact_answers import type_name
-from dataset_builder.facts_table.fact_splits import largest_distance
 from dataset_builder.facts_table.facts import RnaFact, load_facts
-from dataset_builder.storage.records import IUPAC, PAPER_ID, written
+from dataset_builder.storage.records import PAPER_ID
 from rnagpt_core.errors import UserError
+from rnagpt_core.nearest import Index
 from rnagpt_core.safe_text import one_line
+from rnagpt_core.sequences import is_rna, normalized
 
-K = 6
-CANDIDATES = 60  # aligned, of those of a block that share most 6-mers
-PIECE, OVERLAP = 1000, 500  # nt of a long RNA that are looked up at a time: a genome has every 6-mer
-BLOCK = 50_000  # RNAs indexed at a time
 SHOWN_PAPERS = 5
-CODES = np.full(256, 255, dtype=np.uint8)
-CODES[[ord(letter) for letter in "ACGU"]] = range(4)
 ABOUT = ("name", "rna_type", "species")
 COLUMNS = ("rna_id", "sequence", *ABOUT, "pmids")
 
@@ -90,7 +82,7 @@ class Neighbour:
 
 
 class KnownRnas:
-    """The packaged table, and `more` RNAs, with an index of their 6-mers made at the first search.
+    """RNAs of several sources side by side: the packaged table and `more`, each with an index of its own.
 
     Args:
         table: in the packaged table's place.
@@ -100,97 +92,21 @@ class KnownRnas:
         self._table, self.more = table, tuple(more)
 
     @cached_property
-    def blocks(self) -> list["Block"]:
-        """The index: half a second for the table, 12 s for 100,000 RNAs."""
-        from tqdm import tqdm
-
+    def indexed(self) -> list[tuple[Sequence[KnownRna], Index]]:
+        """The sources, indexed at the first search: half a second for the table."""
         table = list(map(known, load_facts())) if self._table is None else self._table
-        parts = [
-            (rnas, range(first, min(first + BLOCK, len(rnas))))
-            for rnas in (table, *self.more)
-            for first in range(0, len(rnas), BLOCK)
-        ]
-        many = sum(len(numbers) for _, numbers in parts) > 2 * BLOCK
-        return [Block(*part) for part in tqdm(parts, "indexing known RNAs", unit="block", disable=not many)]
+        return [(rnas, Index([rna.sequence for rna in rnas])) for rnas in (table, *self.more)]
 
     def nearest(self, sequence: str, most: int = 3) -> list[Neighbour]:
-        """The closest known RNAs, closest first; none where none is close. A long RNA is looked up piece by piece:
-        1.2 s for 100,000 nt, and 5 s with 100,000 RNAs more than the table."""
-        import edlib
-
-        if len(sequence) < K:
-            return []
-        found: dict[tuple[int, int], Neighbour] = {}
-        rnas: dict[tuple[int, int], KnownRna] = {}
-        for key, start, end in self.candidates(sequence):
-            rna = rnas[key] if key in rnas else rnas.setdefault(key, self.blocks[key[0]].rnas[key[1]])
-            # what is aligned at this piece lies within twice its length from it
-            around = sequence[max(0, start - 2 * len(rna.sequence)) : end + 2 * len(rna.sequence)]
-            shorter, longer = sorted((around, rna.sequence), key=len)
-            limit = largest_distance(len(shorter), max(len(sequence), len(longer)))
-            edits = edlib.align(shorter, longer, mode="HW", task="distance", k=limit)["editDistance"]
-            if edits >= 0 and (key not in found or 1 - edits / len(shorter) > found[key].identity):
-                found[key] = Neighbour(rna, 1 - edits / len(shorter))
+        """The closest known RNAs, closest first; none where none is close."""
+        found = [
+            Neighbour(rnas[match.row], match.identity)
+            for rnas, index in self.indexed
+            for match in index.nearest(sequence)
+        ]
         # among equals the one whose length is closest: it matches as a whole; then one with literature
-        closest = sorted(
-            found.values(),
-            key=lambda one: (-one.identity, abs(len(one.rna.sequence) - len(sequence)), not one.rna.pmids),
-        )
-        return closest[:most]
-
-    def candidates(self, sequence: str) -> Iterator[tuple[tuple[int, int], int, int]]:
-        """((block, number) of an RNA worth an alignment, start and end of the piece that it shares 6-mers with)."""
-        for start in range(0, max(len(sequence) - OVERLAP, 1), PIECE - OVERLAP):
-            end = min(start + PIECE, len(sequence))
-            for place, block in enumerate(self.blocks):
-                for number in block.candidates(sequence[start:end]):
-                    yield (place, number), start, end
-
-
-class Block:
-    """Some of the known RNAs, and for each 6-mer which of them have it and how often: at most 5 bytes a nucleotide."""
-
-    def __init__(self, rnas: Sequence[KnownRna], numbers: range):
-        self.rnas, self.numbers = rnas, numbers
-        sequences = [rnas[number].sequence for number in numbers]
-        self.lengths = np.array(list(map(len, sequences)))
-        found = list(map(kmers, sequences))
-        words, counts = (np.concatenate(part) for part in zip(*found, strict=True))
-        order = np.argsort(words, kind="stable")
-        self.holders = np.repeat(np.arange(len(found), dtype=np.int32), [len(one) for one, _ in found])[order]
-        self.counts = counts[order]
-        self.starts = np.searchsorted(words[order], np.arange(4**K + 1))
-
-    def shared(self, sequence: str) -> np.ndarray:
-        """How many 6-mers each RNA shares with the sequence, (RNAs,) int64."""
-        total = np.zeros(len(self.numbers), dtype=np.int64)
-        for word, count in zip(*kmers(sequence), strict=True):
-            place = slice(self.starts[word], self.starts[int(word) + 1])
-            total[self.holders[place]] += np.minimum(self.counts[place], count)  # a holder stands there once
-        return total
-
-    def candidates(self, sequence: str) -> Iterator[int]:
-        """The numbers of the RNAs worth an alignment; the whole block is not: 80% identity leaves a quarter of the
-        6-mers as they are."""
-        possible = np.maximum(np.minimum(self.lengths, len(sequence)) - K + 1, 1)
-        shared = self.shared(sequence)
-        for place in np.argsort(-shared / possible, kind="stable")[:CANDIDATES]:
-            if shared[place]:
-                yield self.numbers[place]
-
-
-def kmers(sequence: str) -> tuple[np.ndarray, np.ndarray]:
-    """The 6-mers of a sequence, as numbers below 4**6 (uint16), and how often each occurs, at most 255 times (uint8);
-    those with IUPAC codes are left out.
-
-    >>> [part.tolist() for part in kmers("AAAAAACNAAAAAA")]
-    [[0, 1], [2, 1]]
-    """
-    codes = CODES[np.frombuffer(sequence.encode("ascii"), dtype=np.uint8)]
-    windows = np.lib.stride_tricks.sliding_window_view(codes, K) if len(codes) >= K else codes[:0].reshape(0, K)
-    every = windows[(windows < 4).all(axis=1)].astype(np.uint16) @ (4 ** np.arange(K - 1, -1, -1, dtype=np.uint16))
-    words, counts = np.unique(every, return_counts=True)
-    return words, np.minimum(counts, 255).astype(np.uint8)
+        found.sort(key=lambda one: (-one.identity, abs(len(one.rna.sequence) - len(sequence)), not one.rna.pmids))
+        return found[:most]
 
 
 # --- where they come from
@@ -211,8 +127,8 @@ class RnaQaRnas(Sequence[KnownRna]):
         places: dict[tuple[str, int], list[int]] = {}  # one id may stand for two sequences
         sequences = rows.with_format(None).select_columns(["rna_id", "sequence"])
         for place, row in enumerate(sequences):
-            sequence = written(row["sequence"])
-            if row["rna_id"] is None or not sequence or set(sequence) - IUPAC:
+            sequence = normalized(row["sequence"])
+            if row["rna_id"] is None or not is_rna(sequence):
                 self.left_out += 1
             else:
                 places.setdefault((row["rna_id"], hash(sequence)), []).append(place)
@@ -227,7 +143,7 @@ class RnaQaRnas(Sequence[KnownRna]):
         ids = (str(pmid) for row in (first, *others) for pmid in row["pmids"] or ())
         pmids = tuple(dict.fromkeys(filter(PAPER_ID.fullmatch, ids)))
         rna_id, *about = ("" if (value := first[key]) is None else str(value) for key in ("rna_id", *ABOUT))
-        return KnownRna(rna_id, written(first["sequence"]), *about, "RNA-QA", page_of(rna_id), pmids)
+        return KnownRna(rna_id, normalized(first["sequence"]), *about, "RNA-QA", page_of(rna_id), pmids)
 
 
 def rna_qa(path: str) -> RnaQaRnas:

@@ -1,10 +1,7 @@
 """The training RNA nearest to each held-out one, and what two splits must not share.
 
-    nearest_by_identity(["ACGU..."], train)     # [Neighbour(place in train, identity, leaks)]
-    check_splits(train, test)                   # UserError with the counts of leaks
-
-Identity is 1 - edit distance / length of the shorter RNA, aligned inside the longer (ends of the longer free), as in
-the data set's splits.
+nearest_by_identity(["ACGU..."], train)     # [Neighbour(place in train, identity, leaks)]
+check_splits(train, test)                   # UserError with the counts of leaks
 """
 
 from collections.abc import Sequence
@@ -13,28 +10,10 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from rnagpt_core.errors import UserError
+from rnagpt_core.nearest import identity, largest_distance
 
 EXHAUSTIVE = 3_000_000  # pairs up to which all are aligned; above, the candidates of most similar 4-mer counts
 CANDIDATES = 200
-
-
-def identity(one: str, other: str, least: float = 0.0) -> float:
-    """Share of the shorter RNA that aligns inside the longer; 0 where it is below `least`, which is faster.
-
-    >>> identity("ACGUACGU", "GGACGUACGUGG"), identity("AAAA", "AACA")
-    (1.0, 0.75)
-    """
-    import edlib
-
-    shorter, longer = sorted((one, other), key=len)
-    if not shorter:
-        return 0.0
-    limit = int(len(shorter) * (1 - least) + 1e-9)
-    distance = edlib.align(shorter, longer, mode="HW", task="distance", k=limit)["editDistance"]
-    if len(shorter) == len(longer) and distance != 0:  # which one lies inside the other is then open
-        other_way = edlib.align(longer, shorter, mode="HW", task="distance", k=limit)["editDistance"]
-        distance = min((d for d in (distance, other_way) if d >= 0), default=-1)
-    return 0.0 if distance < 0 else 1 - distance / len(shorter)
 
 
 class Neighbour(NamedTuple):
@@ -52,14 +31,14 @@ def nearest_by_identity(queries: Sequence[str], train: Sequence[str]) -> list[Ne
     Short RNAs inside long ones score high by chance, so only RNAs at least half and at most twice as long as the
     query count as nearest, unless there is none.
     """
-    from dataset_builder.facts_table.fact_splits import largest_distance
-
     distinct = list(dict.fromkeys(train))
     first = {text: place for place, text in reversed(list(enumerate(train)))}
-    candidates = _candidates(queries, distinct)
+    every = list(range(len(distinct)))
+    many = len(queries) * len(distinct) > EXHAUSTIVE and len(distinct) > CANDIDATES
+    candidates = alignment_free(queries, distinct, CANDIDATES) if many else [every] * len(queries)
     found = []
-    for row, query in enumerate(tqdm(queries, desc="nearest training RNAs", unit="RNA", disable=len(queries) < 50)):
-        order = list(candidates[row]) if candidates is not None else list(range(len(distinct)))
+    asked = tqdm(queries, desc="nearest training RNAs", unit="RNA", disable=len(queries) < 50)
+    for query, order in zip(asked, candidates, strict=True):
         alike = {i for i in order if len(query) <= 2 * len(distinct[i]) <= 4 * len(query)} or set(order)
         best, place, leaks = 0.0, min(alike), False
         for i in sorted(order, key=lambda i: abs(len(distinct[i]) - len(query))):  # likely ones first: a tight bound
@@ -67,17 +46,10 @@ def nearest_by_identity(queries: Sequence[str], train: Sequence[str]) -> list[Ne
             close = 1 - largest_distance(shorter, longer) / shorter
             share = identity(query, distinct[i], min(best, close) if i in alike else close)
             leaks = leaks or share >= close - 1e-9
-            if i in alike and (share > best or share == best and first[distinct[i]] < first[distinct[place]]):
+            if i in alike and (share > best or share == best and i < place):
                 best, place = share, i
         found.append(Neighbour(first[distinct[place]], best, leaks))
     return found
-
-
-def _candidates(queries: Sequence[str], train: Sequence[str]) -> list[list[int]] | None:
-    """Places of the training RNAs worth an alignment, by cosine of 4-mer counts; None where all are."""
-    if len(queries) * len(train) <= EXHAUSTIVE or len(train) <= CANDIDATES:
-        return None
-    return alignment_free(queries, train, CANDIDATES)
 
 
 def alignment_free(queries: Sequence[str], train: Sequence[str], count: int = 1) -> list[list[int]]:
@@ -98,27 +70,18 @@ def leaks(train: Sequence, test: Sequence, neighbours: Sequence[Neighbour] = ())
 
     train, test: RNAs with `rna_id`, `sequence`, and, where known, `cluster` and `pmids`. neighbours: of the test RNAs.
     """
-    kinds = {
-        "the same sequence": "sequence",
-        "the same id": "urs",
-        "the same cluster": "cluster",
-        "the same paper": "pmids",
+    values_of = {
+        "the same sequence": lambda rna: (rna.sequence,),
+        "the same id": lambda rna: (rna.rna_id.split("_")[0] if rna.rna_id.startswith("URS") else rna.rna_id,),
+        "the same cluster": lambda rna: {getattr(rna, "cluster", None)} - {None, ""},
+        "the same paper": lambda rna: getattr(rna, "pmids", ()) or (),
     }
     counts = {}
-    for label, name in kinds.items():
-        known = {value for rna in train for value in _values(rna, name)}
-        counts[label] = sum(not known.isdisjoint(_values(rna, name)) for rna in test)
+    for label, values in values_of.items():
+        known = {value for rna in train for value in values(rna)}
+        counts[label] = sum(not known.isdisjoint(values(rna)) for rna in test)
     counts["80% of their sequence"] = sum(neighbour.leaks for neighbour in neighbours)
     return {label: count for label, count in counts.items() if count}
-
-
-def _values(rna, name: str) -> tuple:
-    if name == "urs":
-        return (rna.rna_id.split("_")[0],) if rna.rna_id.startswith("URS") else (rna.rna_id,)
-    value = getattr(rna, name, None)
-    if value is None or value == "":
-        return ()
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 def check_splits(train: Sequence, test: Sequence, neighbours: Sequence[Neighbour] = ()) -> None:

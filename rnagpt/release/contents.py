@@ -45,7 +45,6 @@ DATASET_FILES = (
     "LICENSE",
     ".gitattributes",
     "statistics.json",
-    "croissant.json",
     "alignment/*.parquet",
     "qa/*.parquet",
     "facts/*.parquet",

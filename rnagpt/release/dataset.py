@@ -11,17 +11,19 @@ import re
 import shutil
 from collections import Counter, defaultdict
 from datetime import date
+from importlib import resources
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from dataset_builder.publishing.card import COLLECTED, VERBATIM
-from dataset_builder.publishing.qa_splits import EXHAUSTIVE, SPLITS, found_across
+from dataset_builder.facts_table.facts import SPLITS
+from dataset_builder.publishing.qa_splits import EXHAUSTIVE
+from dataset_builder.publishing.search_tools import found_across
 from dataset_builder.storage.records import RnaRecord, published_schemas
 from rnagpt import __version__
 from rnagpt.release import contents
-from rnagpt.release.croissant import croissant
 from rnagpt_core.errors import UserError
+from rnagpt_core.nearest import are_neighbours
 
 COPIED = 60  # words in a row: a third of an abstract
 NOT_OURS = ("other", "unknown")
@@ -43,11 +45,8 @@ def stage(source: Path, folder: Path, repo: str, licence: str, collected: str | 
             "writes into OUTPUT/dataset"
         )
     contents.check_contents(source, contents.DATASET_FILES)
-    if VERBATIM in (source / "README.md").read_text(encoding="utf-8") and licence not in NOT_OURS:
-        raise UserError(
-            f"the annotations of {source} are sentences of the abstracts, word for word, and {licence} is not ours to "
-            "give them: give --licence other, or build with a language model that writes in its own words"
-        )
+    statistics = json.loads((source / "statistics.json").read_text()) if (source / "statistics.json").is_file() else {}
+    check_licence(source, statistics.get("annotation text"), licence)
     files = check_schemas(source)
     known = read_rnas(files)
     check_leaks(known)
@@ -57,12 +56,9 @@ def stage(source: Path, folder: Path, repo: str, licence: str, collected: str | 
         to = folder / path.relative_to(source)
         to.parent.mkdir(exist_ok=True)
         shutil.copyfile(path, to)
-    statistics = json.loads((source / "statistics.json").read_text()) if (source / "statistics.json").is_file() else {}
-    collected_from = COLLECTED in (source / "README.md").read_text(encoding="utf-8")
-    where = sources_text(files, set().union(*(known[split]["id"] for split in SPLITS)), collected_from)
+    ids = set().union(*(known[split]["id"] for split in SPLITS))
+    where = sources_text(files, ids, statistics.get("source") == "rnacentral")
     write_card(folder, statistics, repo, licence, collected, looked, where)
-    described = croissant(files, repo, licence)
-    (folder / "croissant.json").write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n")
     print(f"checked: columns, splits (by RNA, sequence and paper){', copied passages' if looked else ''}")
     if not looked:
         missing = source.parent / "work" / "library.sqlite"
@@ -81,6 +77,22 @@ def check_words(licence: str, collected: str | None) -> None:
         date.fromisoformat(collected)
     except ValueError:
         raise UserError(f"--collected takes a date as YYYY-MM-DD, got {collected!r}") from None
+
+
+def check_licence(source: Path, text: str | None, licence: str) -> None:
+    """UserError for a licence that the annotations cannot be given under; `text` is statistics.json's word on them:
+    "extractive" (sentences of the abstracts) or "generated", None in a dataset of an earlier version."""
+    if text == "generated" or licence in NOT_OURS:
+        return
+    if text is None:
+        raise UserError(
+            f"{source}/statistics.json does not say whether the annotations are sentences of the abstracts, because "
+            "an earlier version wrote it: give --licence other, or run `rnagpt build-dataset` again to write it anew"
+        )
+    raise UserError(
+        f"the annotations of {source} are sentences of the abstracts, word for word, and {licence} is not ours to "
+        "give them: give --licence other, or build with a language model that writes in its own words"
+    )
 
 
 def check_schemas(source: Path) -> dict[str, dict[str, list[Path]]]:
@@ -174,8 +186,6 @@ def near_sequences(one: set[str], other: set[str]) -> int:
     """How many sequences of `other` have a neighbour in `one`: all pairs where they are few, else by MMseqs2."""
     if len(one) * len(other) > EXHAUSTIVE**2:
         return len(found_across(dict(enumerate(sorted(other))), dict(enumerate(sorted(one)))))
-    from dataset_builder.facts_table.fact_splits import are_neighbours
-
     return sum(any(are_neighbours(known, sequence) for known in one) for sequence in other)
 
 
@@ -277,13 +287,14 @@ def write_card(
     folder: Path, statistics: dict, repo: str, licence: str, collected: str | None, looked: bool, where: str
 ) -> None:
     """The builder's card with the default configuration, licence and what a reader must know before using it."""
+    import jinja2
     from huggingface_hub import DatasetCard
 
     path = folder / "README.md"
     card = DatasetCard(path.read_text(encoding="utf-8"))
     data: Any = card.data  # its fields are those of the YAML head
     data.license = licence
-    data.tags = list(dict.fromkeys([*(data.tags or []), "rna-qa", "croissant"]))
+    data.tags = list(dict.fromkeys([*(data.tags or []), "rna-qa"]))
     data.annotations_creators = ["machine-generated"]
     for config in data.configs or []:
         config.pop("default", None)
@@ -291,53 +302,19 @@ def write_card(
             config["default"] = True
     types = statistics.get("RNA types", {})
     total = sum(types.values()) or 1
-    most = "; ".join(f"{name} {100 * n / total:.0f}%" for name, n in list(types.items())[:4]) or "not counted"
-    yes = statistics.get("yes and no", {})
-    texts = f"The dataset's own texts: {licence}."
-    if VERBATIM in card.text:
-        texts = "The annotations are sentences of the abstracts: each keeps the licence of its paper."
-    if any(config["config_name"] == "facts" for config in data.configs or []):
-        texts += (
-            " Each row of `facts` keeps the terms of its `source` (Gene Ontology: CC BY 4.0; Rfam: CC0; others: ask "
-            "there)."
-        )
-    card.text = (
-        card.text.rstrip()
-        + f"""
-
-## Use
-
-```python
-from datasets import load_dataset
-
-annotations = load_dataset("{repo}", split="train")              # the default configuration, alignment
-questions = load_dataset("{repo}", "qa", split="test", streaming=True)
-```
-
-## Provenance
-
-- Collected: {collected or "the date is not recorded"}. Written by RNA-GPT {__version__}.
-- {where}, named by PubMed id; they are not part of the dataset{
-            ", and no annotation repeats a long passage of one without an open licence (looked through)"
-            if looked
-            else ". Whether an annotation repeats a long passage of one was not looked through"
-        }.
-- Every statement lists its papers, so that it can be checked against them.
-- The method is that of RNA-GPT's RNA-QA (Xiao et al., 2024, [arXiv:2411.08900](https://arxiv.org/abs/2411.08900)).
-
-## Licences
-
-{texts} Sequences and names: CC0 where they are RNAcentral's (ids that begin with URS). The
-papers stay their publishers'. What a language model wrote may fall under its provider's terms of use: see the model
-named above.
-
-## Known biases
-
-- RNAs with much literature are there more often, and with longer annotations: what is unknown has no rows.
-- RNA types are as unequal as the literature: {most}.
-- Yes-or-no questions: {yes.get("Yes", 0)} yes, {yes.get("No", 0)} no. A model that reads no RNA may score above
-  chance; report scores beside those with another RNA.
-- Abstracts alone were read, in English; results that were not published are missing.
-"""
+    text = jinja2.Template(
+        (resources.files("rnagpt.release") / "dataset_card.jinja").read_text(encoding="utf-8")
+    ).render(
+        repo=repo,
+        licence=licence,
+        collected=collected,
+        version=__version__,
+        where=where,
+        looked=looked,
+        text=statistics.get("annotation text"),
+        facts=any(config["config_name"] == "facts" for config in data.configs or []),
+        types="; ".join(f"{name} {100 * n / total:.0f}%" for name, n in list(types.items())[:4]) or "not counted",
+        yes_and_no=statistics.get("yes and no", {}),
     )
+    card.text = f"{card.text.rstrip()}\n\n{text}\n"
     path.write_text(str(card), encoding="utf-8")

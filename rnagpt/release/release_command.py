@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--cost-usd", type=float, metavar="USD", help="what training cost, for the card")
     model.add_argument("--co2-grams", type=float, metavar="G", help="CO2 equivalent of training, for the card")
     dataset = kinds.add_parser(
-        "dataset", help="RNA-QA", allow_abbrev=False, description="Publish RNA-QA: Parquet, card, Croissant metadata."
+        "dataset", help="RNA-QA", allow_abbrev=False, description="Publish RNA-QA: Parquet and card."
     )
     dataset.add_argument("folder", type=Path, metavar="FOLDER", help="OUTPUT/dataset of `rnagpt build-dataset`")
     dataset.add_argument(

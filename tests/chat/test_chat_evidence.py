@@ -16,17 +16,17 @@ import pytest
 import yaml
 from test_chat import LET7, TRNA, TYPE, user_turn
 
-from dataset_builder.facts_table.fact_splits import are_neighbours
 from dataset_builder.facts_table.facts import load_facts
 from dataset_builder.storage.records import published_schemas
 from rnagpt.chat.confidence import Weight, weight_of
 from rnagpt.chat.evidence import Evidence
 from rnagpt.chat.fold_drawing import drawn, fold, pairs
 from rnagpt.chat.web import Page
-from rnagpt.known_rnas.base import Block, KnownRna, KnownRnas, rna_qa
+from rnagpt.known_rnas.base import KnownRnas, rna_qa
 from rnagpt.serving.decoding import Sampling
 from rnagpt.serving.engine import Engine
 from rnagpt_core.errors import UserError
+from rnagpt_core.nearest import Block, are_neighbours
 
 SCRIPT = "<script>window.attacked=1</script>"
 
@@ -68,12 +68,12 @@ def test_the_index_counts_shared_words_as_a_plain_count_does(known):
 
     rng = random.Random(2)
     sequences = [fact.sequence for fact in rng.sample(load_facts(), 60)] + ["ACGUNNACGUACGNACGUACGU", "A" * 300, "ACG"]
-    block = Block([KnownRna(str(i), sequence, *[""] * 4) for i, sequence in enumerate(sequences)], range(63))
+    block = Block(sequences)
     for asked in (TRNA.sequence, sequences[0], "ACGUACGUACNGUACG", "A" * 280):
         shared = [words(asked) & words(sequence) for sequence in sequences]
         expected = [sum(min(n, 255) for word, n in found.items() if "N" not in word) for found in shared]
         assert block.shared(asked).tolist() == expected
-    assert known.blocks[0].shared(TRNA.sequence).max() > 40
+    assert known.indexed[0][1].blocks[0][1].shared(TRNA.sequence).max() > 40
 
 
 def test_known_rnas_are_found_in_a_long_rna(known):

@@ -21,7 +21,7 @@ from scripted_services import ScriptedServices
 from synthetic_literature import literature, write_folder
 
 from dataset_builder.literature.annotation import Limits
-from dataset_builder.publishing.card import COLLECTED, biases
+from dataset_builder.publishing.card import biases
 from dataset_builder.publishing.yes_no_balance import YesNoBalance
 from dataset_builder.sources.local_source import collect
 from dataset_builder.storage.records import CuratedFact
@@ -73,20 +73,9 @@ def test_load_dataset_from_the_folder_and_streaming(built, tmp_path):
         )
         streamed = load_dataset(str(output / "dataset"), config, split="test", streaming=True)
         assert list(streamed) == loaded["test"].to_list()
-    assert load_dataset(str(output / "dataset"), split="test", cache_dir=str(tmp_path)).to_list()[0]["annotation"]
-
-
-def test_the_builder_class_does_the_same_in_process(built, tmp_path):
-    from dataset_builder.publishing.rna_qa import RnaQa
-
-    _, output, _ = built
-    for config in ("alignment", "qa"):
-        builder = RnaQa(config_name=config, folder=str(output / "dataset"), cache_dir=str(tmp_path))
-        builder.download_and_prepare()
-        found = [{**row, "split": name} for name, part in builder.as_dataset().items() for row in part]
+        found = [{**row, "split": name} for name, part in loaded.items() for row in part]
         assert sorted(found, key=lambda r: (r.get("qa_id", ""), r["rna_id"], r["method"])) == rows(output, config)
-        streamed = builder.as_streaming_dataset(split="test")
-        assert list(streamed) == builder.as_dataset(split="test").to_list()
+    assert load_dataset(str(output / "dataset"), split="test", cache_dir=str(tmp_path)).to_list()[0]["annotation"]
 
 
 def test_every_row_rests_on_papers_of_its_own(built):
@@ -176,7 +165,7 @@ def test_shared_literature_is_paid_once(built):
 def test_the_card_tells_what_a_user_would_fall_for(counted, small, said, unsaid):
     limits = Limits(small=small, fewest_questions=1 if small else 5)
     settings = BuildSettings(ModelSettings("endpoint", "x"), limits=limits)
-    text = biases({"yes and no": counted}, settings)
+    text = biases({"yes and no": counted, "annotation text": "extractive" if small else "generated"}, settings)
     assert all(part in text for part in said) and not any(part in text for part in unsaid)
 
 
@@ -377,8 +366,6 @@ def test_curated_facts_are_a_configuration_of_their_own(tmp_path, capsys):
     """Published with the RNA's split; not where they cite a paper that may lie in another split."""
     from datasets import get_dataset_config_names, load_dataset
 
-    from dataset_builder.publishing.rna_qa import RnaQa
-
     rnas, papers = literature(16)
     source = write_folder(tmp_path / "source", rnas, papers)
     own = [
@@ -402,9 +389,6 @@ def test_curated_facts_are_a_configuration_of_their_own(tmp_path, capsys):
     published = [(name, row) for name, part in loaded.items() for row in part]
     assert len(published) == 2 * len(splits) > 20 and all(splits[row["rna_id"]] == name for name, row in published)
     assert published[0][1]["text"] == "Matches let-7." and published[0][1]["length_nt"] >= 60
-    builder = RnaQa(config_name="facts", folder=folder, cache_dir=str(tmp_path / "cache"))
-    builder.download_and_prepare()
-    assert builder.as_dataset(split="train").to_list() == loaded["train"].to_list()
     counted = report(tmp_path / "out")
     assert counted["source: facts"] == {
         "kept": 33,
@@ -448,7 +432,9 @@ def test_from_the_services_to_the_dataset(tmp_path, monkeypatch, capsys):
             assert main(command("rnacentral", tmp_path / "out", server, *more, *other)) == 2
             assert f"was begun with another {other[0][2:]}: use the same" in capsys.readouterr().err
     assert {row["rna_id"] for row in rows(tmp_path / "out", "alignment")} == {row["rna_id"] for row in rnas}
-    assert f"- {COLLECTED}.\n" in (tmp_path / "out" / "dataset" / "README.md").read_text()
+    assert "- Collected from RNAcentral, LitScan and" in (tmp_path / "out" / "dataset" / "README.md").read_text()
+    statistics = json.loads((tmp_path / "out" / "dataset" / "statistics.json").read_text())
+    assert (statistics["source"], statistics["annotation text"]) == ("rnacentral", "generated")
 
 
 def test_facts_of_another_form_are_left_out_by_line(tmp_path):

@@ -11,8 +11,8 @@ from scripted_services import ScriptedServices
 from synthetic_literature import literature
 
 from dataset_builder.sources import rnacentral
+from dataset_builder.sources.local_source import listed
 from dataset_builder.sources.polite_client import RATES, NotThere, PoliteClient, has_keys
-from dataset_builder.sources.rna_list import listed
 from dataset_builder.sources.rnacentral import Collection
 from dataset_builder.storage.records import CuratedFact, dna_md5
 from dataset_builder.storage.store import Library

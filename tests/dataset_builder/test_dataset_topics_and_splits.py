@@ -10,12 +10,12 @@ from collections import Counter, defaultdict
 import pytest
 from synthetic_literature import literature, write_folder
 
-from dataset_builder.facts_table.fact_splits import are_neighbours
 from dataset_builder.literature.topics import sample_papers, tokens, topic_groups
 from dataset_builder.publishing.qa_splits import split_library
 from dataset_builder.sources.local_source import collect
 from dataset_builder.storage.records import Paper
 from dataset_builder.storage.store import Library
+from rnagpt_core.nearest import are_neighbours
 
 THEMES = {
     "heart": "cardiac hypertrophy myocardial infarction cardiomyocyte fibrosis ventricular ischemia".split(),

@@ -10,7 +10,6 @@ from importlib import resources
 import pytest
 
 from dataset_builder.facts_table.fact_answers import GROUPS, TYPE_NAMES
-from dataset_builder.facts_table.fact_splits import assign_splits, components, spread
 from dataset_builder.facts_table.facts import (
     COLUMNS,
     EVALUATION_TYPES,
@@ -19,7 +18,9 @@ from dataset_builder.facts_table.facts import (
     load_facts,
     scored_subset,
 )
+from dataset_builder.publishing.qa_splits import components
 from scripts.fact_sources import LICENCES, candidates, mirbase_group, mirna_family, read_stockholm
+from scripts.fact_splits import assign_splits, spread
 
 
 @pytest.fixture(scope="module")

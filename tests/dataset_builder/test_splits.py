@@ -14,8 +14,10 @@ from collections import defaultdict
 import edlib
 import pytest
 
-from dataset_builder.facts_table.fact_splits import are_neighbours, exhaustive_neighbours, largest_distance, leaks
 from dataset_builder.facts_table.facts import load_facts
+from rnagpt_core import nearest
+from rnagpt_core.nearest import are_neighbours, largest_distance
+from scripts.fact_splits import leaks
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,7 @@ def test_the_search_finds_planted_neighbours(facts):
 
 def test_both_searches_agree(facts):
     sample = facts[::40]
-    brute = exhaustive_neighbours([fact.sequence for fact in sample], processes=1)
+    brute = nearest.neighbour_pairs([fact.sequence for fact in sample], processes=1)
     index = {fact.rna_id: i for i, fact in enumerate(sample)}
     pairs = {tuple(sorted(index[name] for name in pair)) for pair in neighbour_pairs(sample, sample) if len(pair) == 2}
     assert pairs == brute and len(pairs) > 20

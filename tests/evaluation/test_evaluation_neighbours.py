@@ -8,8 +8,9 @@ import pytest
 from rnagpt.evaluation.asking.qa_baselines import qa_baseline_answers
 from rnagpt.evaluation.asking.qa_items import Pair, QaRna, qa_items
 from rnagpt.known_rnas import neighbours as module
-from rnagpt.known_rnas.neighbours import alignment_free, check_splits, identity, leaks, nearest_by_identity
+from rnagpt.known_rnas.neighbours import alignment_free, check_splits, leaks, nearest_by_identity
 from rnagpt_core.errors import UserError
+from rnagpt_core.nearest import are_neighbours, identity
 
 SYSTEMS = ("majority", "question_only", "nearest_train", "nearest_identity")
 
@@ -59,7 +60,6 @@ def test_a_planted_neighbour_is_found(exhaustive, monkeypatch):
 
 
 def test_a_neighbour_in_the_sense_of_the_splits_is_a_leak():
-    from dataset_builder.facts_table.fact_splits import are_neighbours
 
     rng = random.Random(2)
     long = random_rna(rng, 200)

@@ -18,7 +18,6 @@ from test_auto_classes import clean
 from test_house import ROOT
 from test_release_model import hub  # noqa: F401  (a fixture)
 
-from dataset_builder.publishing.card import COLLECTED, VERBATIM
 from dataset_builder.storage.records import Paper, published_schemas
 from dataset_builder.storage.store import Library
 from rnagpt.cli import main
@@ -98,7 +97,8 @@ def write(folder, change=lambda config, split, rows: rows, schemas=None):
         configs.append({"config_name": config, "data_files": files} | ({"default": True} if config == "qa" else {}))
     head = {"pretty_name": "RNA-QA", "tags": ["rna"], "configs": configs}
     (output / "README.md").write_text(f"---\n{yaml.safe_dump(head)}---\n# RNA-QA\n\nThe builder's words.\n")
-    (output / "statistics.json").write_text(json.dumps({"RNA types": {"tRNA": 3}, "yes and no": {"Yes": 3}}))
+    told = {"RNA types": {"tRNA": 3}, "yes and no": {"Yes": 3}, "annotation text": "generated", "source": "folder"}
+    (output / "statistics.json").write_text(json.dumps(told))
     return output
 
 
@@ -122,7 +122,7 @@ def test_a_released_dataset_streams_by_repo_id(hub, tmp_path, capsys):  # noqa: 
     said = capsys.readouterr().out
     assert "released" in said and "private" in said
     api = HfApi(endpoint=hub.url, token=hub.token)
-    assert "croissant.json" in api.list_repo_files("owner/rna-qa", repo_type="dataset")
+    assert "statistics.json" in api.list_repo_files("owner/rna-qa", repo_type="dataset")
     clean(STREAMED, str(tmp_path / "out.json"), folder=tmp_path / "empty", environment=hub.environment(tmp_path / "h"))
     found = json.loads((tmp_path / "out.json").read_text())
     assert sorted(found["configs"]) == ["alignment", "facts", "qa"]
@@ -139,21 +139,6 @@ def test_the_card(tmp_path):
     assert [config["config_name"] for config in head["configs"] if config.get("default")] == ["alignment"]
     for said in ("The builder's words.", "Collected: 2026-11-01", "tRNA 100%", "3 yes, 0 no", "Known biases", "CC0"):
         assert said in text
-
-
-def test_croissant_reads_the_rows(tmp_path):
-    """By MLCommons' own reader: it validates the description and finds every row by it."""
-    mlcroissant = pytest.importorskip("mlcroissant")
-    dataset.stage(write(tmp_path), tmp_path / "staged", "owner/rna-qa", "cc-by-4.0")
-    described = mlcroissant.Dataset(
-        jsonld=tmp_path / "staged" / "croissant.json", mapping={"repo": str(tmp_path / "staged")}
-    )
-    assert not described.metadata.ctx.issues.errors
-    rows = list(described.records("qa"))
-    assert sorted(found["qa/qa_id"].decode() for found in rows) == [
-        row(split, "qa")["qa_id"] for split in sorted(SEQUENCES)
-    ]
-    assert {found["qa/length_nt"] for found in rows} == {len(sequence) for sequence in SEQUENCES.values()}
 
 
 def change_of(**values):
@@ -260,17 +245,27 @@ def test_copies_that_were_not_looked_for_are_told(tmp_path, capsys):
     assert "was not looked through" in (tmp_path / "staged" / "README.md").read_text()
 
 
-def test_sentences_of_abstracts_get_no_licence_of_ours(tmp_path, capsys):
-    """What a small model's builder says of its own card, in the very words."""
+@pytest.mark.parametrize(
+    ("text", "says", "on_the_card"),
+    [
+        (
+            "extractive",
+            "cc-by-4.0 is not ours to give them: give --licence other",
+            "each keeps the licence of its paper",
+        ),
+        (None, "does not say whether the annotations are sentences of the abstracts", "(not recorded here) keep the"),
+    ],
+)
+def test_sentences_of_abstracts_get_no_licence_of_ours(tmp_path, capsys, text, says, on_the_card):
+    """Nor may those of a dataset whose builder did not write which they are."""
     output = write(tmp_path)
-    with open(output / "README.md", "a") as card:
-        card.write(f"\n- {VERBATIM}, under the licences of the papers.\n")
+    (output / "statistics.json").write_text(json.dumps({"annotation text": text} if text else {}))
     command = ["release", "dataset", str(output), "--repo", "owner/rna-qa", "--dry-run", "--out", str(tmp_path / "up")]
     assert main(command) == 2
-    assert "cc-by-4.0 is not ours to give them: give --licence other" in capsys.readouterr().err
+    assert says in capsys.readouterr().err
     assert main([*command, "--licence", "other"]) == 0
     card = (tmp_path / "up" / "README.md").read_text()
-    assert "license: other" in card and "each keeps the licence of its paper" in card and "own texts" not in card
+    assert "license: other" in card and on_the_card in card and "own texts" not in card
 
 
 @pytest.mark.parametrize(("release", "says"), [("25", "RNAcentral (release 25)"), ("", "0 of its 3 ids are RNAc")])
@@ -279,8 +274,8 @@ def test_the_card_claims_no_source_that_the_rows_do_not_have(tmp_path, release, 
     dataset.stage(output, tmp_path / "staged", "owner/rna-qa", "cc-by-4.0")
     card = (tmp_path / "staged" / "README.md").read_text()
     assert says in card and ("LitScan" in card) == bool(release)
-    with open(output / "README.md", "a") as written:
-        written.write(f"\n- {COLLECTED}.\n")  # as the builder says of what it collected itself
+    statistics = json.loads((output / "statistics.json").read_text())
+    (output / "statistics.json").write_text(json.dumps(statistics | {"source": "rnacentral"}))
     dataset.stage(output, tmp_path / "collected", "owner/rna-qa", "cc-by-4.0")
     card = (tmp_path / "collected" / "README.md").read_text()
     assert f"RNAcentral (release {release or 'not stated'})" in card and "the folder that it was built" not in card
