@@ -79,7 +79,7 @@ def train(recipe: Recipe) -> Path:
 
     from processing_rnagpt.collator import PreferenceCollator, SharedPrefixCollator
     from rnagpt.checkpoints import checkpoint
-    from rnagpt.checkpoints.features import FeatureCache, StoredFeatures, encode_rnas
+    from rnagpt.checkpoints.features import FeatureCache, StoredFeatures, encode_features
     from rnagpt.checkpoints.llm import fingerprint
     from rnagpt.training import trainer as training
     from rnagpt.training.token_budget import BatchedRows, fill_batches
@@ -107,10 +107,10 @@ def train(recipe: Recipe) -> Path:
     features = None
     if recipe.cache_features and rows.sequences:
         if recipe.features_folder is None:
-            features = encode_rnas(model, processor, rows.sequences)
+            features = encode_features(model.model.rna_encoder, processor.rna_reader, rows.sequences)
         else:
             cache = FeatureCache(recipe.features_folder, int(recipe.features_gb * 1e9))
-            features = StoredFeatures(model, processor, rows.sequences, cache)
+            features = StoredFeatures(model.model.rna_encoder, processor.rna_reader, rows.sequences, cache)
     model.requires_grad_(False)
     if lora is None and recipe.stage != "alignment":
         model = checkpoint.load_adapter(model, Path(recipe.start_from))

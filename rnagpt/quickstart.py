@@ -113,7 +113,7 @@ def evaluate(output: Path) -> None:
     import torch
 
     from rnagpt.checkpoints import checkpoint
-    from rnagpt.checkpoints.features import encode_rnas
+    from rnagpt.checkpoints.features import encode_features
     from rnagpt.evaluation.asking.answers import write_answers
     from rnagpt.evaluation.asking.baselines import baseline_answers
     from rnagpt.evaluation.asking.controls import CONTROLS, shown_rnas
@@ -130,7 +130,8 @@ def evaluate(output: Path) -> None:
             writer.write(item)
         model, processor = checkpoint.load(output / "stage1")
         if not all(writer.done("linear_probe", item) for item in items):
-            features = encode_rnas(model, processor, {rna.rna_id: rna.sequence for rna in [*train, *rnas]})
+            sequences = {rna.rna_id: rna.sequence for rna in [*train, *rnas]}
+            features = encode_features(model.model.rna_encoder, processor.rna_reader, sequences)
             train_x, test_x = (
                 torch.stack([features[rna.rna_id].mean(0) for rna in some]).numpy() for some in (train, rnas)
             )

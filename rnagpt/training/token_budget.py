@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from datasets import Dataset
 
-from processing_rnagpt.collator import SharedPrefixCollator, lay_out, shared_prefix_length
+from processing_rnagpt.collator import SharedPrefixCollator
 
 
 @dataclass
@@ -50,7 +50,5 @@ def fill_batches(collator: SharedPrefixCollator, rows: Dataset, token_budget: in
 
 def tokens_of_row(collator: SharedPrefixCollator, row: dict) -> int:
     """LLM tokens that a row takes in a batch, without padding."""
-    pairs = collator.encode_pairs(row)
-    if not collator.share_prefix:
-        return sum(len(pair.input_ids) for pair in pairs)
-    return len(lay_out(pairs, shared_prefix_length(pairs))["input_ids"])
+    sequences, _ = collator.lay_out_row(row)
+    return sum(len(sequence["input_ids"]) for sequence in sequences)

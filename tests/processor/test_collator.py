@@ -61,7 +61,7 @@ def test_packed_rows_equal_padded_rows(tiny_model, loss_per, cached):
     features = None
     if cached:
         sequences = {row["rna_id"]: row["sequence"] for row in rows}
-        features = encode_features(model.model.rna_encoder, processor.rna_tokenizer, sequences, [0, 2], 1)
+        features = encode_features(model.model.rna_encoder, processor.rna_reader, sequences)
     results = []
     for pack in (True, False):
         model.zero_grad()
@@ -103,9 +103,8 @@ def test_cached_features_give_the_same_loss(tiny_model):
     from rnagpt.checkpoints.features import encode_features
 
     model, processor = tiny_model
-    features = encode_features(
-        model.model.rna_encoder, processor.rna_tokenizer, {row["rna_id"]: row["sequence"] for row in ROWS}, [0, 2], 1
-    )
+    sequences = {row["rna_id"]: row["sequence"] for row in ROWS}
+    features = encode_features(model.model.rna_encoder, processor.rna_reader, sequences)
     live = loss_of(model, SharedPrefixCollator(processor)(ROWS))
     cached = loss_of(model, SharedPrefixCollator(processor, features)(ROWS))
     assert abs(live - cached) < 1e-5

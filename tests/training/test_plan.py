@@ -57,7 +57,7 @@ def test_parameters_are_those_of_the_model_that_trains(planned):
 
 def test_pairs_tokens_and_steps_are_those_of_an_epoch(planned):
     content, figures, _, collator, rows = planned
-    separate = sum(len(pair.input_ids) for row in rows for pair in collator.encode_pairs(row))
+    separate = sum(len(pair.input_ids) for row in rows for pair in collator.encode_pairs(row)[0])
     assert figures.separate.tokens == pytest.approx(separate)  # one pair per sequence: no padding
     assert figures.as_run.pairs == figures.separate.pairs == sum(len(row["pairs"]) for row in rows)
     assert figures.steps == 8 / content.sft["per_device_train_batch_size"]

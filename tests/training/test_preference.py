@@ -44,10 +44,11 @@ ROWS = [
 @torch.no_grad()
 @pytest.mark.parametrize("cached", [False, True])
 def test_log_probabilities_are_those_of_each_conversation_alone(tiny_model, cached):
-    from rnagpt.checkpoints.features import encode_rnas
+    from rnagpt.checkpoints.features import encode_features
 
     model, processor = copy.deepcopy(tiny_model[0]).double(), tiny_model[1]
-    features = encode_rnas(model, processor, {row["rna_id"]: row["sequence"] for row in ROWS}) if cached else None
+    sequences = {row["rna_id"]: row["sequence"] for row in ROWS}
+    features = encode_features(model.model.rna_encoder, processor.rna_reader, sequences) if cached else None
     batch = PreferenceCollator(processor, features)(ROWS)
     completion = batch.pop("completion_mask")
     logits = model(**batch, use_cache=False).logits[:, :-1]
