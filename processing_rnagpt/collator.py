@@ -46,9 +46,6 @@ class SharedPrefixCollator:
         share_prefix: one sequence per RNA (True) or one per pair (False).
         pack: put several sequences into one row, about twice as long as the batch's longest sequence.
         chat_template: name or text of the template; the processor's default when None.
-        loss_per: "question" weighs every pair alike, "token" every answer token alike.
-        blocks: give "mask_blocks" instead of the dense "attention_mask": memory in proportion to the row, for kernels
-            that take a rule in place of a mask (FlexAttention).
         with_ids: add "rna_ids", the list of the rows' ids, for a trainer that names the rows of a failed batch.
     """
 
@@ -57,19 +54,11 @@ class SharedPrefixCollator:
     share_prefix: bool = True
     pack: bool = False
     chat_template: str | None = None
-    loss_per: str = "question"
-    blocks: bool = False
     with_ids: bool = False
-
-    def __post_init__(self):
-        if self.loss_per not in ("question", "token"):
-            raise ValueError(f"loss_per must be 'question' or 'token', got {self.loss_per!r}")
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         """-> input_ids, position_ids, labels (batch, seq) int64; loss_weights (batch, seq) float32, which sum to the
-        number of pairs, or of answer tokens by `loss_per`; attention_mask (batch, 1, seq, seq) float32, 0 where seen,
-        or mask_blocks (batch, seq, 2) int32, the numbers of a position's sequence and block (see `block_mask`);
-        RNA inputs (batch, RNAs, ...)."""
+        number of pairs; attention_mask (batch, 1, seq, seq) float32, 0 where seen; RNA inputs (batch, RNAs, ...)."""
         sequences, rnas = [], []
         for row in rows:
             of_row, rna = self.lay_out_row(row)
@@ -87,29 +76,18 @@ class SharedPrefixCollator:
             "loss_weights": torch.zeros((len(bins), length)),
         }
         # Padding sees only itself: a row that sees nothing would be NaN in the softmax.
-        seen = None if self.blocks else torch.eye(length, dtype=torch.bool).repeat(len(bins), 1, 1)
-        numbers = torch.zeros((len(bins), length, 2), dtype=torch.int32)
-        numbers[..., 0] = -1 - torch.arange(length)
+        seen = torch.eye(length, dtype=torch.bool).repeat(len(bins), 1, 1)
         for row_number, members in enumerate(bins):
             start = 0
             for i in members:
                 sequence, end = sequences[i], start + lengths[i]
-                batch["input_ids"][row_number, start:end] = torch.tensor(sequence["input_ids"])
-                batch["position_ids"][row_number, start:end] = torch.tensor(sequence["position_ids"])
-                batch["labels"][row_number, start:end] = torch.tensor(sequence["labels"])
-                batch["loss_weights"][row_number, start:end] = torch.tensor(sequence["weights"])
-                block = torch.tensor(sequence["block"], dtype=torch.int32)
-                numbers[row_number, start:end] = torch.stack([torch.full_like(block, i), block], dim=-1)
-                if seen is not None:
-                    seen[row_number, start:end, start:end] = block_mask(block)
+                for name in ("input_ids", "position_ids", "labels", "loss_weights"):
+                    batch[name][row_number, start:end] = torch.tensor(sequence[name])
+                # On the diagonal alone: sequences that share a row do not see each other.
+                seen[row_number, start:end, start:end] = block_mask(torch.tensor(sequence["block"]))
                 start = end
-        if self.loss_per == "token":
-            batch["loss_weights"] = (batch["labels"] != IGNORED).float()
-        if seen is None:
-            batch["mask_blocks"] = numbers
-        else:
-            hidden = torch.finfo(torch.float32).min
-            batch["attention_mask"] = torch.zeros(seen.shape).masked_fill(~seen, hidden)[:, None]
+        hidden = torch.finfo(torch.float32).min
+        batch["attention_mask"] = torch.zeros(seen.shape).masked_fill(~seen, hidden)[:, None]
         batch |= self.processor.rna_batch([[rna for i in members for rna in rnas[i]] for members in bins])
         if self.with_ids:
             batch["rna_ids"] = [row["rna_id"] for row in rows]
@@ -241,7 +219,7 @@ def lay_out(pairs: list[EncodedPair], prefix: int) -> dict[str, list]:
         "input_ids": list(pairs[0].input_ids[:prefix]),
         "position_ids": list(range(prefix)),
         "labels": [IGNORED] * prefix,
-        "weights": [0.0] * prefix,
+        "loss_weights": [0.0] * prefix,
         "block": [0] * prefix,
     }
     for k, pair in enumerate(pairs, start=1):
@@ -251,13 +229,16 @@ def lay_out(pairs: list[EncodedPair], prefix: int) -> dict[str, list]:
             out["input_ids"].append(pair.input_ids[i])
             out["position_ids"].append(i)
             out["labels"].append(pair.input_ids[i] if i in answered else IGNORED)
-            out["weights"].append(1.0 / n_answer if i in answered else 0.0)
+            out["loss_weights"].append(1.0 / n_answer if i in answered else 0.0)
             out["block"].append(k)
     return out
 
 
 def block_mask(block: torch.Tensor) -> torch.Tensor:
     """(seq,) block numbers -> (seq, seq) bool: causal, and only within the own block or the prefix (block 0).
+
+    So each pair reads the RNA and itself, as if it stood alone after the prefix: together with positions that restart
+    after the prefix, losses and gradients are those of separate sequences.
 
     >>> block_mask(torch.tensor([0, 1, 2])).int().tolist()
     [[1, 0, 0], [1, 1, 0], [1, 0, 1]]

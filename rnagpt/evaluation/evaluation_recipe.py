@@ -10,8 +10,9 @@ from pathlib import Path
 from dataset_builder.facts_table.facts import SPLITS
 from rnagpt.evaluation.asking.controls import CONTROLS
 from rnagpt.evaluation.scoring.text_encoders import PRESETS, TextEncoder
-from rnagpt.training.recipe import _typed, read_yaml
 from rnagpt_core.errors import UserError
+from rnagpt_core.typed_yaml import checked as _typed
+from rnagpt_core.typed_yaml import read_yaml
 
 FACTS = "facts"
 FLOOR_NAMES = ("majority", "question_only", "length_only", "kmer_length", "nearest_train", "nearest_identity")

@@ -197,7 +197,7 @@ def training_text(facts: RunFacts) -> str:
         rank = (recipe.get("lora") or {}).get("r", "8 (PEFT's default)") if adapted else "-"
         if adapted and not recipe.get("lora") and goes_on(facts.stages, number):
             rank = "that of the stage before"
-        visits = recipe["data"].get("visits")
+        visits = recipe["data"].get("samples", recipe["data"].get("visits"))
         lines.append(
             f"| {number}, {recipe['stage']} | {'projector and LoRA' if adapted else 'projector'} "
             f"| {data_name(recipe)} | {f'{visits:,}' if visits else 'each RNA once'} "

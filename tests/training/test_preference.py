@@ -12,19 +12,19 @@ from test_training import recipe, train
 
 from processing_rnagpt.collator import PreferenceCollator, SharedPrefixCollator
 from rnagpt.checkpoints import checkpoint
-from rnagpt.training.preferences import Asked, unsupported_answers
 from rnagpt.training.recipe import load_recipe, recipe_from
+from rnagpt.training.training_rows import unsupported_answers
 from rnagpt_core.errors import UserError
 
 
 def test_an_unsupported_answer_is_another_rnas_to_the_most_similar_question():
     asked = [
-        Asked("a", "Which gene does this RNA target?", "PTEN"),
-        Asked("a", "In which tissue is it found?", "Liver"),
-        Asked("b", "Which gene does it target?", "BCL2"),
-        Asked("b", "In which tissue does it occur?", "liver."),
-        Asked("c", "Which tissue is it found in?", "Heart"),
-        Asked("c", "Unlike anything", "Yes"),
+        ("a", "Which gene does this RNA target?", "PTEN"),
+        ("a", "In which tissue is it found?", "Liver"),
+        ("b", "Which gene does it target?", "BCL2"),
+        ("b", "In which tissue does it occur?", "liver."),
+        ("c", "Which tissue is it found in?", "Heart"),
+        ("c", "Unlike anything", "Yes"),
     ]
     # b's liver is a's own answer, spelled otherwise, so a's question about tissue takes c's
     assert unsupported_answers(asked) == ["BCL2", "Heart", "PTEN", "Heart", "Liver", None]
@@ -32,7 +32,7 @@ def test_an_unsupported_answer_is_another_rnas_to_the_most_similar_question():
     few = unsupported_answers(asked, candidates=3)
     assert few == unsupported_answers(asked, candidates=3) and len(few) == 6
     for one, answer in zip(asked, few, strict=True):
-        assert answer is None or any(answer == other.answer and other.rna_id != one.rna_id for other in asked)
+        assert answer is None or any(answer == other[2] and other[0] != one[0] for other in asked)
 
 
 ROWS = [
