@@ -1,9 +1,9 @@
 """Trains one stage of RNA-GPT by TRL's SFTTrainer; the recipe says which.
 
-    rnagpt train --config recipes/quickstart_stage1.yaml     # alignment: only the projector trains
-    rnagpt train --config recipes/quickstart_stage2.yaml     # instruction tuning: projector and LoRA
-    rnagpt train --config recipes/fast_stage2.yaml --plan --gpu a100-80gb --devices 8     # what it would take
-    accelerate launch --config_file recipes/cluster_fsdp.yaml -m rnagpt train --config recipes/cluster_stage2.yaml
+    rnagpt train --recipe recipes/quickstart_stage1.yaml     # alignment: only the projector trains
+    rnagpt train --recipe recipes/quickstart_stage2.yaml     # instruction tuning: projector and LoRA
+    rnagpt train --recipe recipes/fast_stage2.yaml --plan --gpu a100-80gb --devices 8     # what it would take
+    accelerate launch --config_file recipes/cluster_fsdp.yaml -m rnagpt train --recipe recipes/cluster_stage2.yaml
 
 Reads the recipe, the LLM, the encoder and the data it names (the packaged table of facts when none). Writes a folder
 of parts (see rnagpt/checkpoints/forms.py): projector or adapter, parts.json, training.json, and the learning curve as
@@ -21,15 +21,24 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from rnagpt.checkpoints.forms import PARTS
+from rnagpt.checkpoints.forms import ADAPTER, PARTS
 from rnagpt.training.recipe import Recipe, check_sft, load_recipe
+from rnagpt_core.arguments import keep_old_name
 from rnagpt_core.errors import UserError
+from rnagpt_core.json_lines import read_json_lines
+
+if TYPE_CHECKING:  # importing it brings the libraries of training
+    from rnagpt.training.training_rows import Rows
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, required=True, help="YAML recipe, e.g. recipes/quickstart_stage1.yaml")
+    parser.add_argument("--recipe", type=Path, required=True, help="YAML recipe, e.g. recipes/quickstart_stage1.yaml")
+    keep_old_name(parser, "--config", "--recipe")
     parser.add_argument("--output", type=Path, help="folder of parts to write (default: the recipe's `output`)")
     parser.add_argument("--start-from", type=Path, help="folder of parts to start from (default: the recipe's)")
     parser.add_argument(
@@ -40,147 +49,170 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    recipe = load_recipe(args.config)
+    recipe = load_recipe(args.recipe)
     changes = {"output": args.output, "start_from": args.start_from}
     recipe = dataclasses.replace(recipe, **{key: str(value) for key, value in changes.items() if value is not None})
     if args.plan:
-        return print_plan(recipe, args.gpu, args.devices)
-    train(recipe)
-    return 0
+        check_sft(recipe.sft, recipe.stage)
+        from rnagpt.training import plan
 
-
-def print_plan(recipe: Recipe, gpu: str, devices: int) -> int:
-    """Say what the run would take."""
-    check_sft(recipe.sft, recipe.stage)
-    from peft import LoraConfig
-
-    from rnagpt.training import plan
-
-    try:
-        LoraConfig(**recipe.lora)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"recipe key lora: {' '.join(str(error).split())}") from None
-    gpu = gpu.lower()
-
-    plan.hours(0, gpu, 1)  # a GPU that is not in the table is refused at once
-    print("\n".join(plan.lines(plan.make_plan(recipe, devices), gpu, devices)))
+        plan.hours(0, args.gpu.lower(), 1)  # a GPU that is not in the table is refused at once
+        print("\n".join(plan.lines(plan.make_plan(recipe, args.devices), args.gpu.lower(), args.devices)))
+    else:
+        train(recipe)
     return 0
 
 
 def train(recipe: Recipe) -> Path:
-    """Run one stage; returns the folder of parts."""
-    output = Path(recipe.output)
+    """Run one stage: load, build, train, save. -> the folder of parts."""
+    output, started = Path(recipe.output), time.monotonic()
     if recipe.start_from and not (Path(recipe.start_from) / PARTS).is_file():
         raise UserError(f"no parts of an earlier stage at {recipe.start_from}: run that stage's recipe first")
     check_sft(recipe.sft, recipe.stage)
-
-    import torch
     from transformers import set_seed
 
-    from processing_rnagpt.collator import PreferenceCollator, SharedPrefixCollator
-    from rnagpt.checkpoints import checkpoint
-    from rnagpt.checkpoints.features import FeatureCache, StoredFeatures, encode_rnas
-    from rnagpt.checkpoints.llm import fingerprint
     from rnagpt.training import trainer as training
-    from rnagpt.training.token_budget import BatchedRows, fill_batches
     from rnagpt.training.training_rows import load_rows
 
-    flex = recipe.attention == "flex"
-    if flex and not torch.cuda.is_available():
-        raise UserError("recipe key attention: flex needs a CUDA device (it has no backward pass on a CPU): use sdpa")
-    started = time.monotonic()
     work = output.with_name(output.name + ".work")
-    settings, lora = training.settings(recipe, work)
+    arguments, lora = training.settings(recipe, work)
     if not training.begin(recipe, output, work):
         print(f"{output} is finished already: remove it to train it again")
         return output
-
-    # load and build
     set_seed(recipe.seed)
     rows = load_rows(recipe)
+    built = build(recipe, rows)
+    trainer = make_trainer(recipe, rows, built, arguments, lora)
+    trainer.train(resume_from_checkpoint=training.last_complete_checkpoint(work))
+    save(recipe, trainer, built.llm_fingerprint, started)
+    return output
+
+
+@dataclass
+class Built:
+    """The model, as this stage starts from it; its processor; rna_id -> encoder output, where it is kept; and the
+    fingerprint of the LLM, which is taken while its weights are whole."""
+
+    model: Any
+    processor: Any
+    features: Mapping | None
+    llm_fingerprint: str | None
+
+
+def build(recipe: Recipe, rows: "Rows") -> Built:
+    """The recipe's model with the weights that the stage starts from, every RNA encoded."""
+    from rnagpt.checkpoints import checkpoint
+    from rnagpt.checkpoints.features import FeatureCache, StoredFeatures, encode_features
+    from rnagpt.checkpoints.llm import fingerprint
+    from rnagpt.training.trainer import freeze_all_but_projector, ridge_start
+
     model, processor = checkpoint.build(**dataclasses.asdict(recipe.model))
-    if flex:
-        model.model.language_model.set_attn_implementation("flex_attention")
     llm_fingerprint = fingerprint(model.model.language_model)
-    if recipe.start_from:
-        training.check_start(recipe, llm_fingerprint)
-    features = None
+    start = None if recipe.start_from is None else Path(recipe.start_from)
+    if start:
+        check_start(recipe, start, llm_fingerprint)
+    features: Mapping | None = None
     if recipe.cache_features and rows.sequences:
+        encoder, reader = model.model.rna_encoder, processor.rna_reader
         if recipe.features_folder is None:
-            features = encode_rnas(model, processor, rows.sequences)
+            features = encode_features(encoder, reader, rows.sequences)
         else:
-            cache = FeatureCache(recipe.features_folder, int(recipe.features_gb * 1e9))
-            features = StoredFeatures(model, processor, rows.sequences, cache)
+            features = StoredFeatures(encoder, reader, rows.sequences, FeatureCache(recipe.features_folder))
     model.requires_grad_(False)
-    if lora is None and recipe.stage != "alignment":
-        model = checkpoint.load_adapter(model, Path(recipe.start_from))
-    elif recipe.start_from:
-        checkpoint.load_projector(model, Path(recipe.start_from))
+    if start and (start / ADAPTER).is_file():
+        model = checkpoint.load_adapter(model, start)
+    elif start:
+        checkpoint.load_projector(model, start)
     elif recipe.projector_start == "ridge":
         ids = processor.tokenizer(list(rows.annotations.values()))["input_ids"]
-        annotation_ids = dict(zip(rows.annotations, ids, strict=True))
-        seen = training.enough_for_ridge(features, annotation_ids, recipe.seed)
-        annotation_ids = {name: annotation_ids[name] for name in seen}
-        explained = training.ridge_start(model, seen, annotation_ids, recipe.ridge_gain)
+        explained = ridge_start(model, features, dict(zip(rows.annotations, ids, strict=True)), recipe.seed)
         print(f"projector started by ridge regression: {explained:.0%} of the annotations' mean embedding explained")
+    if recipe.stage == "alignment":
+        freeze_all_but_projector(model)
+    return Built(model, processor, features, llm_fingerprint)
 
-    # train
-    if "tensorboard" in settings.report_to:
+
+def check_start(recipe: Recipe, start: Path, llm_fingerprint: str | None) -> None:
+    """UserError where the parts that a stage starts from were trained with another pooling, projector or LLM."""
+    parts = json.loads((start / PARTS).read_text())
+    for key in ("rna_pool_size", "projector_hidden_size"):
+        before, wanted = parts["build"].get(key), getattr(recipe.model, key)
+        if before != wanted:
+            raise UserError(
+                f"{start} was trained with {key} {before}, and this recipe has {wanted}: make them the same"
+            )
+    if None not in (llm_fingerprint, parts["llm_fingerprint"]) and llm_fingerprint != parts["llm_fingerprint"]:
+        raise UserError(
+            f"{start} was trained with another LLM ({parts['build']['llm']}) than {recipe.model.llm}: its projector "
+            "speaks to that one alone"
+        )
+    template = parts["build"]["template"]
+    if template != recipe.model.template:
+        print(
+            f"note: {start} was trained with the chat template {template}, not {recipe.model.template}",
+            file=sys.stderr,
+        )
+
+
+def make_trainer(recipe: Recipe, rows: "Rows", built: Built, arguments, lora):
+    """TRL's trainer over the recipe's batches."""
+    from processing_rnagpt.collator import PreferenceCollator, SharedPrefixCollator
+    from rnagpt.training import trainer as training
+    from rnagpt.training.training_rows import BatchedRows, fill_batches
+
+    if "tensorboard" in arguments.report_to:
         if importlib.util.find_spec("tensorboard") is None:
             raise UserError("recipe key sft.report_to: tensorboard is not installed: pip install tensorboard")
         # beside the output, because the folder of the work goes when it is done
-        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(output.with_name(output.name + ".tensorboard")))
-    if recipe.stage == "alignment":
-        training.freeze_all_but_projector(model)
-    collator = SharedPrefixCollator(
-        processor, features, recipe.share_prefix, recipe.pack, None, recipe.loss_per, blocks=flex, with_ids=True
-    )
-    train_rows = rows.train
-    if recipe.token_budget is not None:
-        train_rows = fill_batches(collator, rows.train, recipe.token_budget, recipe.seed)
-        collator = BatchedRows(collator, rows.train)
-    callbacks = [training.CurveWriter(work / "curve.jsonl", recipe.stage)]
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", f"{Path(recipe.output)}.tensorboard")
+    callbacks: list = [training.CurveWriter(Path(arguments.output_dir) / "curve.jsonl", recipe.stage)]
     if recipe.early_stopping:
         callbacks.append(training.EarlyStopping(recipe.early_stopping))
-    parts = {
-        "args": settings,
-        "train_dataset": train_rows,
+    parts: dict = {
+        "args": arguments,
+        "train_dataset": rows.train,
         "eval_dataset": {k: part for k, part in (("true", rows.held_out), ("swapped", rows.swapped)) if len(part)},
-        "processing_class": processor,
+        "processing_class": built.processor,
         "callbacks": callbacks,
     }
     if recipe.stage == "preference":
-        collator = PreferenceCollator(processor, features)
-        trainer = training.RnaGptPreferenceTrainer(model, data_collator=collator, **parts)
+        collator = PreferenceCollator(built.processor, built.features)
+        trainer: Any = training.RnaGptPreferenceTrainer(built.model, data_collator=collator, **parts)
     else:
-        trainer = training.RnaGptTrainer(
-            model, data_collator=collator, peft_config=lora, projector_lr_scale=recipe.projector_lr_scale, **parts
-        )
+        layout = {"share_prefix": recipe.share_prefix, "pack": recipe.pack}
+        collate: Any = SharedPrefixCollator(built.processor, built.features, **layout, with_ids=True)
+        if recipe.token_budget is not None:
+            parts["train_dataset"] = fill_batches(collate, rows.train, recipe.token_budget, recipe.seed)
+            collate = BatchedRows(collate, rows.train)
+        parts |= {"data_collator": collate, "peft_config": lora, "projector_lr_scale": recipe.projector_lr_scale}
+        trainer = training.RnaGptTrainer(built.model, **parts)
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
-    print(f"{recipe.stage} stage: {training.size_of(rows.train)}, {trainable:,} trainable parameters")
-    trainer.train(resume_from_checkpoint=training.last_complete_checkpoint(work))
+    print(f"{recipe.stage} stage: {len(rows.train):,} rows, {trainable:,} trainable parameters")
+    return trainer
 
-    # save: the weights from all processes, the files by one
+
+def save(recipe: Recipe, trainer, llm_fingerprint: str | None, started: float) -> None:
+    """The folder of parts: the weights from all processes, the files by one."""
+    from rnagpt.checkpoints.checkpoint import save_parts
+
+    output, work = Path(recipe.output), Path(trainer.args.output_dir)
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.is_world_process_zero():
         trained = trainer.accelerator.unwrap_model(trainer.model)
-        built = dataclasses.asdict(recipe.model)
-        checkpoint.save_parts(trained, output, built, recipe.save_dtype, state, llm_fingerprint)
+        save_parts(trained, output, dataclasses.asdict(recipe.model), recipe.save_dtype, state, llm_fingerprint)
         write_curve(work / "curve.jsonl", output)
-        facts_of_run = {"recipe": dataclasses.asdict(recipe), "seconds": round(time.monotonic() - started, 1)}
-        (output / "training.json").write_text(json.dumps(facts_of_run, indent=1) + "\n")
+        record = {"recipe": dataclasses.asdict(recipe), "seconds": round(time.monotonic() - started, 1)}
+        (output / "training.json").write_text(json.dumps(record, indent=1) + "\n")
         shutil.rmtree(work)
         print(f"wrote {output}")
     trainer.accelerator.wait_for_everyone()
-    return output
 
 
 def write_curve(curve: Path, output: Path) -> None:
     """The learning curve beside what was trained: as it was kept, as CSV, and drawn."""
     from rnagpt.training import curves
-    from rnagpt.training.trainer import read_curve
 
-    rows = read_curve(curve)
+    rows = list(read_json_lines(curve, "a point of a learning curve"))
     shutil.copy(curve, output / "curve.jsonl")
     curves.write_csv(output / "curve.csv", rows)
     if importlib.util.find_spec("matplotlib") is None:

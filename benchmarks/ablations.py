@@ -65,7 +65,7 @@ def recipes_of(cell: str, output: Path, visits: int) -> list:
                 output=str(folder),
                 start_from=before,
                 model=dataclasses.replace(recipe.model, **changed),
-                data=dataclasses.replace(recipe.data, visits=count),
+                data=dataclasses.replace(recipe.data, samples=count),
                 sft=recipe.sft | {"eval_steps": steps},
             )
         )

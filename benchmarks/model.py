@@ -84,13 +84,13 @@ def encoder(rounds: int) -> dict:
 
     from benchmarks.rna_fm import reference_features, rna_fm_twice
     from modeling_rnagpt.modeling_rnagpt import encode_and_pool
-    from processing_rnagpt.rna_sequences import RnaReader, pad_mask, pad_tokens
+    from processing_rnagpt.rna_sequences import RnaReader, encoder_inputs
     from processing_rnagpt.rna_tokenizer import build_rna_tokenizer
 
     reference, converter, ours = rna_fm_twice()
     sequences = real_rnas(64)
     encoded = RnaReader(build_rna_tokenizer(), [0, 2]).read(sequences)
-    ids, mask = torch.from_numpy(pad_tokens(encoded, 1)), torch.from_numpy(pad_mask(encoded))
+    ids, mask = (tensor[0] for tensor in encoder_inputs([encoded], 1).values())
 
     def run_reference() -> torch.Tensor:
         features = []
@@ -162,9 +162,8 @@ def forward(rounds: int) -> dict:
 
 def tokens(rounds: int) -> dict:
     import fm
-    import torch
 
-    from processing_rnagpt.rna_sequences import RnaReader, pad_tokens
+    from processing_rnagpt.rna_sequences import RnaReader, encoder_inputs
     from processing_rnagpt.rna_tokenizer import build_rna_tokenizer
 
     draw = random.Random(0)
@@ -172,11 +171,11 @@ def tokens(rounds: int) -> dict:
     reader = RnaReader(build_rna_tokenizer(), [0, 2])
     converter = fm.data.Alphabet.from_architecture("roberta_large", theme="rna").get_batch_converter()
     result, ours, expected = race(
-        lambda: pad_tokens(reader.read(sequences), 1),
+        lambda: encoder_inputs([reader.read(sequences)], 1)["rna_input_ids"][0],
         lambda: converter([("", sequence) for sequence in sequences])[2],
         rounds,
     )
-    difference = float((torch.from_numpy(ours) != expected).sum())
+    difference = float((ours != expected).sum())
     return {**result, "note": "2,000 RNAs of 1,022 nt", "largest_difference": difference}
 
 

@@ -84,12 +84,12 @@ def steps_of(layout: str, rows: list[dict]) -> list[list[dict]]:
 def collators(processor, model, rows: list[dict], names: list[str]) -> dict:
     """Layouts' collators; the cache is filled here, as it is before training, outside the clock."""
     from processing_rnagpt.collator import SharedPrefixCollator
-    from rnagpt.checkpoints.features import encode_rnas
+    from rnagpt.checkpoints.features import encode_features
 
     sequences = {row["rna_id"]: row["sequence"] for row in rows}
     features = None
     if any(LAYOUTS[name][0] for name in names):
-        features = encode_rnas(model.get_base_model(), processor, sequences)
+        features = encode_features(model.get_base_model().model.rna_encoder, processor.rna_reader, sequences)
     made = {}
     for name in names:
         cached, shared, _, packed = LAYOUTS[name]

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 
 from .processing_rnagpt import RnaGptProcessor
+from .rna_sequences import RnaInput
 
 IGNORED = -100
 
@@ -45,9 +46,6 @@ class SharedPrefixCollator:
         share_prefix: one sequence per RNA (True) or one per pair (False).
         pack: put several sequences into one row, about twice as long as the batch's longest sequence.
         chat_template: name or text of the template; the processor's default when None.
-        loss_per: "question" weighs every pair alike, "token" every answer token alike.
-        blocks: give "mask_blocks" instead of the dense "attention_mask": memory in proportion to the row, for kernels
-            that take a rule in place of a mask (FlexAttention).
         with_ids: add "rna_ids", the list of the rows' ids, for a trainer that names the rows of a failed batch.
     """
 
@@ -56,25 +54,18 @@ class SharedPrefixCollator:
     share_prefix: bool = True
     pack: bool = False
     chat_template: str | None = None
-    loss_per: str = "question"
-    blocks: bool = False
     with_ids: bool = False
-
-    def __post_init__(self):
-        if self.loss_per not in ("question", "token"):
-            raise ValueError(f"loss_per must be 'question' or 'token', got {self.loss_per!r}")
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         """-> input_ids, position_ids, labels (batch, seq) int64; loss_weights (batch, seq) float32, which sum to the
-        number of pairs, or of answer tokens by `loss_per`; attention_mask (batch, 1, seq, seq) float32, 0 where seen,
-        or mask_blocks (batch, seq, 2) int32, the numbers of a position's sequence and block (see `block_mask`);
-        RNA inputs (batch, RNAs, ...)."""
-        sequences, owners = [], []
+        number of pairs; attention_mask (batch, 1, seq, seq) float32, 0 where seen; RNA inputs (batch, RNAs, ...)."""
+        sequences, rnas = [], []
         for row in rows:
-            pairs = self.encode_pairs(row)
-            for group in [pairs] if self.share_prefix else [[pair] for pair in pairs]:
-                sequences.append(lay_out(group, shared_prefix_length(group)))
-                owners.append(row)
+            of_row, rna = self.lay_out_row(row)
+            sequences += of_row
+            rnas += [[] if rna is None else [rna]] * len(of_row)
+            if rna is not None and self.features is not None:
+                rna.features = self.features[row["rna_id"]]
         lengths = [len(sequence["input_ids"]) for sequence in sequences]
         bins = fill_rows(lengths) if self.pack else [[i] for i in range(len(sequences))]
         length = max(sum(lengths[i] for i in members) for members in bins)
@@ -85,54 +76,50 @@ class SharedPrefixCollator:
             "loss_weights": torch.zeros((len(bins), length)),
         }
         # Padding sees only itself: a row that sees nothing would be NaN in the softmax.
-        seen = None if self.blocks else torch.eye(length, dtype=torch.bool).repeat(len(bins), 1, 1)
-        numbers = torch.zeros((len(bins), length, 2), dtype=torch.int32)
-        numbers[..., 0] = -1 - torch.arange(length)
+        seen = torch.eye(length, dtype=torch.bool).repeat(len(bins), 1, 1)
         for row_number, members in enumerate(bins):
             start = 0
             for i in members:
                 sequence, end = sequences[i], start + lengths[i]
-                batch["input_ids"][row_number, start:end] = torch.tensor(sequence["input_ids"])
-                batch["position_ids"][row_number, start:end] = torch.tensor(sequence["position_ids"])
-                batch["labels"][row_number, start:end] = torch.tensor(sequence["labels"])
-                batch["loss_weights"][row_number, start:end] = torch.tensor(sequence["weights"])
-                block = torch.tensor(sequence["block"], dtype=torch.int32)
-                numbers[row_number, start:end] = torch.stack([torch.full_like(block, i), block], dim=-1)
-                if seen is not None:
-                    seen[row_number, start:end, start:end] = block_mask(block)
+                for name in ("input_ids", "position_ids", "labels", "loss_weights"):
+                    batch[name][row_number, start:end] = torch.tensor(sequence[name])
+                # On the diagonal alone: sequences that share a row do not see each other.
+                seen[row_number, start:end, start:end] = block_mask(torch.tensor(sequence["block"]))
                 start = end
-        if self.loss_per == "token":
-            batch["loss_weights"] = (batch["labels"] != IGNORED).float()
-        if seen is None:
-            batch["mask_blocks"] = numbers
-        else:
-            hidden = torch.finfo(torch.float32).min
-            batch["attention_mask"] = torch.zeros(seen.shape).masked_fill(~seen, hidden)[:, None]
-        batch.update(self._rna_inputs([[owners[i] for i in members] for members in bins]))
+        hidden = torch.finfo(torch.float32).min
+        batch["attention_mask"] = torch.zeros(seen.shape).masked_fill(~seen, hidden)[:, None]
+        batch |= self.processor.rna_batch([[rna for i in members for rna in rnas[i]] for members in bins])
         if self.with_ids:
             batch["rna_ids"] = [row["rna_id"] for row in rows]
         return batch
 
-    def encode_pairs(self, row: dict) -> list[EncodedPair]:
-        """Render and tokenise each question-answer pair of a row as a conversation of its own.
+    def lay_out_row(self, row: dict) -> tuple[list[dict], RnaInput | None]:
+        """A row's sequences, one for its RNA or one for each pair (see `lay_out`), and its RNA, read once for all."""
+        pairs, rna = self.encode_pairs(row)
+        groups = [pairs] if self.share_prefix else [[pair] for pair in pairs]
+        return [lay_out(group, shared_prefix_length(group)) for group in groups], rna
+
+    def encode_pairs(self, row: dict) -> tuple[list[EncodedPair], RnaInput | None]:
+        """Each question-answer pair of a row, rendered and tokenised as a conversation of its own; and the row's RNA.
 
         Raises:
             ValueError: the template does not keep the prompt's tokens when the answer follows.
         """
+        rna = self.processor.rna_input(row["sequence"]) if row.get("sequence") else None
         prompts, wholes, n_turns = [], [], []
         for pair in row["pairs"]:
             turns = pair.get("turns") or [pair]
-            messages = []
-            for k, turn in enumerate(turns):
-                content = [{"type": "rna", "rna": row["sequence"]}] if k == 0 and row.get("sequence") else []
+            messages: list[dict] = []
+            for turn in turns:
+                content = [{"type": "rna", "rna": rna}] if rna is not None and not messages else []
                 if turn["question"]:
                     content.append({"type": "text", "text": turn["question"]})
                 prompts.append([*messages, {"role": "user", "content": content}])
                 messages = [*prompts[-1], {"role": "assistant", "content": turn["answer"]}]
                 wholes.append(messages)
             n_turns.append(len(turns))
-        prompt_ids = self._token_ids(prompts, add_generation_prompt=True)
-        whole_ids = self._token_ids(wholes, add_generation_prompt=False)
+        prompt_ids = self._token_ids(prompts, rna, add_generation_prompt=True)
+        whole_ids = self._token_ids(wholes, rna, add_generation_prompt=False)
         pairs, first = [], 0
         for n in n_turns:
             last = whole_ids[first + n - 1]
@@ -146,7 +133,7 @@ class SharedPrefixCollator:
                 answers.append((len(prompt), self._end_of_answer(row, whole, len(prompt))))
             pairs.append(EncodedPair(last[: answers[-1][1]], answers))
             first += n
-        return pairs
+        return pairs, rna
 
     def _end_of_answer(self, row: dict, whole: list[int], start: int) -> int:
         """One past the stop token: what follows it (a line break in ChatML) is never generated, so not learned."""
@@ -160,36 +147,13 @@ class SharedPrefixCollator:
             )
         return end
 
-    def _token_ids(self, conversations: list[list[dict]], add_generation_prompt: bool) -> list[list[int]]:
-        return self.processor.apply_chat_template(
-            conversations,
-            chat_template=self.chat_template,
-            add_generation_prompt=add_generation_prompt,
-            tokenize=True,
-            return_dict=True,
-            processor_kwargs={"padding": False, "return_tensors": None},
-        )["input_ids"]
-
-    def _rna_inputs(self, owners: list[list[dict]]) -> dict[str, torch.Tensor]:
-        """The RNAs of each row of the batch, in the order of their placeholders; {} where no row has one."""
-        owners = [[row for row in members if row.get("sequence")] for members in owners]
-        if not any(owners):
-            return {}
-        if self.features is None:
-            rows = [[row["sequence"] for row in members] for members in owners]
-            encoded, _ = self.processor.encode_rnas([sequence for row in rows for sequence in row])
-            return self.processor.pad_rnas(rows, encoded)
-        features = [[self.features[row["rna_id"]] for row in members] for members in owners]
-        first = next(f for row in features for f in row)
-        rnas = max(len(row) for row in features)
-        slots = max(len(f) for row in features for f in row)
-        padded = first.new_zeros(len(features), rnas, slots, first.shape[-1])
-        mask = torch.zeros(len(features), rnas, slots, dtype=torch.bool)
-        for i, row in enumerate(features):
-            for k, f in enumerate(row):
-                padded[i, k, : len(f)] = f
-                mask[i, k, : len(f)] = True
-        return {"rna_features": padded, "rna_feature_mask": mask}
+    def _token_ids(self, conversations: list, rna: RnaInput | None, add_generation_prompt: bool) -> list[list[int]]:
+        """Tokens of conversations about one RNA, which stands in the first message of each."""
+        texts = self.processor.apply_chat_template(
+            conversations, chat_template=self.chat_template, add_generation_prompt=add_generation_prompt
+        )
+        texts = self.processor.expand(texts, [[] if rna is None else [rna]] * len(texts))
+        return self.processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
 
 
 @dataclass
@@ -199,8 +163,11 @@ class PreferenceCollator(SharedPrefixCollator):
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         """-> input_ids, attention_mask, completion_mask (2 * batch, seq) int64, first all preferred answers, then all
         given up; RNA inputs (2 * batch, 1, ...)."""
-        encoded = [self.encode_pairs(row) for row in rows]
+        encoded, rnas = zip(*map(self.encode_pairs, rows), strict=True)
         pairs = [pair for side in zip(*encoded, strict=True) for pair in side]
+        for row, rna in zip(rows, rnas, strict=True):
+            if self.features is not None:
+                rna.features = self.features[row["rna_id"]]
         shape = len(pairs), max(len(pair.input_ids) for pair in pairs)
         batch = {"input_ids": torch.full(shape, self.processor.tokenizer.pad_token_id or 0)}
         batch |= {name: torch.zeros(shape, dtype=torch.long) for name in ("attention_mask", "completion_mask")}
@@ -209,7 +176,7 @@ class PreferenceCollator(SharedPrefixCollator):
             batch["attention_mask"][i, : len(pair.input_ids)] = 1
             for start, end in pair.answers:
                 batch["completion_mask"][i, start:end] = 1
-        return batch | self._rna_inputs([[row] for row in [*rows, *rows]])
+        return batch | self.processor.rna_batch([[rna] for rna in [*rnas, *rnas]])
 
 
 def fill_rows(lengths: list[int]) -> list[list[int]]:
@@ -252,7 +219,7 @@ def lay_out(pairs: list[EncodedPair], prefix: int) -> dict[str, list]:
         "input_ids": list(pairs[0].input_ids[:prefix]),
         "position_ids": list(range(prefix)),
         "labels": [IGNORED] * prefix,
-        "weights": [0.0] * prefix,
+        "loss_weights": [0.0] * prefix,
         "block": [0] * prefix,
     }
     for k, pair in enumerate(pairs, start=1):
@@ -262,13 +229,16 @@ def lay_out(pairs: list[EncodedPair], prefix: int) -> dict[str, list]:
             out["input_ids"].append(pair.input_ids[i])
             out["position_ids"].append(i)
             out["labels"].append(pair.input_ids[i] if i in answered else IGNORED)
-            out["weights"].append(1.0 / n_answer if i in answered else 0.0)
+            out["loss_weights"].append(1.0 / n_answer if i in answered else 0.0)
             out["block"].append(k)
     return out
 
 
 def block_mask(block: torch.Tensor) -> torch.Tensor:
     """(seq,) block numbers -> (seq, seq) bool: causal, and only within the own block or the prefix (block 0).
+
+    So each pair reads the RNA and itself, as if it stood alone after the prefix: together with positions that restart
+    after the prefix, losses and gradients are those of separate sequences.
 
     >>> block_mask(torch.tensor([0, 1, 2])).int().tolist()
     [[1, 0, 0], [1, 1, 0], [1, 0, 1]]

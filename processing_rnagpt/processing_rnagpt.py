@@ -8,21 +8,17 @@ This is the only place that expands `<RNAHere>`: into one placeholder per soft t
 own output, never from the length of the string. How RNAs are read, and how long ones are cut: `rna_sequences.py`.
 """
 
-import re
-
-import numpy as np
 import torch
 from transformers import BatchFeature, ProcessorMixin
 
 from .rna_sequences import (
     LONG_RNA_POLICIES,
-    EncodedRna,
     RnaAlphabet,
+    RnaInput,
     RnaReader,
+    encoder_inputs,
+    feature_inputs,
     normalize_rna,
-    pad_kept,
-    pad_mask,
-    pad_tokens,
 )
 
 RNA_TOKEN = "<RNAHere>"
@@ -94,22 +90,42 @@ class RnaGptProcessor(ProcessorMixin):
         if self._rna_alphabet is None:
             self._rna_alphabet = RnaAlphabet.of(self.rna_tokenizer)
         return RnaReader(
-            self.rna_tokenizer, self.rna_drop_token_ids, self.long_rna, self.rna_window_overlap, self._rna_alphabet
+            self.rna_tokenizer,
+            self.rna_drop_token_ids,
+            self.rna_pool_size,
+            self.long_rna,
+            self.rna_window_overlap,
+            self._rna_alphabet,
         )
 
     @property
     def model_input_names(self) -> list[str]:
         return ["input_ids", "attention_mask", "rna_input_ids", "rna_attention_mask", "rna_index"]
 
-    def encode_rnas(self, sequences: list[str]) -> tuple[list[EncodedRna], list[int]]:
-        """Encoder tokens and the number of soft tokens of each RNA.
+    def rna_input(self, sequence: str) -> RnaInput:
+        """One RNA read: what may stand wherever a sequence does, so that it is read once (see `rna_inputs`)."""
+        (rna,) = self.rna_inputs([sequence])
+        return rna
+
+    def rna_inputs(self, rnas: list[str | RnaInput]) -> list[RnaInput]:
+        """RNAs read; those that are already pass.
 
         Raises:
             ValueError: an RNA is empty, holds something else than nucleotides, or is longer than the encoder reads
                 (where `long_rna` is "error"); the message names which one and where.
         """
-        encoded = self.rna_reader.read(sequences)
-        return encoded, [-(-len(rna) // self.rna_pool_size) for rna in encoded]
+        read = iter(self.rna_reader.read([rna for rna in rnas if not isinstance(rna, RnaInput)]))
+        return [rna if isinstance(rna, RnaInput) else next(read) for rna in rnas]
+
+    def rna_batch(self, rows: list[list[RnaInput]]) -> dict[str, torch.Tensor]:
+        """The model's inputs for the RNAs of each prompt: their features where all have them, else the encoder's
+        inputs (see `feature_inputs`, `encoder_inputs`); {} where no prompt has an RNA."""
+        rnas = [rna for row in rows for rna in row]
+        if not rnas:
+            return {}
+        if all(rna.features is not None for rna in rnas):
+            return feature_inputs(rows)
+        return encoder_inputs(rows, self.rna_tokenizer.pad_token_id)
 
     def __call__(
         self,
@@ -132,7 +148,8 @@ class RnaGptProcessor(ProcessorMixin):
                 conversation is rendered by the chat template with the assistant's turn opened, or, where its last
                 message is the assistant's, left open to be continued.
             rna: for one text a sequence or a list of sequences; for a list of texts one such entry (or None) for each.
-                RNAs may also stand inside the messages, as {"type": "rna", "rna": "ACGU"}.
+                RNAs may also stand inside the messages, as {"type": "rna", "rna": "ACGU"}. What `rna_input` gave may
+                stand for a sequence.
             padding, padding_side, add_special_tokens, kwargs: for the LLM's tokenizer; padded on the left, which
                 `generate` needs.
             return_tensors: "pt", "np", or None for lists.
@@ -141,10 +158,9 @@ class RnaGptProcessor(ProcessorMixin):
                 messages as {"type": "rna"} parts. (For strings: they come from such a rendering.)
 
         Returns:
-            input_ids, attention_mask: (batch, seq) int64; with RNA also rna_input_ids, rna_attention_mask:
-            (batch, n_rna, length) int64, where rows of zeros in the mask are absent RNAs. Where an RNA takes several
-            windows, each is such a row, and rna_index of the same shape says which positions are kept (see
-            `pad_rnas`).
+            input_ids, attention_mask: (batch, seq) int64; with RNA also what `rna_batch` gives: rna_input_ids,
+            rna_attention_mask: (batch, n_rna, length) int64, where rows of zeros in the mask are absent RNAs, and
+            rna_index where an RNA takes several windows; or the features of RNAs that were encoded before.
 
         Raises:
             ValueError: counts of `<RNAHere>` and RNAs disagree, an RNA cannot be read, a message is malformed, or
@@ -156,75 +172,77 @@ class RnaGptProcessor(ProcessorMixin):
             raise ValueError("give at least one text or conversation")
         if not isinstance(text, str | list | tuple):
             raise ValueError(f"text is a string, or a list of strings or messages, got {type(text).__name__}")
+        tokenizing = {"padding": padding, "padding_side": padding_side, "return_tensors": return_tensors, **kwargs}
         if isinstance(text, list) and not isinstance(text[0], str):
-            conversations = text if isinstance(text[0], list | tuple) else [text]
-            last = {message.get("role") for *_, message in conversations if isinstance(message, dict)}
-            if "assistant" in last and len(last) > 1:
-                raise ValueError("some conversations end with the assistant's message and some do not: part them")
-            return self.apply_chat_template(
-                text,
-                add_generation_prompt="assistant" not in last,
-                continue_final_message="assistant" in last,
-                tokenize=True,
-                return_dict=True,
-                sanitize_control_tokens=sanitize_control_tokens,
-                processor_kwargs={
-                    "rna": rna,
-                    "padding": padding,
-                    "padding_side": padding_side,
-                    "return_tensors": return_tensors,
-                    **kwargs,
-                },
-            )
-        single = isinstance(text, str)
+            return self._read_conversations(text, sanitize_control_tokens, {"rna": rna, **tokenizing})
         texts: list[str] = [text] if isinstance(text, str) else list(text)
         if not all(texts):
             raise ValueError("a text is empty: give at least one character")
-        rows = self._rna_rows(rna, single, len(texts))
-        encoded, slots = self.encode_rnas([sequence for row in rows for sequence in row])
-        # what stands in the prompt for an RNA -> what it becomes, still with one placeholder
-        mark, block = (RNA_MARK, RNA_BLOCK) if sanitize_control_tokens else (RNA_TOKEN, RNA_TOKEN)
-        expanded, first = [], 0
-        for i, (prompt, row) in enumerate(zip(texts, rows, strict=True)):
-            placeholders = prompt.count(mark)
-            if placeholders != len(row):
-                where = "" if single else f" in text {i + 1} of {len(texts)}"
-                raise ValueError(
-                    f"The prompt has {placeholders} {RNA_TOKEN}{where}, but {len(row)} "
-                    f"RNA{' was' if len(row) == 1 else 's were'} given: each RNA needs one {RNA_TOKEN} (where a user "
-                    "wrote it as text, pass sanitize_control_tokens=True)"
-                )
-            counts = iter(slots[first : first + len(row)])
-            expanded.append(
-                re.sub(re.escape(mark), lambda _, c=counts: block.replace(RNA_TOKEN, RNA_TOKEN * next(c)), prompt)
-            )
-            first += len(row)
+        rows = self._rna_rows(rna, isinstance(text, str), len(texts))
         if add_special_tokens is None:
             # A rendered chat begins with its BOS already; a second one would shift every position.
             add_special_tokens = not (self.tokenizer.bos_token and texts[0].startswith(self.tokenizer.bos_token))
-        batch = self.tokenizer(
-            expanded,
-            padding=padding,
-            padding_side=padding_side,
-            add_special_tokens=add_special_tokens,
-            return_tensors=return_tensors,
-            return_token_type_ids=False,
-            sanitize_control_tokens=sanitize_control_tokens,
-            **kwargs,
+        data = dict(
+            self.tokenizer(
+                self.expand(texts, rows, sanitize_control_tokens),
+                add_special_tokens=add_special_tokens,
+                return_token_type_ids=False,
+                sanitize_control_tokens=sanitize_control_tokens,
+                **tokenizing,
+            )
         )
-        data = dict(batch)
         if kwargs.get("truncation"):
             left = sum(list(ids).count(self.rna_token_id) for ids in data["input_ids"])
-            if left < sum(slots):
-                raise ValueError(f"truncation leaves {left:,} of the RNAs' {sum(slots):,} soft tokens: allow more")
-        if encoded:
-            padded = self.pad_rnas(rows, encoded)
-            if return_tensors != "pt":
-                padded = {name: tensor.numpy() for name, tensor in padded.items()}
-            if return_tensors is None:
-                padded = {name: array.tolist() for name, array in padded.items()}
-            data.update(padded)
-        return BatchFeature(data, tensor_type=None)
+            wanted = sum(rna.soft_tokens for row in rows for rna in row)
+            if left < wanted:
+                raise ValueError(f"truncation leaves {left:,} of the RNAs' {wanted:,} soft tokens: allow more")
+        batch = self.rna_batch(rows)
+        if return_tensors != "pt":
+            batch = {name: tensor.numpy() for name, tensor in batch.items()}
+        if return_tensors is None:
+            batch = {name: array.tolist() for name, array in batch.items()}
+        return BatchFeature(data | batch, tensor_type=None)
+
+    def _read_conversations(self, text: list, sanitize_control_tokens: bool, processor_kwargs: dict) -> BatchFeature:
+        """One conversation or several, rendered and tokenised (see `__call__`)."""
+        conversations = text if isinstance(text[0], list | tuple) else [text]
+        last = {message.get("role") for *_, message in conversations if isinstance(message, dict)}
+        if "assistant" in last and len(last) > 1:
+            raise ValueError("some conversations end with the assistant's message and some do not: part them")
+        return self.apply_chat_template(
+            text,
+            add_generation_prompt="assistant" not in last,
+            continue_final_message="assistant" in last,
+            tokenize=True,
+            return_dict=True,
+            sanitize_control_tokens=sanitize_control_tokens,
+            processor_kwargs=processor_kwargs,
+        )
+
+    def expand(self, texts: list[str], rows: list[list[RnaInput]], sanitized: bool = False) -> list[str]:
+        """Texts with as many placeholders for each of their RNAs as it has soft tokens.
+
+        Args:
+            sanitized: the texts were rendered with `sanitize_control_tokens`, so `RNA_MARK` stands for an RNA block.
+
+        Raises:
+            ValueError: a text has not one `<RNAHere>` for each of its RNAs.
+        """
+        # what stands in the prompt for an RNA -> what it becomes, still with one placeholder
+        mark, block = (RNA_MARK, RNA_BLOCK) if sanitized else (RNA_TOKEN, RNA_TOKEN)
+        expanded = []
+        for number, (text, row) in enumerate(zip(texts, rows, strict=True), start=1):
+            first, *rest = text.split(mark)
+            if len(rest) != len(row):
+                where = "" if len(texts) == 1 else f" in text {number} of {len(texts)}"
+                raise ValueError(
+                    f"The prompt has {len(rest)} {RNA_TOKEN}{where}, but {len(row)} "
+                    f"RNA{' was' if len(row) == 1 else 's were'} given: each RNA needs one {RNA_TOKEN} (where a user "
+                    "wrote it as text, pass sanitize_control_tokens=True)"
+                )
+            blocks = [block.replace(RNA_TOKEN, RNA_TOKEN * rna.soft_tokens) for rna in row]
+            expanded.append(first + "".join(map("".join, zip(blocks, rest, strict=True))))
+        return expanded
 
     def apply_chat_template(self, conversation, chat_template=None, processor_kwargs=None, **kwargs):
         """Render conversations; with `tokenize=True` also expand and tokenise (see `__call__`).
@@ -251,52 +269,23 @@ class RnaGptProcessor(ProcessorMixin):
             flat if batched else flat[0], chat_template=chat_template, processor_kwargs=processor_kwargs, **kwargs
         )
 
-    def _rna_rows(self, rna, single: bool, n_texts: int) -> list[list[str]]:
-        """[["ACGU"], []] for two texts of which the second has no RNA."""
+    def _rna_rows(self, rna, single: bool, n_texts: int) -> list[list[RnaInput]]:
+        """The RNAs of each text, read: [["ACGU"], []] for two texts of which the second has none."""
         if rna is None:
             return [[] for _ in range(n_texts)]
         if single:
             rna = [rna]
-        if isinstance(rna, str) or len(rna) != n_texts:
+        if isinstance(rna, str | RnaInput) or len(rna) != n_texts:
             raise ValueError(
                 f"{n_texts} texts need {n_texts} entries in `rna` (a sequence, a list of sequences or None each), got "
-                f"{'one string' if isinstance(rna, str) else len(rna)}"
+                f"{len(rna) if isinstance(rna, list | tuple) else 'one string'}"
             )
-        return [[] if row is None else [row] if isinstance(row, str) else list(row) for row in rna]
-
-    def pad_rnas(self, rows: list[list[str]], encoded: list[EncodedRna]) -> dict[str, torch.Tensor]:
-        """Encoder inputs of a batch, (batch, n_rna, length) int64 each, padded on the right.
-
-        Args:
-            rows: the RNAs of each prompt; only their number is read.
-            encoded: what `encode_rnas` gave for all of them in order.
-
-        Returns:
-            rna_input_ids and rna_attention_mask, one row per window; a prompt's windows stand in order. Where an RNA
-            has several windows, also rna_index: the number, in its prompt, of the RNA that the position gives a
-            feature of, or -1 (padding, BOS and EOS, and nucleotides that another window keeps).
-        """
-        ids, mask = pad_tokens(encoded, self.rna_tokenizer.pad_token_id), pad_mask(encoded)
-        windows_of, remaining = [], iter(encoded)
-        for row in rows:
-            windows_of.append([len(next(remaining).spans) for _ in row])
-        # (batch, n_rna): the places of the windows, filled in order
-        n_rna = max(sum(windows) for windows in windows_of)
-        place = np.arange(n_rna)[None, :] < np.array([sum(windows) for windows in windows_of])[:, None]
-        rna_input_ids = np.full((*place.shape, ids.shape[1]), self.rna_tokenizer.pad_token_id or 0)
-        rna_input_ids[place] = ids
-        rna_attention_mask = np.zeros_like(rna_input_ids)
-        rna_attention_mask[place] = mask
-        data = {"rna_input_ids": rna_input_ids, "rna_attention_mask": rna_attention_mask}
-        if len(ids) > len(encoded):
-            kept = pad_kept(encoded)
-            number = np.concatenate([np.repeat(np.arange(len(windows)), windows) for windows in windows_of])
-            data["rna_index"] = np.full_like(rna_input_ids, -1)
-            data["rna_index"][place] = np.where(kept, number[:, None], -1)
-        return {name: torch.from_numpy(array) for name, array in data.items()}
+        rows = [[] if row is None else [row] if isinstance(row, str | RnaInput) else list(row) for row in rna]
+        read = iter(self.rna_inputs([one for row in rows for one in row]))
+        return [[next(read) for _ in row] for row in rows]
 
 
-def flatten_messages(messages: list[dict], rna_block: str = RNA_BLOCK) -> tuple[list[dict], list[str]]:
+def flatten_messages(messages: list[dict], rna_block: str = RNA_BLOCK) -> tuple[list[dict], list[str | RnaInput]]:
     """Messages with string contents, and the RNAs that stood in them; `RNA_MARK` is taken out of their texts.
 
     [{"role": "user", "content": [{"type": "rna", "rna": "ACGU"}, {"type": "text", "text": "Type?"}]}]
@@ -315,7 +304,7 @@ def flatten_messages(messages: list[dict], rna_block: str = RNA_BLOCK) -> tuple[
                 kind = part.get("type") if isinstance(part, dict) else None
                 if kind not in ("rna", "text"):
                     raise ValueError(f"a message part is of type 'rna' or 'text', got {kind!r}")
-                if not isinstance(part.get(kind), str):
+                if not isinstance(part.get(kind), str | RnaInput if kind == "rna" else str):
                     raise ValueError(f'a part is {{"type": "{kind}", "{kind}": ...}}, a string, got {part!r:.80}')
                 if kind == "rna":
                     rnas.append(part["rna"])

@@ -9,9 +9,10 @@ does not know is respelled: U as T for a DNA vocabulary, an ambiguity code as N.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 NUCLEOTIDE_CODES = "ACGURYKMSWBDHVN"  # IUPAC; T is read as U
 LONG_RNA_POLICIES = ("windows", "truncate", "error")
@@ -135,15 +136,18 @@ def multi_letter_tokens(tokenizer, spelling: dict[int, str]) -> bool:
     return any(len(word) > 1 and set(word) <= letters for word in words)
 
 
-@dataclass(slots=True)
-class EncodedRna:
-    """One RNA as its encoder reads it: a window, or several that overlap.
+@dataclass(slots=True, eq=False)
+class RnaInput:
+    """One RNA on its way into the model: read once, encoded at most once, and carried through.
 
     Attributes:
         tokens: encoder tokens of the RNA without special tokens, (length,).
-        spans: its windows, as `window_spans` gives them.
+        spans: its windows, as `window_spans` gives them: one, or several that overlap.
         prefix, suffix: special tokens before and after each window.
         drop_token_ids: tokens that become no feature.
+        pool_size: features averaged into one soft token.
+        features: what `RnaGptModel.encode_rna` gave for it, (soft tokens, encoder hidden), where it was run already.
+        soft_tokens: placeholders that it takes in a prompt.
     """
 
     tokens: np.ndarray
@@ -151,6 +155,12 @@ class EncodedRna:
     prefix: np.ndarray
     suffix: np.ndarray
     drop_token_ids: list[int]
+    pool_size: int = 1
+    features: torch.Tensor | None = None
+    soft_tokens: int = field(init=False)
+
+    def __post_init__(self):
+        self.soft_tokens = -(-len(self) // self.pool_size)
 
     @property
     def windows(self) -> list[np.ndarray]:
@@ -187,6 +197,7 @@ class RnaReader:
     Args:
         tokenizer: the encoder's tokenizer; its `model_max_length` is the encoder's limit, special tokens included.
         drop_token_ids: tokens that become no feature (BOS, EOS).
+        pool_size: features averaged into one soft token.
         long_rna: what to do with an RNA over the limit: "windows" reads all of it in overlapping windows, "truncate"
             its beginning, "error" refuses it.
         overlap: least share of a window that it has in common with the next one.
@@ -197,6 +208,7 @@ class RnaReader:
         self,
         tokenizer,
         drop_token_ids: list[int],
+        pool_size: int = 1,
         long_rna: str = "windows",
         overlap: float = 0.25,
         alphabet: RnaAlphabet | None = None,
@@ -206,7 +218,7 @@ class RnaReader:
         if not 0 <= overlap < 1:
             raise ValueError(f"the windows' overlap is a share of their length, 0 to below 1, got {overlap}")
         self.tokenizer, self.long_rna, self.overlap = tokenizer, long_rna, overlap
-        self.drop_token_ids = list(drop_token_ids)
+        self.drop_token_ids, self.pool_size = list(drop_token_ids), pool_size
         self.alphabet = alphabet or RnaAlphabet.of(tokenizer)
 
     @property
@@ -214,8 +226,8 @@ class RnaReader:
         """Tokens of RNA in one window (nt for RNA-FM)."""
         return self.tokenizer.model_max_length - len(self.alphabet.prefix) - len(self.alphabet.suffix)
 
-    def read(self, sequences: list[str]) -> list[EncodedRna]:
-        """Encoder tokens of RNAs of any length.
+    def read(self, sequences: list[str]) -> list[RnaInput]:
+        """RNAs of any length, tokenised and cut.
 
         Raises:
             ValueError: an RNA is empty, holds something else than nucleotides, or is too long or too short; the
@@ -238,7 +250,8 @@ class RnaReader:
             if self.long_rna == "truncate":
                 body = body[:max_tokens]
             spans = window_spans(len(body), max_tokens, self.overlap)
-            encoded.append(EncodedRna(body, spans, alphabet.prefix, alphabet.suffix, self.drop_token_ids))
+            ends = alphabet.prefix, alphabet.suffix
+            encoded.append(RnaInput(body, spans, *ends, self.drop_token_ids, self.pool_size))
         return encoded
 
     def _look_up(self, sequences: list[str]) -> list[np.ndarray]:
@@ -299,44 +312,52 @@ def window_spans(length: int, size: int, overlap: float = 0.25) -> list[tuple[in
     return [(start, start + size, borders[i], borders[i + 1]) for i, start in enumerate(starts)]
 
 
-def pad_tokens(encoded: list[EncodedRna], pad_token_id: int | None) -> np.ndarray:
-    """Token ids of all windows of all RNAs, (windows, longest) int64, padded on the right.
+def encoder_inputs(rows: list[list[RnaInput]], pad_token_id: int | None) -> dict[str, torch.Tensor]:
+    """What the encoder reads of the RNAs of each prompt, (batch, n_rna, length) int64 each.
 
     A tokenizer without a pad token pads with id 0, which the mask hides like any other.
+
+    Returns:
+        rna_input_ids and rna_attention_mask, one row per window; a prompt's windows stand in order. Where an RNA has
+        several windows, also rna_index: the number, in its prompt, of the RNA that the position gives a feature of, or
+        -1 (padding, BOS and EOS, and nucleotides that another window keeps).
     """
-    lengths = window_lengths(encoded)
-    ids = np.full((len(lengths), lengths.max()), pad_token_id or 0, dtype=np.int64)
-    rows = iter(ids)
-    for rna in encoded:
-        before = len(rna.prefix)
-        for start, stop, _, _ in rna.spans:
-            row, end = next(rows), before + stop - start
-            row[:before] = rna.prefix
-            row[before:end] = rna.tokens[start:stop]
-            row[end : end + len(rna.suffix)] = rna.suffix
-    return ids
+    windows = [[torch.from_numpy(window).long() for rna in row for window in rna.windows] for row in rows]
+    ids, mask = pad_nested(windows, pad_token_id or 0)
+    inputs = {"rna_input_ids": ids, "rna_attention_mask": mask.long()}
+    if any(len(rna.spans) > 1 for row in rows for rna in row):
+        numbers = [
+            [torch.from_numpy(np.where(kept, i, -1)) for i, rna in enumerate(row) for kept in rna.kept] for row in rows
+        ]
+        inputs["rna_index"], _ = pad_nested(numbers, -1)
+    return inputs
 
 
-def pad_mask(encoded: list[EncodedRna]) -> np.ndarray:
-    """1 on the real tokens of `pad_tokens`, (windows, longest) int64."""
-    lengths = window_lengths(encoded)
-    return (np.arange(lengths.max())[None, :] < lengths[:, None]).astype(np.int64)
+def feature_inputs(rows: list[list[RnaInput]]) -> dict[str, torch.Tensor]:
+    """What the model reads instead of running its encoder: rna_features (batch, n_rna, slots, encoder hidden) and
+    rna_feature_mask (batch, n_rna, slots) bool, of the RNAs of each prompt, whose `features` are there."""
+    features, mask = pad_nested([[rna.features for rna in row] for row in rows])
+    return {"rna_features": features, "rna_feature_mask": mask}
 
 
-def pad_kept(encoded: list[EncodedRna]) -> np.ndarray:
-    """True on the positions of `pad_tokens` that become features, (windows, longest) bool."""
-    lengths = window_lengths(encoded)
-    kept = np.zeros((len(lengths), lengths.max()), dtype=bool)
-    for row, keep in zip(kept, (keep for rna in encoded for keep in rna.kept), strict=True):
-        row[: len(keep)] = keep
-    return kept
+def pad_nested(rows: list[list[torch.Tensor]], fill: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tensors (length, ...) of each row -> (rows, most, longest, ...), padded at the end, and True where it is not
+    padding, (rows, most, longest).
+
+    >>> padded, real = pad_nested([[torch.tensor([5, 6]), torch.tensor([7])], []])
+    >>> padded.tolist(), real[0].int().tolist()
+    ([[[5, 6], [7, 0]], [[0, 0], [0, 0]]], [[1, 1], [1, 0]])
+    """
+    tensors = [tensor for row in rows for tensor in row]
+    padded = torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=fill)  # (tensors, longest, ...)
+    device, longest = padded.device, torch.arange(padded.shape[1], device=padded.device)
+    counts = torch.tensor([len(row) for row in rows], device=device)
+    place = torch.arange(int(counts.max()), device=device) < counts[:, None]  # (rows, most): filled in order
+    out = padded.new_full((*place.shape, *padded.shape[1:]), fill)
+    out[place] = padded
+    real = torch.zeros(out.shape[:3], dtype=torch.bool, device=device)
+    real[place] = longest < torch.tensor([len(tensor) for tensor in tensors], device=device)[:, None]
+    return out, real
 
 
-def window_lengths(encoded: list[EncodedRna]) -> np.ndarray:
-    """Tokens of each window of all RNAs, special tokens included, (windows,) int64."""
-    return np.array(
-        [stop - start + len(rna.prefix) + len(rna.suffix) for rna in encoded for start, stop, _, _ in rna.spans]
-    )
-
-
-__all__ = ["EncodedRna", "RnaAlphabet", "RnaReader", "normalize_rna", "pad_kept", "pad_mask", "pad_tokens"]
+__all__ = ["RnaAlphabet", "RnaInput", "RnaReader", "encoder_inputs", "feature_inputs", "normalize_rna"]

@@ -141,11 +141,13 @@ def answers_of_baselines(held_out, stage1: Path) -> list:
     import torch
 
     from rnagpt.checkpoints import checkpoint
-    from rnagpt.checkpoints.features import encode_rnas
+    from rnagpt.checkpoints.features import encode_features
     from rnagpt.evaluation.asking.baselines import baseline_answers
 
     train, rnas = held_out.train, held_out.rnas
-    features = encode_rnas(*checkpoint.load(stage1), {rna.rna_id: rna.sequence for rna in [*train, *rnas]})
+    model, processor = checkpoint.load(stage1)
+    sequences = {rna.rna_id: rna.sequence for rna in [*train, *rnas]}
+    features = encode_features(model.model.rna_encoder, processor.rna_reader, sequences)
     train_x, test_x = (torch.stack([features[rna.rna_id].mean(0) for rna in some]).numpy() for some in (train, rnas))
     return baseline_answers(train, rnas, held_out.items, SEED, train_x, test_x, held_out.neighbours)
 

@@ -23,6 +23,7 @@ def keep_old_name(parser: argparse.ArgumentParser, old: str, new: str) -> None:
     class Renamed(argparse.Action):
         def __call__(self, parser, namespace, values, option_string=None):
             print(f"{old} is called {new} now; the old name goes with the next release", file=sys.stderr)
+            action.required = False  # it was given, by its old name
             action(parser, namespace, values, new)
 
     kind: dict = {} if action.type is None else {"type": action.type}

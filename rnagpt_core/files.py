@@ -11,10 +11,10 @@ from rnagpt_core.errors import UserError
 
 
 @contextmanager
-def new_file(path: str | Path, mode: str = "w") -> Iterator[IO]:
+def new_file(path: str | Path, mode: str = "w", sync: bool = True) -> Iterator[IO]:
     """An open file beside `path` that takes its place when the block ends, and goes when the block fails.
 
-    Text is UTF-8 with line feeds. Folders above it are made; the content is on disk before the rename.
+    Text is UTF-8 with line feeds. Folders above it are made; with `sync` the content is on disk before the rename.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -24,7 +24,8 @@ def new_file(path: str | Path, mode: str = "w") -> Iterator[IO]:
         with open(part, mode, encoding=encoding, newline=newline) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -27,6 +27,7 @@ from rnagpt_core.errors import UserError
 T = typing.TypeVar("T")
 settings = partial(pydantic_dataclass, frozen=True, config=ConfigDict(strict=True, extra="forbid"))
 
+UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 EXPECTED = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
@@ -71,7 +72,7 @@ def checked(kind: type[T], content, where: str = "", renamed: Mapping[str, str] 
 
     Args:
         renamed: old name of a key -> its name now, both with dots ("data.visits": "data.samples"); an old one is taken
-            with a word about it on standard error.
+            with a word about it on standard error, unless `where` is empty: a record is not the user's to change.
 
     Raises:
         UserError: begins by `where`, names the first key that is wrong, what was expected and what came.
@@ -84,7 +85,9 @@ def checked(kind: type[T], content, where: str = "", renamed: Mapping[str, str] 
         # as JSON: pydantic's strict mode takes nested settings from JSON alone
         return TypeAdapter(kind).validate_json(json.dumps(content, default=str))
     except ValidationError as error:
-        raise UserError(where + sentence(kind, dict(error.errors()[0]))) from None
+        # a key that is spelled wrong is unknown, and missing as well: the former says more
+        first = min(error.errors(), key=lambda one: one["type"] not in UNKNOWN)
+        raise UserError(where + sentence(kind, dict(first))) from None
 
 
 def _with_new_name(content, old: list[str], new: str, where: str):
@@ -94,7 +97,8 @@ def _with_new_name(content, old: list[str], new: str, where: str):
         return content
     if rest:
         return content | {first: _with_new_name(content[first], rest, new, where)}
-    print(f"{where}key {first!r} is called {new!r} now; the old name goes with the next release", file=sys.stderr)
+    if where:
+        print(f"{where}key {first!r} is called {new!r} now; the old name goes with the next release", file=sys.stderr)
     return {new if key == first else key: value for key, value in content.items()}
 
 
@@ -104,7 +108,7 @@ def sentence(kind: type, error: dict) -> str:
     path = [part for part in error["loc"] if isinstance(part, int) or "[" not in part]
     key = ".".join(str(part + 1) if isinstance(part, int) else part for part in path)
     value, reason = error["input"], error["type"]
-    if reason in ("unexpected_keyword_argument", "extra_forbidden"):
+    if reason in UNKNOWN:
         known = [field.name for field in dataclasses.fields(_class_at(kind, path[:-1]))]
         near = difflib.get_close_matches(str(path[-1]), known, n=1)
         return f"unknown key {key!r}" + (f": did you mean {near[0]}?" if near else f"; known are {', '.join(known)}")

@@ -50,6 +50,7 @@ def pretrain(recipe: dict, output: Path) -> None:
 
     from dataset_builder.facts_table.facts import load_facts
     from modeling_rnagpt.configuration_rnagpt import RNA_FM
+    from processing_rnagpt.rna_sequences import RnaReader
     from processing_rnagpt.rna_tokenizer import build_rna_tokenizer
     from rnagpt.checkpoints.checkpoint import replacing
     from rnagpt.checkpoints.features import encode_features
@@ -84,10 +85,8 @@ def pretrain(recipe: dict, output: Path) -> None:
     encoder.eval()
     features = encode_features(
         encoder,
-        tokenizer,
+        RnaReader(tokenizer, [tokenizer.bos_token_id, tokenizer.eos_token_id], recipe["standardise_pool_size"]),
         {fact.rna_id: fact.sequence for fact in facts},
-        drop_token_ids=[tokenizer.bos_token_id, tokenizer.eos_token_id],
-        pool_size=recipe["standardise_pool_size"],
     )
     slots = torch.cat(list(features.values()))
     standardise_output(encoder, slots.mean(0), slots.std(0))

@@ -1,11 +1,10 @@
 """Encoder outputs computed once: the encoder is frozen, so what it says of an RNA never changes.
 
-features = encode_features(encoder, rna_tokenizer, {"a": "GCGGAUUU..."}, [0, 2], 1, cache=FeatureCache(folder))
+features = encode_features(model.model.rna_encoder, processor.rna_reader, {"a": "GCGG..."}, FeatureCache(folder))
 """
 
 import hashlib
 import os
-import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,10 +14,11 @@ from accelerate import PartialState
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from tqdm import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import PreTrainedModel
 
 from modeling_rnagpt.modeling_rnagpt import encode_and_pool
-from processing_rnagpt.rna_sequences import EncodedRna, RnaReader, pad_kept, pad_mask, pad_tokens, window_lengths
+from processing_rnagpt.rna_sequences import RnaInput, RnaReader, encoder_inputs
+from rnagpt_core.files import new_file
 
 PART = 512  # RNAs whose outputs are in memory at a time while a folder of them is filled
 # what a configuration says beside the architecture: where it came from, and how it is run
@@ -28,134 +28,81 @@ NOT_ARCHITECTURE = ("_name_or_path", "transformers_version", "dtype", "torch_dty
 @torch.no_grad()
 def encode_features(
     encoder: PreTrainedModel,
-    rna_tokenizer: PreTrainedTokenizerBase,
+    reader: RnaReader,
     sequences: Mapping[str, str],
-    drop_token_ids: list[int],
-    pool_size: int,
-    batch_tokens: int = 65_536,
-    long_rna: str = "windows",
-    overlap: float = 0.25,
     cache: "FeatureCache | None" = None,
-    dtype: torch.dtype = torch.float32,
     weights: str | None = None,
+    batch_tokens: int = 65_536,
 ) -> dict[str, torch.Tensor]:
-    """rna_id -> pooled encoder output (slots, encoder hidden) on the CPU, before the projector.
+    """rna_id -> pooled encoder output (slots, encoder hidden) fp32 on the CPU, before the projector.
 
     Args:
+        reader: how RNAs are read for this encoder: pooling, policy for long ones (see `RnaGptProcessor.rna_reader`).
         sequences: rna_id -> RNA.
-        drop_token_ids, pool_size: as in `RnaGptConfig` (`rna_drop_token_ids`, `rna_pool_size`).
-        batch_tokens: encoder tokens of RNAs that are prepared together; RNAs of like length go together.
-        long_rna, overlap: as in `RnaGptProcessor` (`long_rna`, `rna_window_overlap`).
         cache: where outputs are looked up first, and put.
-        dtype: of the features returned and stored.
         weights: `weights_hash` of the encoder, for a caller that has it: it reads every weight.
+        batch_tokens: encoder tokens of RNAs that are prepared together; RNAs of like length go together.
 
     Raises:
         ValueError: an RNA cannot be read; the message names which one and where.
     """
     encoder.eval()
-    reader = RnaReader(rna_tokenizer, drop_token_ids, long_rna, overlap)
-    encoded = dict(zip(sequences, reader.read(list(sequences.values())), strict=True))
-    features: dict[str, torch.Tensor] = {}
+    rnas = dict(zip(sequences, reader.read(list(sequences.values())), strict=True))
     keys: dict[str, str] = {}
     if cache is not None:
         weights = weights or weights_hash(encoder)
-        keys = {rna_id: feature_key(weights, dtype, pool_size, rna) for rna_id, rna in encoded.items()}
-        for rna_id, key in keys.items():
-            known = cache.get(key)
-            if known is not None:
-                features[rna_id] = known
-    missing = sorted(encoded.keys() - features.keys(), key=lambda rna_id: (tokens_of(encoded[rna_id]), rna_id))
+        for rna_id, rna in rnas.items():
+            keys[rna_id] = feature_key(weights, rna)
+            rna.features = cache.get(keys[rna_id])
+    sizes = {rna_id: sum(map(len, rna.windows)) for rna_id, rna in rnas.items() if rna.features is None}
+    missing = sorted(sizes, key=lambda rna_id: (sizes[rna_id], rna_id))
     while missing:
-        batch, size = [], 0
-        while missing and (not batch or size + tokens_of(encoded[missing[-1]]) <= batch_tokens):
+        batch = [missing.pop()]
+        size = sizes[batch[0]]
+        while missing and size + sizes[missing[-1]] <= batch_tokens:
+            size += sizes[missing[-1]]
             batch.append(missing.pop())
-            size += tokens_of(encoded[batch[-1]])
-        parts = encode_batch(encoder, [encoded[rna_id] for rna_id in batch], rna_tokenizer.pad_token_id, pool_size)
-        for rna_id, part in zip(batch, parts, strict=True):
-            features[rna_id] = part.to("cpu", dtype).clone()
+        inputs = encoder_inputs([[rnas[rna_id] for rna_id in batch]], reader.tokenizer.pad_token_id)
+        tensors = {name: tensor[0].to(encoder.device) for name, tensor in inputs.items()}
+        ids, mask, index = map(tensors.get, ("rna_input_ids", "rna_attention_mask", "rna_index"))
+        pooled, slots = encode_and_pool(encoder, ids, mask, reader.drop_token_ids, reader.pool_size, index)
+        for rna_id, features in zip(batch, pooled.split(slots.tolist()), strict=True):
+            rnas[rna_id].features = features.to("cpu", torch.float32).clone()
             if cache is not None:
-                cache.put(keys[rna_id], features[rna_id])
-    return {rna_id: features[rna_id] for rna_id in sequences}
-
-
-def encode_rnas(
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
-    sequences: Mapping[str, str],
-    cache: "FeatureCache | None" = None,
-    weights: str | None = None,
-) -> dict[str, torch.Tensor]:
-    """`encode_features` as an RNA-GPT model and its processor read RNAs: encoder, pooling, policy for long ones."""
-    return encode_features(
-        model.model.rna_encoder,
-        processor.rna_tokenizer,
-        sequences,
-        model.config.rna_drop_token_ids,
-        model.config.rna_pool_size,
-        long_rna=processor.long_rna,
-        overlap=processor.rna_window_overlap,
-        cache=cache,
-        weights=weights,
-    )
+                cache.put(keys[rna_id], rnas[rna_id].features)
+    return {rna_id: rna.features for rna_id, rna in rnas.items()}
 
 
 class StoredFeatures(Mapping):
     """rna_id -> encoder output, read from a `FeatureCache` when it is asked for: memory holds one batch, not all RNAs.
 
-    What the cache has given up for room is computed again.
-
-    Args:
-        model, processor: as of `encode_rnas`.
-        sequences: rna_id -> RNA; those that the cache lacks are encoded here, in parts, each process its share.
+    What the cache has given up for room is computed again. Arguments as of `encode_features`; RNAs that the cache
+    lacks are encoded when it is made, in parts, each process its share.
     """
 
     def __init__(
-        self, model: PreTrainedModel, processor: ProcessorMixin, sequences: Mapping[str, str], cache: "FeatureCache"
+        self, encoder: PreTrainedModel, reader: RnaReader, sequences: Mapping[str, str], cache: "FeatureCache"
     ):
-        self.model, self.processor, self.sequences, self.cache = model, processor, sequences, cache
-        self.reader = RnaReader(
-            processor.rna_tokenizer, model.config.rna_drop_token_ids, processor.long_rna, processor.rna_window_overlap
-        )
-        self.weights = weights_hash(model.model.rna_encoder)
-        names = list(sequences)
-        state = PartialState()
+        self.encoder, self.reader, self.sequences, self.cache = encoder, reader, sequences, cache
+        self.weights = weights_hash(encoder)
+        names, state = list(sequences), PartialState()
         for first in tqdm(range(0, len(names), PART), "encoding", disable=not state.is_local_main_process):
             with state.split_between_processes(names[first : first + PART]) as part:
-                encode_rnas(model, processor, {name: sequences[name] for name in part}, cache, self.weights)
+                self._read(part)
         state.wait_for_everyone()
 
+    def _read(self, names: list[str]) -> dict[str, torch.Tensor]:
+        some = {name: self.sequences[name] for name in names}
+        return encode_features(self.encoder, self.reader, some, self.cache, self.weights)
+
     def __getitem__(self, rna_id: str) -> torch.Tensor:
-        (encoded,) = self.reader.read([self.sequences[rna_id]])
-        known = self.cache.get(feature_key(self.weights, torch.float32, self.model.config.rna_pool_size, encoded))
-        if known is None:
-            wanted = {rna_id: self.sequences[rna_id]}
-            known = encode_rnas(self.model, self.processor, wanted, self.cache, self.weights)[rna_id]
-        return known
+        return self._read([rna_id])[rna_id]
 
     def __iter__(self):
         return iter(self.sequences)
 
     def __len__(self) -> int:
         return len(self.sequences)
-
-
-def tokens_of(rna: EncodedRna) -> int:
-    """Encoder tokens of an RNA over all its windows."""
-    return int(window_lengths([rna]).sum())
-
-
-def encode_batch(
-    encoder: PreTrainedModel, rnas: list[EncodedRna], pad_token_id: int | None, pool_size: int
-) -> tuple[torch.Tensor, ...]:
-    """Pooled encoder output (slots, hidden) of each RNA."""
-    arrays = pad_tokens(rnas, pad_token_id), pad_mask(rnas), pad_kept(rnas)
-    ids, mask, kept = (torch.from_numpy(array).to(encoder.device) for array in arrays)
-    number = torch.tensor([i for i, rna in enumerate(rnas) for _ in rna.spans], device=encoder.device)
-    # the kept positions are decided already, by the reader
-    index = torch.where(kept, number[:, None], -1)
-    pooled, slots = encode_and_pool(encoder, ids, mask, [], pool_size, index)
-    return pooled.split(slots.tolist())
 
 
 def weights_hash(encoder: PreTrainedModel) -> str:
@@ -168,12 +115,12 @@ def weights_hash(encoder: PreTrainedModel) -> str:
     return digest.hexdigest()
 
 
-def feature_key(weights: str, dtype: torch.dtype, pool_size: int, rna: EncodedRna) -> str:
+def feature_key(weights: str, rna: RnaInput) -> str:
     """Address of an RNA's features: sha256 of all that they depend on.
 
     The RNA stands in it as the tokens of its windows, which is the normalised sequence as this encoder reads it.
     """
-    digest = hashlib.sha256(f"{weights} {dtype} {pool_size}".encode())
+    digest = hashlib.sha256(f"{weights} {torch.float32} {rna.pool_size}".encode())
     for window, kept in zip(rna.windows, rna.kept, strict=True):
         digest.update(f" {len(window)} ".encode())
         digest.update(window.astype("<i4").tobytes())
@@ -224,14 +171,8 @@ class FeatureCache:
         if len(content) > self.max_bytes:
             return
         self._make_room(len(content))
-        path = self.path(key)
-        path.parent.mkdir(exist_ok=True)
-        part = path.with_name(f"{path.name}.part-{secrets.token_hex(8)}")
-        try:
-            part.write_bytes(content)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        with new_file(self.path(key), "wb", sync=False) as file:  # a torn file counts as none
+            file.write(content)
 
     def size(self) -> int:
         """Bytes of all files."""
@@ -247,8 +188,9 @@ class FeatureCache:
         files = sorted(self._files(), key=lambda file: file[1].st_mtime_ns)
         size = sum(stat.st_size for _, stat in files)
         for path, stat in files:
-            left_over = ".part-" in path.name and time.time() - stat.st_mtime > 3600  # of a process that was killed
-            if left_over or (size + wanted > 0.9 * self.max_bytes and ".part-" not in path.name):
+            unfinished = path.suffix == ".tmp"
+            left_over = unfinished and time.time() - stat.st_mtime > 3600  # of a process that was killed
+            if left_over or (size + wanted > 0.9 * self.max_bytes and not unfinished):
                 path.unlink(missing_ok=True)
                 size -= stat.st_size
         self._size_seen, self._written_since = size, wanted

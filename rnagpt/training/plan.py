@@ -1,4 +1,4 @@
-"""What a training run will cost, told before any weight is loaded: `rnagpt train --config RECIPE --plan`.
+"""What a training run will cost, told before any weight is loaded: `rnagpt train --recipe RECIPE --plan`.
 
 Parameters are counted on a model built on the meta device from configurations alone; tokens by the run's own collator
 on a sample of its batches, padding included. The FLOP model, per token of the LLM's blocks: 2 N forward, 2 N for the
@@ -9,10 +9,9 @@ with what torch counts in a step.
 """
 
 import math
-import re
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from random import Random
 
 import torch
@@ -35,6 +34,7 @@ GPUS = {
 UTILISATION = 0.4  # share of the peak that training of an 8B model commonly reaches
 SAMPLED_BATCHES = 50
 SAMPLED_ROWS = 200  # at least
+WEIGHT_BYTES = {None: 2.0, "8bit": 1.0, "4bit": 0.56}  # of an LLM weight while training, by `quantize`; bf16 without
 TRAINED_BYTES = 16  # a trainable parameter in fp32, its gradient, AdamW's two moments
 KEPT_PER_LAYER = 34  # activations of a transformer layer for its backward pass, in hidden sizes (Korthikanti 2022)
 
@@ -65,16 +65,14 @@ class Plan:
     """The figures of one run; `lines` says them.
 
     Attributes:
-        encoder, projector, llm, trainable: parameters.
+        parameters: of "encoder", "projector" and "LLM"; trainable: how many of them train.
         rows: of an epoch. as_run, separate: the recipe's layout, and one pair per sequence without packing.
         steps: of the whole run; epochs: as far as it goes.
         flops: of the whole run; separate_flops: of the same pairs, one per sequence, encoder at every step.
         memory: name -> GB on each device.
     """
 
-    encoder: int
-    projector: int
-    llm: int
+    parameters: dict[str, int]
     trainable: int
     rows: int
     as_run: Layout
@@ -88,7 +86,7 @@ class Plan:
     @property
     def total(self) -> int:
         """All parameters."""
-        return self.encoder + self.projector + self.llm
+        return sum(self.parameters.values())
 
 
 def skeleton(recipe: Recipe) -> tuple[RnaGptForCausalLM, RnaGptProcessor]:
@@ -100,23 +98,21 @@ def skeleton(recipe: Recipe) -> tuple[RnaGptForCausalLM, RnaGptProcessor]:
     llm = str(embedded_llm()) if recipe.model.llm == EMBEDDED_LLM else recipe.model.llm
     encoder = str(assets() / "encoder") if recipe.model.encoder == PACKAGED_ENCODER else recipe.model.encoder
     encoder = OFFICIAL_ENCODER if encoder.endswith(".pth") else encoder
+    llm, encoder = (RANDOM + name.removeprefix(RANDOM) for name in (llm, encoder))
     with torch.device("meta"):
-        llm, encoder = (RANDOM + name.removeprefix(RANDOM) for name in (llm, encoder))
         return checkpoint.build(**asdict(replace(recipe.model, llm=llm, encoder=encoder, quantize=None)))
 
 
 def trainable_parameters(model: RnaGptForCausalLM, recipe: Recipe) -> int:
-    """Parameters that train: the projector, and in the instruction stage LoRA's matrices, r (out + in) for each."""
-    from rnagpt.training.trainer import LORA_TARGETS
+    """Parameters that train: the projector, and in the instruction stage LoRA's matrices."""
+    from peft import get_peft_model
 
-    count = sum(p.numel() for p in model.model.projector.parameters())
+    from rnagpt.training.trainer import lora_config
+
     if recipe.stage == "instruction":
-        rank = recipe.lora.get("r", 8)
-        targets = re.compile(recipe.lora.get("target_modules", LORA_TARGETS))
-        for name, module in model.named_modules():
-            if isinstance(module, torch.nn.Linear) and targets.fullmatch(name):
-                count += rank * (module.in_features + module.out_features)
-    return count
+        adapted = get_peft_model(deepcopy(model), lora_config(recipe))
+        return sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    return count(model.model.projector)
 
 
 def lay_out_epoch(collator: SharedPrefixCollator, batches: Sequence[list[dict]], scale: float) -> Layout:
@@ -137,16 +133,12 @@ def epoch_flops(model: RnaGptForCausalLM, trainable: int, layout: Layout, checkp
     """FLOPs of an epoch in the LLM, forward and backward, without the encoder's; see the module's text."""
     text = model.config.text_config
     embedding = model.get_input_embeddings().weight.numel()
-    blocks = sum(p.numel() for p in model.model.language_model.parameters()) - embedding
-    attention = 4 * text.num_attention_heads * model_head_size(text) * text.num_hidden_layers
+    blocks = count(model.model.language_model) - embedding
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    attention = 4 * text.num_attention_heads * head * text.num_hidden_layers
     again = 1 if checkpointing else 0
     of_tokens = layout.tokens * ((4 + 2 * again) * blocks + 2 * trainable)
     return of_tokens + layout.squares * (3 + again) * attention + layout.answers * 4 * embedding
-
-
-def model_head_size(text_config) -> int:
-    """Width of one attention head."""
-    return getattr(text_config, "head_dim", None) or text_config.hidden_size // text_config.num_attention_heads
 
 
 def make_plan(recipe: Recipe, devices: int = 1) -> Plan:
@@ -155,83 +147,64 @@ def make_plan(recipe: Recipe, devices: int = 1) -> Plan:
     Raises:
         UserError: no such device count, or what the recipe names cannot be found.
     """
-    from rnagpt.training.token_budget import fill_batches
-    from rnagpt.training.training_rows import load_rows
+    from rnagpt.training.training_rows import fill_batches, load_rows
 
     if devices < 1:
         raise UserError(f"--devices must be at least 1, got {devices}")
     model, processor = skeleton(recipe)
-    loaded = load_rows(recipe).train
+    rows = load_rows(recipe).train
     batch_size = recipe.sft.get("per_device_train_batch_size", 1 if recipe.token_budget else 8)
-    batches_per_step = recipe.sft.get("gradient_accumulation_steps", 1) * devices
-    per_step = batch_size * batches_per_step
-    max_steps = recipe.sft.get("max_steps", -1)
-    wanted = max(SAMPLED_ROWS, SAMPLED_BATCHES * batch_size)
-    if hasattr(loaded, "__len__"):
-        n_rows = len(loaded)
-        sample = [loaded[i] for i in Random(0).sample(range(n_rows), min(n_rows, wanted))]
-    else:  # a stream has no end of its own: the recipe says how many steps
-        n_rows = max_steps * per_step
-        sample = list(islice(loaded, wanted))
+    sampled = min(len(rows), max(SAMPLED_ROWS, SAMPLED_BATCHES * batch_size))
+    sample = [rows[i] for i in Random(0).sample(range(len(rows)), sampled)]
     if not sample:
         raise UserError("the recipe's data has no training row: nothing to plan")
-    scale = n_rows / len(sample)
-    singles = [[{**row, "pairs": [pair]}] for row in sample for pair in row["pairs"]]
     collator = SharedPrefixCollator(processor, share_prefix=recipe.share_prefix, pack=recipe.pack)
     if recipe.token_budget is None:
-        batches = [sample[first : first + batch_size] for first in range(0, len(sample), batch_size)]
+        batches = [sample[first : first + batch_size] for first in range(0, sampled, batch_size)]
     else:
         filled = fill_batches(collator, sample, recipe.token_budget, recipe.seed)
         batches = [[sample[i] for i in batch["members"]] for batch in filled]
-        per_step = len(sample) / len(batches) * batches_per_step
-    as_run = lay_out_epoch(collator, batches, scale)
-    separate = lay_out_epoch(replace(collator, share_prefix=False, pack=False), singles, scale)
+        batch_size = sampled / len(batches)
+    singles = [[{**row, "pairs": [pair]}] for row in sample for pair in row["pairs"]]
+    as_run = lay_out_epoch(collator, batches, len(rows) / sampled)
+    separate = lay_out_epoch(replace(collator, share_prefix=False, pack=False), singles, len(rows) / sampled)
 
-    epochs = recipe.sft.get("num_train_epochs", 3)
-    steps = math.ceil(n_rows / per_step) * epochs
-    if max_steps > 0:
-        epochs, steps = max_steps * per_step / n_rows, max_steps
-    parts = {name: count(getattr(model.model, name)) for name in ("rna_encoder", "projector", "language_model")}
+    per_step = batch_size * recipe.sft.get("gradient_accumulation_steps", 1) * devices
+    epochs, steps = recipe.sft.get("num_train_epochs", 3), recipe.sft.get("max_steps", -1)
+    if steps > 0:
+        epochs = steps * per_step / len(rows)
+    else:
+        steps = math.ceil(len(rows) / per_step) * epochs
     head = 0 if model.config.tie_word_embeddings else model.lm_head.weight.numel()
+    encoder, projector, llm = map(count, (model.model.rna_encoder, model.model.projector, model.model.language_model))
     trainable = trainable_parameters(model, recipe)
     checkpointing = recipe.sft.get("activation_checkpointing", True)  # as settings() has it on a GPU
-    flops = epochs * epoch_flops(model, trainable, as_run, checkpointing)
-    # encoded once for each row of one epoch (an upper bound: RNAs come up again), or at every visit
-    flops += 2 * parts["rna_encoder"] * as_run.rna_tokens * (1 if recipe.cache_features else epochs)
-    naive = epochs * (
-        epoch_flops(model, trainable, separate, checkpointing) + 2 * parts["rna_encoder"] * separate.rna_tokens
-    )
+    # encoded once for each row of one epoch (an upper bound: RNAs come up again), or at every step
+    encoding = 2 * encoder * as_run.rna_tokens * (1 if recipe.cache_features else epochs)
+    naive = epoch_flops(model, trainable, separate, checkpointing) + 2 * encoder * separate.rna_tokens
     text = model.config.text_config
     width = 2 * KEPT_PER_LAYER * text.hidden_size  # bytes of a layer and token, in bf16
-    of_layers = (
-        2 * text.hidden_size * text.num_hidden_layers + width if checkpointing else (width * text.num_hidden_layers)
-    )
-    memory = {
-        "LLM weights": weight_bytes(recipe) * (parts["language_model"] + head) / 1e9,
-        "encoder and projector": 4 * (parts["rna_encoder"] + parts["projector"]) / 1e9,
-        "gradients and optimiser": TRAINED_BYTES * trainable / 1e9,
-        "activations": as_run.longest * of_layers / 1e9,
-        "logits": as_run.most_answers * text.vocab_size * 12 / 1e9,  # in fp32: themselves, softmax, gradient
-    }
+    of_layers = width * text.num_hidden_layers
+    if checkpointing:
+        of_layers = width + 2 * text.hidden_size * text.num_hidden_layers
     return Plan(
-        parts["rna_encoder"],
-        parts["projector"],
-        parts["language_model"] + head,
-        trainable,
-        n_rows,
-        as_run,
-        separate,
-        epochs,
-        steps,
-        flops,
-        naive,
-        memory,
+        parameters={"encoder": encoder, "projector": projector, "LLM": llm + head},
+        trainable=trainable,
+        rows=len(rows),
+        as_run=as_run,
+        separate=separate,
+        epochs=epochs,
+        steps=steps,
+        flops=epochs * epoch_flops(model, trainable, as_run, checkpointing) + encoding,
+        separate_flops=epochs * naive,
+        memory={
+            "LLM weights": WEIGHT_BYTES[recipe.model.quantize] * (llm + head) / 1e9,
+            "encoder and projector": 4 * (encoder + projector) / 1e9,
+            "gradients and optimiser": TRAINED_BYTES * trainable / 1e9,
+            "activations": as_run.longest * of_layers / 1e9,
+            "logits": as_run.most_answers * text.vocab_size * 12 / 1e9,  # in fp32: themselves, softmax, gradient
+        },
     )
-
-
-def weight_bytes(recipe: Recipe) -> float:
-    """Bytes of one LLM weight while training: bf16, or what `quantize` stores."""
-    return {None: 2.0, "8bit": 1.0, "4bit": 0.56}[recipe.model.quantize]
 
 
 def count(module: torch.nn.Module) -> int:
@@ -239,8 +212,8 @@ def count(module: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def hours(flops: float, gpu: str, devices: int, utilisation: float = UTILISATION) -> float:
-    """Hours at this share of a GPU's peak.
+def hours(flops: float, gpu: str, devices: int) -> float:
+    """Hours at the usual share of a GPU's peak.
 
     Raises:
         UserError: the GPU is not in the table.
@@ -250,15 +223,7 @@ def hours(flops: float, gpu: str, devices: int, utilisation: float = UTILISATION
     """
     if gpu not in GPUS:
         raise UserError(f"--gpu {gpu} is not known: choose one of {', '.join(GPUS)}")
-    return flops / (GPUS[gpu][0] * 1e12 * utilisation * devices) / 3600
-
-
-def spoken(hours: float) -> str:
-    """
-    >>> spoken(30.26), spoken(0.5)
-    ('30.3 hours', '30 minutes')
-    """
-    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes" if hours >= 1 / 60 else "seconds"
+    return flops / (GPUS[gpu][0] * 1e12 * UTILISATION * devices) / 3600
 
 
 def lines(plan: Plan, gpu: str, devices: int) -> list[str]:
@@ -266,8 +231,10 @@ def lines(plan: Plan, gpu: str, devices: int) -> list[str]:
     memory, room = sum(plan.memory.values()), GPUS[gpu][1]
     now, naive = plan.as_run, plan.separate
     taken = hours(plan.flops, gpu, devices)
+    time = f"{taken:.1f} hours" if taken >= 1 else f"{60 * taken:.0f} minutes" if taken >= 1 / 60 else "seconds"
+    parameters = ", ".join(f"{name} {value:,}" for name, value in plan.parameters.items())
     out = [
-        f"parameters   {plan.total:,}: encoder {plan.encoder:,}, projector {plan.projector:,}, LLM {plan.llm:,}",
+        f"parameters   {plan.total:,}: {parameters}",
         f"trainable    {plan.trainable:,} ({plan.trainable / plan.total:.3%})",
         f"an epoch     {plan.rows:,} rows, {now.pairs:,.0f} pairs of question and answer; {now.tokens:,.0f} tokens as "
         f"the recipe lays them out, {naive.tokens:,.0f} with one pair per sequence "
@@ -275,7 +242,7 @@ def lines(plan: Plan, gpu: str, devices: int) -> list[str]:
         f"steps        {plan.steps:,} in {plan.epochs:g} epochs on {devices} device{'s' if devices > 1 else ''}",
         f"compute      {plan.flops:.2e} FLOP; one pair per sequence, encoder at every step: {plan.separate_flops:.2e} "
         f"({plan.separate_flops / plan.flops:.1f} times)",
-        f"time         {spoken(taken)} on {devices} x {gpu}, at {UTILISATION:.0%} of its peak",
+        f"time         {time} on {devices} x {gpu}, at {UTILISATION:.0%} of its peak",
         f"memory       {memory:.1f} of {room} GB on each device: "
         + ", ".join(f"{name} {value:.1f}" for name, value in plan.memory.items()),
     ]

@@ -7,10 +7,14 @@ import dataclasses
 import difflib
 import types
 import typing
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from rnagpt_core.errors import UserError
+from rnagpt_core.typed_yaml import checked, read_yaml, settings
 
 # arguments of trl.SFTConfig that follow from other keys, or from how the rows are made
 SET_BY_RNAGPT = {
@@ -25,194 +29,151 @@ SET_BY_RNAGPT = {
     "completion_only_loss": "only answers are learned, always",
     "assistant_only_loss": "only answers are learned, always",
 }
+RENAMED = {"data.visits": "data.samples", "data.pairs_per_visit": "data.pairs_per_sample"}
+# keys of earlier versions that are gone -> what they stood at when left out, and stand for now
+GONE = {"ridge_gain": 1.0, "attention": "sdpa", "features_gb": 100.0, "loss_per": "question"}
+GONE_OF_SOURCES = {"split": "train", "streaming": False}
+
+AtLeast1 = Annotated[int, Field(ge=1)]
 
 
-@dataclass(frozen=True)
+@settings
 class ModelRecipe:
-    """What is built: see `rnagpt.checkpoints.checkpoint.build`; quantize is "4bit" or "8bit", for QLoRA."""
+    """What is built: see `rnagpt.checkpoints.checkpoint.build`; quantize is for QLoRA."""
 
     llm: str
     encoder: str
-    rna_pool_size: int = 1
+    rna_pool_size: AtLeast1 = 1
     template: str = "llm"
-    quantize: str | None = None
-    projector_hidden_size: int | None = None
+    quantize: Literal["4bit", "8bit"] | None = None
+    projector_hidden_size: AtLeast1 | None = None
 
 
-@dataclass(frozen=True)
+@settings
 class SourceRecipe:
     """A data set to train on: RNA-QA, or conversations without RNA that keep the LLM's own skill.
 
     path: a folder or a Hub id, as `datasets.load_dataset` takes it.
     config: its configuration; RNA-QA's "alignment" or "qa" by the stage when absent.
-    split, validation_split: splits to train on and to measure the loss on; none is measured when the latter is absent.
+    validation_split: the split to measure the loss on; none is measured when it is absent.
     weight: how often its rows come up, relative to the other sources.
     text: rows are conversations, a column "messages" of {"role", "content"}, without RNA.
-    streaming: read while training instead of at first; then `sft.max_steps` must say where to end.
     """
 
     path: str
     config: str | None = None
-    split: str = "train"
     validation_split: str | None = None
-    weight: float = 1.0
+    weight: Annotated[float, Field(gt=0)] = 1.0
     text: bool = False
-    streaming: bool = False
 
 
-@dataclass(frozen=True)
+@settings
 class DataRecipe:
     """Which RNAs are seen, how often, with how many questions at a time.
 
     sources: data sets to train on, mixed by weight; the packaged table of RNA facts when there is none.
-    visits: rows shown in all, each an RNA with its pairs, distinct RNAs first; when absent, every RNA of the table
+    samples: rows seen in all, each an RNA with its pairs, distinct RNAs first; when absent, every RNA of the table
         once, or every row of the sources.
-    pairs_per_visit: questions per visit in the instruction stage, the type of the RNA always among them.
-    type_balance: exponent on a type's share of the training RNAs; 1 keeps their frequencies, 0 shows all types alike.
-    scored_share: share of the visits that go to the types that the evaluation scores; absent: by type_balance.
+    pairs_per_sample: questions in a row of the instruction stage, the type of the RNA always among them.
+    type_balance: exponent on a type's share of the training RNAs; 1 keeps their frequencies, 0 makes all alike.
+    scored_share: share of the rows that go to the types that the evaluation scores; absent: by type_balance.
     validation_rnas: RNAs of the validation split that the loss is measured on while training.
     """
 
-    visits: int | None = None
+    samples: AtLeast1 | None = None
     sources: list[SourceRecipe] = field(default_factory=list)
-    pairs_per_visit: int = 3
+    pairs_per_sample: AtLeast1 = 3
     type_balance: float = 0.3
-    scored_share: float | None = None
+    scored_share: Annotated[float, Field(ge=0, le=1)] | None = None
     validation_rnas: int = 32
 
 
-@dataclass(frozen=True)
+@settings
 class Recipe:
     """One stage of training.
 
     stage: "alignment" trains the projector on RNA -> annotation; "instruction" trains projector and LoRA on questions;
         "preference" goes on from an instruction stage by DPO, on right answers and answers that are right for another.
     start_from: folder of parts that the projector comes from (the earlier stage's output).
-    projector_start: "random", or "ridge" (closed-form; alignment stage only).
+    projector_start: "ridge" is closed-form, for the alignment stage only.
     projector_lr_scale: the projector's learning rate as a multiple of `sft.learning_rate`.
+    share_prefix, pack: see `processing_rnagpt.collator.SharedPrefixCollator`.
     cache_features: run the encoder once for each RNA, before training, instead of at every step.
-    features_folder: keep those outputs in this folder, at most features_gb of it, instead of in memory; runs with the
-        same encoder share it.
+    features_folder: keep those outputs in this folder, at most 100 GB, instead of in memory; runs with the same
+        encoder share it.
     token_budget: about how many LLM tokens make a batch, instead of a fixed number of RNAs, which differ in length by
         a factor of fifty; `sft.per_device_train_batch_size` is then 1.
     early_stopping: evaluations without a lower loss on the true RNA after which the run ends.
-    attention: of the LLM, "sdpa", or "flex" (FlexAttention; CUDA only), which needs no dense mask for long rows.
-    share_prefix, pack, loss_per: see `processing_rnagpt.collator.SharedPrefixCollator`.
-    save_dtype: dtype of what is written, "float32" or "float16".
+    save_dtype: dtype of what is written.
     lora: arguments of `peft.LoraConfig` (r, lora_alpha, ...), instruction stage only.
     sft: arguments of `trl.SFTConfig`; of `trl.DPOConfig` in the preference stage (beta, loss_type, ...).
     """
 
-    stage: str
+    stage: Literal["alignment", "instruction", "preference"]
     output: str
     model: ModelRecipe
     data: DataRecipe
     sft: dict
     seed: int = 0
     start_from: str | None = None
-    projector_start: str = "random"
-    ridge_gain: float = 1.0
+    projector_start: Literal["random", "ridge"] = "random"
     projector_lr_scale: float = 1.0
     share_prefix: bool = True
     pack: bool = False
-    attention: str = "sdpa"
     cache_features: bool = True
     features_folder: str | None = None
-    features_gb: float = 100.0
-    token_budget: int | None = None
-    early_stopping: int | None = None
-    loss_per: str = "question"
-    save_dtype: str = "float32"
+    token_budget: AtLeast1 | None = None
+    early_stopping: AtLeast1 | None = None
+    save_dtype: Literal["float32", "float16"] = "float32"
     lora: dict = field(default_factory=dict)
 
     def __post_init__(self):
-        choices = {
-            "stage": ("alignment", "instruction", "preference"),
-            "projector_start": ("random", "ridge"),
-            "loss_per": ("question", "token"),
-            "attention": ("sdpa", "flex"),
-            "save_dtype": ("float32", "float16"),
-        }
-        for key, allowed in choices.items():
-            if getattr(self, key) not in allowed:
-                raise UserError(f"recipe key {key} must be one of {', '.join(allowed)}, got {getattr(self, key)!r}")
-        if self.model.rna_pool_size < 1:
-            raise UserError(f"recipe key model.rna_pool_size must be at least 1, got {self.model.rna_pool_size}")
-        hidden = self.model.projector_hidden_size
-        if hidden is not None and (type(hidden) is not int or hidden < 1):
-            raise UserError(f"recipe key model.projector_hidden_size must be at least 1 and whole, got {hidden!r}")
         rank = self.lora.get("r", 8)
         if type(rank) is not int or rank < 1:
-            raise UserError(f"recipe key lora.r must be a whole number, at least 1, got {rank!r}")
-        if self.model.quantize not in (None, "4bit", "8bit"):
-            raise UserError(f"recipe key model.quantize must be 4bit or 8bit, got {self.model.quantize!r}")
+            raise ValueError(f"recipe key lora.r must be a whole number, at least 1, got {rank!r}")
         if self.stage == "alignment" and self.lora:
-            raise UserError("recipe key lora is for the instruction stage: alignment trains the projector alone")
-        if self.stage == "preference":
-            wrong = [key for key in ("lora", "pack", "token_budget") if getattr(self, key)]
-            if wrong or not self.start_from:
-                raise UserError(
-                    f"recipe key {wrong[0]} is not for the preference stage"
-                    if wrong
-                    else "recipe key start_from is missing: a preference stage goes on from an instruction stage"
-                )
+            raise ValueError("recipe key lora is for the instruction stage: alignment trains the projector alone")
+        wrong = [key for key in ("lora", "pack", "token_budget") if self.stage == "preference" and getattr(self, key)]
+        if wrong:
+            raise ValueError(f"recipe key {wrong[0]} is not for the preference stage")
+        if self.stage == "preference" and not self.start_from:
+            raise ValueError("recipe key start_from is missing: a preference stage goes on from an instruction stage")
         if self.features_folder is not None and not self.cache_features:
-            raise UserError("recipe key features_folder is for cache_features: true")
-        if self.features_gb <= 0:
-            raise UserError(f"recipe key features_gb must be above 0, got {self.features_gb}")
-        if self.token_budget is not None and self.token_budget < 1:
-            raise UserError(f"recipe key token_budget must be at least 1, got {self.token_budget}")
+            raise ValueError("recipe key features_folder is for cache_features: true")
         if self.token_budget is not None and self.sft.get("per_device_train_batch_size", 1) != 1:
-            raise UserError("recipe key token_budget makes the batches: leave sft.per_device_train_batch_size out")
-        if self.token_budget is not None and any(source.streaming for source in self.data.sources):
-            raise UserError("recipe key token_budget: a stream's rows are not known beforehand; leave it out")
-        if self.early_stopping is not None and self.early_stopping < 1:
-            raise UserError(f"recipe key early_stopping must be at least 1, got {self.early_stopping}")
+            raise ValueError("recipe key token_budget makes the batches: leave sft.per_device_train_batch_size out")
         if self.stage != "alignment" and self.projector_start == "ridge":
-            raise UserError("recipe key projector_start: ridge is for the alignment stage; use start_from instead")
-        for key in ("visits", "pairs_per_visit"):
-            if getattr(self.data, key) is not None and getattr(self.data, key) < 1:
-                raise UserError(f"recipe key data.{key} must be at least 1, got {getattr(self.data, key)}")
-        if any(source.weight <= 0 for source in self.data.sources):
-            raise UserError("recipe key data.sources: every weight must be above 0")
-        if any(source.streaming for source in self.data.sources) and not self.sft.get("max_steps"):
-            raise UserError("recipe key data.sources: streaming needs sft.max_steps, or the run would have no end")
-        if self.data.scored_share is not None and not 0 <= self.data.scored_share <= 1:
-            raise UserError(f"recipe key data.scored_share must lie between 0 and 1, got {self.data.scored_share}")
+            raise ValueError("recipe key projector_start: ridge is for the alignment stage; use start_from instead")
+        if self.projector_start == "ridge" and not self.cache_features:
+            raise ValueError("recipe key projector_start: ridge needs cache_features: true")
 
 
 def load_recipe(path: str | Path) -> Recipe:
     """Read and check a recipe.
 
     Raises:
-        UserError: the file is missing, is no YAML, or has an unknown, missing or wrongly typed key, which is named.
+        UserError: the file is missing, is no YAML, or has an unknown, missing or wrong key, which is named.
     """
     return recipe_from(read_yaml(path, "recipes/quickstart_stage1.yaml"), f"{path}: ")
 
 
-def read_yaml(path: str | Path, example: str):
-    """Content of a recipe's file, not checked yet.
-
-    Args:
-        example: a recipe that ships, named where this one is missing.
-
-    Raises:
-        UserError: the file is missing, or is no YAML.
-    """
-    import yaml
-
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no recipe at {path}: expected a YAML file such as {example}")
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+def recipe_from(content, where: str = "") -> Recipe:
+    """A recipe from its keys and values, those of an earlier version too. A UserError begins by `where`."""
+    if isinstance(content, dict):
+        content = _without(content, GONE, where)
+        data = content.get("data")
+        if isinstance(data, dict) and isinstance(data.get("sources"), list):
+            sources = [_without(source, GONE_OF_SOURCES, where) for source in data["sources"]]
+            content = content | {"data": data | {"sources": sources}}
+    return checked(Recipe, content, where, RENAMED)
 
 
-def recipe_from(content: dict, where: str = "") -> Recipe:
-    """A recipe from its keys and values; what is absent takes its default. A UserError begins by `where`."""
-    return _typed(Recipe, content, where)
+def _without(content, gone: dict, where: str):
+    """Keys and values without the keys that are gone; UserError where one asks for something else."""
+    for key, value in gone.items() if isinstance(content, dict) else ():
+        if content.get(key, value) != value:
+            raise UserError(f"{where}key {key!r} is gone: it is always {value!r} now; leave it out")
+    return {key: value for key, value in content.items() if key not in gone} if isinstance(content, dict) else content
 
 
 def changed_keys(recipe: Recipe, recorded: dict) -> list[str]:
@@ -248,36 +209,3 @@ def check_sft(sft: dict, stage: str = "instruction") -> None:
             number = float in kinds and isinstance(value, str)
             hint = " (YAML reads 1e-3 as text: write 1.0e-3)" if number else ""
             raise UserError(f"{where} must be {expected}, got {value!r}{hint}")
-
-
-def _typed(cls, content, where: str):
-    if not isinstance(content, dict):
-        raise UserError(f"{where}expected keys and values, got {type(content).__name__}")
-    known = {f.name: f for f in dataclasses.fields(cls)}
-    for key in content:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f": did you mean {near[0]}?" if near else f"; known keys are {', '.join(known)}"
-            raise UserError(f"{where}unknown key {key!r}{hint}")
-    for name, f in known.items():
-        if name not in content and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
-            raise UserError(f"{where}key {name!r} is missing")
-    hints = typing.get_type_hints(cls)
-    return cls(**{key: _value(hints[key], value, f"{where}key {key!r}") for key, value in content.items()})
-
-
-def _value(hint, value, where: str):
-    if dataclasses.is_dataclass(hint):
-        return _typed(hint, value, f"{where}: ")
-    if typing.get_origin(hint) is list:
-        if not isinstance(value, list):
-            raise UserError(f"{where} must be a list, got {value!r}")
-        (inner,) = typing.get_args(hint)
-        return [_value(inner, item, f"{where}, entry {number}") for number, item in enumerate(value, start=1)]
-    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if float in allowed and type(value) is int:
-        value = float(value)
-    if type(value) not in allowed:
-        expected = " or ".join("nothing" if t is types.NoneType else t.__name__ for t in allowed)
-        raise UserError(f"{where} must be {expected}, got {value!r}")
-    return value

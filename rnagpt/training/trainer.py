@@ -5,14 +5,12 @@ import dataclasses
 import json
 import random
 import shutil
-import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from datasets import Dataset, IterableDataset
 from peft import LoraConfig
 from safetensors import safe_open
 from transformers import EarlyStoppingCallback, TrainerCallback
@@ -21,9 +19,10 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from modeling_rnagpt import RnaGptForCausalLM
 from processing_rnagpt.collator import IGNORED
 from rnagpt.checkpoints.checkpoint import refuse_foreign
-from rnagpt.checkpoints.forms import ADAPTER, PARTS
+from rnagpt.checkpoints.forms import ADAPTER
 from rnagpt.training.recipe import Recipe, changed_keys
-from rnagpt_core.errors import UserError
+from rnagpt_core.errors import UserError, one_line
+from rnagpt_core.json_lines import JsonLines
 
 # Every linear layer of the LLM's blocks, and none of the encoder's ("all-linear" would reach those too).
 LORA_TARGETS = r".*language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
@@ -37,9 +36,16 @@ def settings(recipe: Recipe, work: Path) -> tuple[SFTConfig | DPOConfig, LoraCon
     Raises:
         UserError: two keys of the recipe do not go together.
     """
+    goes_on = recipe.start_from and (Path(recipe.start_from) / ADAPTER).is_file()
+    if recipe.stage == "preference" and not goes_on:
+        raise UserError(f"{recipe.start_from} holds no adapter: a preference stage goes on from one")
+    if goes_on and (recipe.stage == "alignment" or recipe.lora):
+        raise UserError(
+            f"{recipe.start_from} holds an adapter: only an instruction stage goes on from it, without the recipe "
+            "key lora, because the adapter brings its own"
+        )
     on_gpu = torch.cuda.is_available()
-    measured = not recipe.data.sources or any(source.validation_split for source in recipe.data.sources)
-    defaults = {
+    given = {
         "bf16": on_gpu,
         "activation_checkpointing": on_gpu,
         "dataloader_pin_memory": on_gpu,
@@ -48,38 +54,33 @@ def settings(recipe: Recipe, work: Path) -> tuple[SFTConfig | DPOConfig, LoraCon
         "train_sampling_strategy": "random",
     }
     if recipe.token_budget is not None:
-        defaults["per_device_train_batch_size"] = 1
+        given["per_device_train_batch_size"] = 1
     if recipe.early_stopping:
-        best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_true_loss"}
-        defaults |= {"eval_strategy": "steps", **best}
+        given |= {"eval_strategy": "steps", "load_best_model_at_end": True, "metric_for_best_model": "eval_true_loss"}
+    given |= recipe.sft | {"max_length": None, "remove_unused_columns": False, "prediction_loss_only": True}
+    if recipe.stage != "preference":
+        given["dataset_kwargs"] = {"skip_prepare_dataset": True}
+    config = DPOConfig if recipe.stage == "preference" else SFTConfig
     try:
-        fixed = {"max_length": None, "remove_unused_columns": False, "prediction_loss_only": True}
-        if recipe.stage != "preference":
-            fixed["dataset_kwargs"] = {"skip_prepare_dataset": True}
-        config = DPOConfig if recipe.stage == "preference" else SFTConfig
-        arguments = config(output_dir=str(work), seed=recipe.seed, **{**defaults, **recipe.sft}, **fixed)
-        lora = None
-        goes_on = recipe.start_from and (Path(recipe.start_from) / ADAPTER).is_file()
-        if recipe.stage == "preference" and not goes_on:
-            raise UserError(f"{recipe.start_from} holds no adapter: a preference stage goes on from one")
-        if goes_on and (recipe.stage == "alignment" or recipe.lora):
-            raise UserError(
-                f"{recipe.start_from} holds an adapter: only an instruction stage goes on from it, without the recipe "
-                "key lora, because the adapter brings its own"
-            )
-        if recipe.stage == "instruction" and not goes_on:
-            lora = LoraConfig(**{"target_modules": LORA_TARGETS, "modules_to_save": ["projector"], **recipe.lora})
+        arguments = config(output_dir=str(work), seed=recipe.seed, **given)
     except (TypeError, ValueError) as error:
-        said = " ".join(str(error).split())
-        raise UserError(f"the recipe's sft or lora arguments do not go together: {said}") from None
-    if arguments.eval_strategy != "no" and not measured:
+        raise UserError(f"the recipe's sft or lora arguments do not go together: {one_line(error)}") from None
+    sources = recipe.data.sources
+    if arguments.eval_strategy != "no" and sources and not any(source.validation_split for source in sources):
         raise UserError("recipe key sft.eval_strategy: no source in data.sources has a validation_split to measure")
-    return arguments, lora
+    return arguments, lora_config(recipe) if recipe.stage == "instruction" and not goes_on else None
 
 
-def size_of(rows: Dataset | IterableDataset) -> str:
-    """How many rows there are, in words."""
-    return f"{len(rows):,} rows" if isinstance(rows, Dataset) else "a stream of RNAs"
+def lora_config(recipe: Recipe) -> LoraConfig:
+    """LoRA as the recipe has it; the projector trains beside it.
+
+    Raises:
+        UserError: it has an argument that LoRA lacks, or two that do not go together.
+    """
+    try:
+        return LoraConfig(**{"target_modules": LORA_TARGETS, "modules_to_save": ["projector"], **recipe.lora})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"recipe key lora: {one_line(error)}") from None
 
 
 class RnaGptTrainer(SFTTrainer):
@@ -113,8 +114,6 @@ class RnaGptTrainer(SFTTrainer):
         """
         inputs = dict(inputs)
         rna_ids = inputs.pop("rna_ids", None)
-        if "mask_blocks" in inputs:
-            inputs["attention_mask"] = block_attention(inputs.pop("mask_blocks"))
         labels, weights = inputs.pop("labels")[:, 1:], inputs.pop("loss_weights")[:, 1:]  # (batch, seq - 1)
         answers = labels != IGNORED
         outputs = model(**inputs, logits_to_keep=F.pad(answers, (0, 1)), use_cache=False)
@@ -142,24 +141,9 @@ class RnaGptTrainer(SFTTrainer):
                 own = [p for p in group["params"] if id(p) in projector]
                 if own:
                     group["params"] = [p for p in group["params"] if id(p) not in projector]
-                    optimizer.add_param_group(
-                        {**group, "params": own, "lr": self.args.learning_rate * self.projector_lr_scale}
-                    )
+                    rate = self.args.learning_rate * self.projector_lr_scale
+                    optimizer.add_param_group({**group, "params": own, "lr": rate})
         return optimizer
-
-
-def block_attention(mask_blocks: torch.Tensor):
-    """(batch, seq, 2) numbers of sequence and block -> FlexAttention's `BlockMask`, by the rule of `block_mask`."""
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    sequence, block = mask_blocks.unbind(-1)
-
-    def seen(b, head, query, key):
-        own = (block[b, query] == block[b, key]) | (block[b, key] == 0)
-        return (query >= key) & (sequence[b, query] == sequence[b, key]) & own
-
-    rows, length, _ = mask_blocks.shape
-    return create_block_mask(seen, rows, None, length, length, device=mask_blocks.device)
 
 
 class RnaGptPreferenceTrainer(DPOTrainer):
@@ -180,54 +164,48 @@ def freeze_all_but_projector(model: RnaGptForCausalLM) -> None:
     model._keys_to_ignore_on_save = [name for name in model.state_dict() if "projector" not in name]
 
 
-def enough_for_ridge(
-    features: Mapping[str, torch.Tensor], names: Iterable[str], seed: int, max_slots: int = 400_000
-) -> dict[str, torch.Tensor]:
-    """Features of RNAs drawn at random until they have `max_slots`: the regression holds all rows in memory, in fp64,
-    and on a few hundred columns it needs no more."""
-    names, slots = list(names), 0
-    random.Random(seed).shuffle(names)
-    seen = {}
-    for name in names:
-        seen[name] = features[name]
-        slots += len(seen[name])
-        if slots >= max_slots:
-            break
-    return seen
-
-
 @torch.no_grad()
 def ridge_start(
     model: RnaGptForCausalLM,
     features: Mapping[str, torch.Tensor],
     annotation_ids: Mapping[str, list[int]],
-    gain: float,
+    seed: int = 0,
     penalty: float = 0.01,
+    max_slots: int = 400_000,
 ) -> float:
     """Set the projector by ridge regression: each slot's feature -> the mean embedding of its RNA's annotation.
 
     A soft token then points, in the LLM's own embedding space, at the words that the annotation uses more than other
-    RNAs' annotations do. Fitted slot by slot (each RNA weighs the same), so that what varies along one RNA, which says
-    nothing of the whole, is suppressed. A projector with a hidden layer has its last
-    layer fitted, to what the layers before make of the features; those stay as they are.
+    RNAs' annotations do, as long on average as a token's embedding. Fitted slot by slot (each RNA weighs the same), so
+    that what varies along one RNA, which says nothing of the whole, is suppressed. A projector with a hidden layer has
+    its last layer fitted, to what the layers before make of the features; those stay as they are.
 
     Args:
         features: rna_id -> (slots, encoder hidden).
         annotation_ids: rna_id -> LLM tokens of its annotation.
-        gain: norm of an average soft token as a multiple of an average token embedding's norm.
         penalty: ridge penalty, as a share of a feature's variance.
+        max_slots: RNAs are sampled until they have so many: the regression holds all rows in memory, in fp64, and on a
+            few hundred columns it needs no more.
 
     Returns:
         The share of the variance of the mean embeddings that single slots explain (R squared, on the same RNAs).
     """
-    table = model.get_input_embeddings().weight.float().cpu()
-    names = list(features)
-    slots = torch.tensor([len(features[name]) for name in names])
-    x = torch.cat([features[name] for name in names])  # (slots of all RNAs, encoder hidden)
+    order, names, slots = list(annotation_ids), [], []
+    random.Random(seed).shuffle(order)
+    parts = []
+    for name in order:
+        names.append(name)
+        parts.append(features[name])
+        slots.append(len(parts[-1]))
+        if sum(slots) >= max_slots:
+            break
+    slots = torch.tensor(slots)
+    x = torch.cat(parts)  # (slots of all RNAs, encoder hidden)
     *before, last = list(model.model.projector.children()) or [model.model.projector]
     for layer in before:
         x = layer(x)
     x = x.double()
+    table = model.get_input_embeddings().weight.float().cpu()
     y = torch.stack([table[torch.tensor(annotation_ids[name])].mean(0) for name in names]).double()
     y = (y - y.mean(0)).repeat_interleave(slots, dim=0)
     share = (1.0 / slots.double()).repeat_interleave(slots)[:, None] / len(names)  # sums to 1
@@ -238,7 +216,7 @@ def ridge_start(
     weight = torch.linalg.solve(gram, z.T @ (share * y))  # (encoder hidden, LLM hidden)
     predicted = z @ weight
     explained = float(1 - (share * (y - predicted).square()).sum() / (share * y.square()).sum())
-    scale = gain * table.norm(dim=-1).mean().double() / (share * predicted.norm(dim=-1, keepdim=True)).sum()
+    scale = table.norm(dim=-1).mean().double() / (share * predicted.norm(dim=-1, keepdim=True)).sum()
     weight = (weight / x_std[:, None]) * scale
     last.weight.copy_(weight.T.to(last.weight.dtype))
     last.bias.copy_((-(x_mean @ weight)).to(last.bias.dtype))
@@ -268,29 +246,6 @@ def begin(recipe: Recipe, output: Path, work: Path) -> bool:
     return True
 
 
-def check_start(recipe: Recipe, llm_fingerprint: str | None) -> None:
-    """UserError where the parts that a stage starts from were trained with another pooling, projector or LLM."""
-    parts = json.loads((Path(recipe.start_from) / PARTS).read_text())
-    for key in ("rna_pool_size", "projector_hidden_size"):
-        before, wanted = parts["build"].get(key), getattr(recipe.model, key)
-        if before != wanted:
-            raise UserError(
-                f"{recipe.start_from} was trained with {key} {before}, and this recipe has {wanted}: "
-                "make them the same"
-            )
-    if None not in (llm_fingerprint, parts["llm_fingerprint"]) and llm_fingerprint != parts["llm_fingerprint"]:
-        raise UserError(
-            f"{recipe.start_from} was trained with another LLM ({parts['build']['llm']}) than {recipe.model.llm}: its "
-            "projector speaks to that one alone"
-        )
-    template = parts["build"]["template"]
-    if template != recipe.model.template:
-        print(
-            f"note: {recipe.start_from} was trained with the chat template {template}, not {recipe.model.template}",
-            file=sys.stderr,
-        )
-
-
 class EarlyStopping(EarlyStoppingCallback):
     """Looks at the loss on the true RNA alone; the trainer also calls it after the evaluation on swapped ones."""
 
@@ -309,25 +264,17 @@ def last_complete_checkpoint(work: Path) -> str | None:
             for weights in folder.glob("*.safetensors"):
                 with safe_open(weights, "pt"):
                     pass
-            read_optimizer(folder)
+            # One process writes optimizer.pt, FSDP optimizer.bin or, sharded, a folder whose .metadata comes last.
+            if (folder / "optimizer_0").is_dir():
+                (folder / "optimizer_0" / ".metadata").stat()
+            else:
+                whole = folder / "optimizer.bin"
+                torch.load(whole if whole.exists() else folder / "optimizer.pt", weights_only=True)
             return str(folder)
         except Exception as error:  # noqa: BLE001  whatever a torn file raises, the checkpoint is unusable
             print(f"passing over {folder.name}, which was not written to its end ({type(error).__name__})")
             shutil.rmtree(folder, ignore_errors=True)  # another process of this run may be removing it as well
     return None
-
-
-def read_optimizer(folder: Path) -> None:
-    """Read a trainer checkpoint's optimiser; whatever it raises, the checkpoint was not written to its end.
-
-    One process writes optimizer.pt, FSDP optimizer.bin or, sharded, a folder whose .metadata is written last.
-    """
-    sharded = folder / "optimizer_0"
-    if sharded.is_dir():
-        (sharded / ".metadata").stat()
-        return
-    whole = folder / "optimizer.bin"
-    torch.load(whole if whole.exists() else folder / "optimizer.pt", weights_only=True)
 
 
 class CurveWriter(TrainerCallback):
@@ -337,30 +284,19 @@ class CurveWriter(TrainerCallback):
         self.path, self.stage = path, stage
 
     def on_train_begin(self, args, state, control, **kwargs):
-
-        rows = read_curve(self.path)
-        kept = [row for row in rows if row["step"] <= state.global_step]
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        self.started = time.monotonic() - (kept[-1]["seconds"] if kept else 0.0)
+        self.started = time.monotonic()
+        if state.is_world_process_zero:
+            with JsonLines(self.path) as file:
+                rows = [row for row in file.rows() if row["step"] <= state.global_step]
+                file.clear()
+                for row in rows:
+                    file.write(row)
+            self.started -= rows[-1]["seconds"] if rows else 0.0
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-
         losses = {name: value for name, value in (logs or {}).items() if name == "loss" or name.endswith("_loss")}
         losses.pop("train_loss", None)
-        if losses:
+        if losses and state.is_world_process_zero:
             seconds = round(time.monotonic() - self.started, 1)
-            row = {"stage": self.stage, "step": state.global_step, "seconds": seconds}
-            with open(self.path, "a") as file:
-                file.write(json.dumps({**row, **losses}) + "\n")
-
-
-def read_curve(path: Path) -> list[dict]:
-    """Rows of a learning curve; a torn last line, from a kill in mid-write, is left out."""
-    rows = []
-    if path.is_file():
-        for line in path.read_text().splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break
-    return rows
+            with JsonLines(self.path) as file:
+                file.write({"stage": self.stage, "step": state.global_step, "seconds": seconds, **losses})

@@ -2,22 +2,26 @@
 
     {"rna_id", "sequence", "length", "pairs": [{"question", "answer", "turns"}, ...]}
 
-One row is one visit of an RNA with the pairs that are asked about it then; `turns` holds a conversation of several
+One row is one look at an RNA with the pairs that are asked about it then; `turns` holds a conversation of several
 questions instead of one. A row of text alone has an empty sequence.
 """
 
-from collections.abc import Iterable, Iterator
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from types import SimpleNamespace
 
-from datasets import Dataset, Features, IterableDataset, List, Value, interleave_datasets
+import numpy as np
+from datasets import Dataset, Features, List, Value, interleave_datasets
 
-from dataset_builder.facts_table.facts import EVALUATION_TYPES, load_facts, scored_subset
+from dataset_builder.facts_table.fact_questions import annotation, questions
+from dataset_builder.facts_table.facts import EVALUATION_TYPES, RnaFact, load_facts, scored_subset
 from dataset_builder.publishing.published_rows import open_rows
+from processing_rnagpt.collator import SharedPrefixCollator
 from rnagpt.evaluation.asking.controls import swap_partners
-from rnagpt.training import fact_rows
-from rnagpt.training.preferences import Asked, unsupported_answers
-from rnagpt.training.recipe import Recipe, SourceRecipe
+from rnagpt.training.recipe import DataRecipe, Recipe, SourceRecipe
 from rnagpt_core.errors import UserError
 
 _TURN = {"question": Value("string"), "answer": Value("string")}
@@ -29,25 +33,19 @@ FEATURES = Features(
         "pairs": List({**_TURN, "turns": List(_TURN)}),
     }
 )
-CONFIGS = {"alignment": "alignment", "instruction": "qa", "preference": "qa"}  # stage -> RNA-QA's configuration
-COLUMNS = {
-    "alignment": {"rna_id", "sequence", "annotation"},
-    "instruction": {"rna_id", "sequence", "question", "answer"},
-    "preference": {"rna_id", "sequence", "question", "answer"},
-}
+AT_A_TIME = 256  # questions whose similarities are in memory together
 
 
 @dataclass(frozen=True)
 class Rows:
     """What one stage reads.
 
-    train: the training rows; an IterableDataset when a source is streamed.
     held_out, swapped: the same validation questions with the true RNA, and with another type's RNA in its place.
     annotations: rna_id -> annotation of training RNAs, for the projector's closed-form start.
-    sequences: rna_id -> RNA of everything above, empty when streamed.
+    sequences: rna_id -> RNA of everything above.
     """
 
-    train: Dataset | IterableDataset
+    train: Dataset
     held_out: Dataset
     swapped: Dataset
     annotations: dict[str, str]
@@ -60,175 +58,267 @@ def load_rows(recipe: Recipe) -> Rows:
     Raises:
         UserError: a source cannot be loaded, or lacks a column; says which.
     """
-    if recipe.data.sources:
-        return _from_sources(recipe)
-    return _from_facts(recipe)
-
-
-def _from_facts(recipe: Recipe) -> Rows:
-    data, seed = recipe.data, recipe.seed
-    facts = load_facts(split="train")
-    visits = fact_rows.visits(facts, data.visits or len(facts), data.type_balance, seed, data.scored_share)
-    validation = scored_subset("validation", data.validation_rnas // len(EVALUATION_TYPES), seed)
-    if recipe.stage == "alignment":
-        rows = [fact_rows.alignment_row(fact, visit) for fact, visit in visits]
-        held_out = [fact_rows.alignment_row(fact, 0) for fact in validation]
-    elif recipe.stage == "preference":
-        rows = fact_rows.preference_rows(visits, seed)
-        held_out = fact_rows.preference_rows([(fact, 0) for fact in validation], seed)
-    else:
-        rows = [fact_rows.instruction_row(fact, visit, data.pairs_per_visit, seed) for fact, visit in visits]
-        held_out = [fact_rows.instruction_row(fact, 0, 1) for fact in validation]
-    annotations = {}
-    if recipe.projector_start == "ridge":
-        annotations = {fact.rna_id: fact_rows.annotation(fact) for fact in facts}
-    seen = [*(facts if annotations else [fact for fact, _ in visits]), *validation]
+    train, held_out, annotated = _from_sources(recipe) if recipe.data.sources else _from_facts(recipe)
+    swapped = [] if recipe.stage == "preference" else swap_rows(held_out, recipe.seed)
     return Rows(
-        train=_dataset(rows),
+        train=train,
         held_out=_dataset(held_out),
-        swapped=_dataset(
-            []
-            if recipe.stage == "preference"
-            else swap_rows(held_out, {fact.rna_id: fact.rna_type for fact in validation}, seed)
-        ),
-        annotations=annotations,
-        sequences={fact.rna_id: fact.sequence for fact in seen},
+        swapped=_dataset(swapped),
+        annotations={row["rna_id"]: row["pairs"][0]["answer"] for row in annotated if row["sequence"]},
+        sequences={row["rna_id"]: row["sequence"] for row in [*annotated, *train, *held_out] if row["sequence"]},
     )
 
 
-def _from_sources(recipe: Recipe) -> Rows:
+def row(rna_id: str, sequence: str, pairs: list[dict], rna_type: str = "") -> dict:
+    """One row of FEATURES; what a pair does not have is empty."""
+    pairs = [{"question": "", "answer": "", "turns": []} | pair for pair in pairs]
+    return {"rna_id": rna_id, "sequence": sequence, "length": len(sequence), "pairs": pairs, "rna_type": rna_type}
+
+
+def _dataset(rows: Iterable[dict]) -> Dataset:
+    rows = list(rows)
+    return Dataset.from_dict({name: [row[name] for row in rows] for name in FEATURES}, features=FEATURES)
+
+
+def swap_rows(rows: list[dict], seed: int) -> list[dict]:
+    """The rows' questions with an RNA of another type: where the two losses part, the model reads the RNA.
+
+    [] where all are of one type.
+    """
+    by_id = {row["rna_id"]: row for row in rows}
+    if len({row["rna_type"] for row in rows}) < 2:
+        return []
+    partners = swap_partners([SimpleNamespace(**row) for row in by_id.values()], seed)
+    return [by_id[partners[row["rna_id"]]] | {"pairs": row["pairs"]} for row in rows]
+
+
+# --- the packaged table of facts
+
+
+def _from_facts(recipe: Recipe) -> tuple[Dataset, list[dict], list[dict]]:
+    """Training rows, validation rows, and for a closed-form start the annotation of every training RNA."""
+    data, facts = recipe.data, load_facts(split="train")
+    sampled = samples(facts, data, recipe.seed)
+    scored = scored_subset("validation", data.validation_rnas // len(EVALUATION_TYPES), recipe.seed)
+    validation = [(fact, 0) for fact in scored]
+    rows_of = {"alignment": annotation_rows, "instruction": question_rows, "preference": wrong_type_rows}[recipe.stage]
+    train = rows_of(sampled, data.pairs_per_sample, recipe.seed)
+    annotated = annotation_rows((fact, 0) for fact in facts) if recipe.projector_start == "ridge" else []
+    return _dataset(train), rows_of(validation, 1, recipe.seed), annotated
+
+
+def samples(facts: Sequence[RnaFact], data: DataRecipe, seed: int) -> list[tuple[RnaFact, int]]:
+    """`data.samples` RNAs, each with how often it came up before.
+
+    Types are sampled with probability proportional to (their count) ** type_balance, and so that types which the
+    evaluation scores come up with probability `scored_share` if given; within a type every RNA comes up once, in a
+    random order, before any does again.
+    """
+    rng = random.Random(seed)
+    by_type: dict[str, list[RnaFact]] = defaultdict(list)
+    for fact in sorted(facts, key=lambda fact: fact.rna_id):
+        by_type[fact.rna_type].append(fact)
+    for group in by_type.values():
+        rng.shuffle(group)
+    types = sorted(by_type)
+    weights = {rna_type: len(by_type[rna_type]) ** data.type_balance for rna_type in types}
+    if data.scored_share is not None:
+        for scored, share in ((True, data.scored_share), (False, 1 - data.scored_share)):
+            group = [rna_type for rna_type in types if (rna_type in EVALUATION_TYPES) == scored]
+            total = sum(weights[rna_type] for rna_type in group)
+            weights |= {rna_type: weights[rna_type] / total * share for rna_type in group}
+    times: dict[str, int] = defaultdict(int)
+    out = []
+    for rna_type in rng.choices(types, list(weights.values()), k=data.samples or len(facts)):
+        before, i = divmod(times[rna_type], len(by_type[rna_type]))
+        times[rna_type] += 1
+        out.append((by_type[rna_type][i], before))
+    return out
+
+
+def annotation_rows(sampled: Iterable[tuple[RnaFact, int]], *_) -> list[dict]:
+    """Alignment: no question, the annotation as the answer (paper, section 2.2)."""
+    return [_fact_row(fact, [("", annotation(fact, seed=before))]) for fact, before in sampled]
+
+
+def question_rows(sampled: Iterable[tuple[RnaFact, int]], pairs: int, seed: int) -> list[dict]:
+    """Instruction: the question for the RNA's type and `pairs` - 1 others, others each time."""
+    rows = []
+    for fact, before in sampled:
+        offered = questions(fact, seed=before)
+        others = [q for q in offered if q.topic != "rna_type"]
+        rng = random.Random(f"{seed} {fact.rna_id} {before}")
+        chosen = _type_questions(offered)[:1] + rng.sample(others, min(pairs - 1, len(others)))
+        rows.append(_fact_row(fact, [(q.question, q.answer) for q in chosen]))
+    return rows
+
+
+def wrong_type_rows(sampled: Sequence[tuple[RnaFact, int]], _, seed: int) -> list[dict]:
+    """Preference: the question for the type, with the RNA's own answer and with that of an RNA of another type."""
+    rng = random.Random(seed)
+    rows = []
+    for fact, before in sampled:
+        question = _type_questions(questions(fact, seed=before))[0]
+        other = rng.choice([other for other, _ in sampled if other.rna_type != fact.rna_type])
+        wrong = _type_questions(questions(other, seed=before))[0]
+        rows.append(_fact_row(fact, [(question.question, question.answer), (question.question, wrong.answer)]))
+    return rows
+
+
+def _type_questions(offered: Iterable) -> list:
+    return [q for q in offered if q.topic == "rna_type"]
+
+
+def _fact_row(fact: RnaFact, pairs: list[tuple[str, str]]) -> dict:
+    asked = [{"question": question, "answer": answer} for question, answer in pairs]
+    return row(fact.rna_id, fact.sequence, asked, fact.rna_type)
+
+
+# --- data sets
+
+
+def _from_sources(recipe: Recipe) -> tuple[Dataset, list[dict], Iterable[dict]]:
+    """Training rows of all sources, mixed; validation rows; and for a closed-form start the training rows again."""
     data = recipe.data
-    if recipe.stage == "preference" and any(source.streaming or source.text for source in data.sources):
-        raise UserError("recipe key data.sources: a preference stage reads RNA-QA, neither text nor a stream")
-    streamed = any(source.streaming for source in data.sources)
-    train = []
-    for source in data.sources:
-        rows = (r for r in source_rows(source, source.split, recipe.stage, data.pairs_per_visit))
-        if recipe.stage == "preference":
-            rows = preference_rows(rows)
-        if streamed:
-            arguments = {"source": source, "split": source.split, "stage": recipe.stage, "pairs": data.pairs_per_visit}
-            train.append(IterableDataset.from_generator(_streamed_rows, features=FEATURES, gen_kwargs=arguments))
-        else:
-            train.append(_dataset(rows))
-    if len(train) == 1:
-        (mixed,) = train
-    else:
+    if recipe.stage == "preference" and any(source.text for source in data.sources):
+        raise UserError("recipe key data.sources: a preference stage reads RNA-QA, no text")
+
+    def rows_of(source: SourceRecipe, split: str, pairs: int) -> Iterable[dict]:
+        rows = source_rows(source, split, recipe.stage, pairs)
+        return preference_rows(rows) if recipe.stage == "preference" else rows
+
+    parts = [_dataset(rows_of(source, "train", data.pairs_per_sample)) for source in data.sources]
+    train = parts[0]
+    if len(parts) > 1:
         total = sum(source.weight for source in data.sources)
         shares = [source.weight / total for source in data.sources]
-        mixed = interleave_datasets(train, shares, seed=recipe.seed, stopping_strategy="all_exhausted")
-    if not streamed and data.visits:
-        mixed = mixed.select(range(min(data.visits, len(mixed))))
-    held_out, types = [], {}
+        train = interleave_datasets(parts, shares, seed=recipe.seed, stopping_strategy="all_exhausted")
+    if data.samples:
+        train = train.select(range(min(data.samples, len(train))))
+    held_out: list[dict] = []
     for source in data.sources:
-        if source.validation_split:
-            rows = source_rows(source, source.validation_split, recipe.stage, 1, types)
-            for row in preference_rows(rows) if recipe.stage == "preference" else rows:
-                if len(held_out) == data.validation_rnas:
-                    break
-                if row["sequence"] and (not held_out or row["rna_id"] != held_out[-1]["rna_id"]):
-                    held_out.append(row)
-    types = {row["rna_id"]: types.get(row["rna_id"], "") for row in held_out}
-    several = len(set(types.values())) > 1 and recipe.stage != "preference"
-    swapped = swap_rows(held_out, types, recipe.seed) if several else []
-    sequences, annotations = {}, {}
-    if not streamed:
-        for row in [*mixed, *held_out]:
-            if row["sequence"]:
-                sequences[row["rna_id"]] = row["sequence"]
-        if recipe.projector_start == "ridge":
-            annotations = {row["rna_id"]: row["pairs"][0]["answer"] for row in mixed if row["sequence"]}
-    return Rows(mixed, _dataset(held_out), _dataset(swapped), annotations, sequences)
+        for given in rows_of(source, source.validation_split, 1) if source.validation_split else ():
+            if len(held_out) == data.validation_rnas:
+                break
+            if given["sequence"] and (not held_out or given["rna_id"] != held_out[-1]["rna_id"]):
+                held_out.append(given)
+    return train, held_out, train if recipe.projector_start == "ridge" else []
 
 
-def source_rows(
-    source: SourceRecipe, split: str, stage: str, pairs: int, types: dict[str, str] | None = None
-) -> Iterator[dict]:
+def source_rows(source: SourceRecipe, split: str, stage: str, pairs: int) -> Iterator[dict]:
     """Rows of one source: RNA-QA's `alignment` or `qa`, or conversations ("messages") without RNA.
 
     Args:
         pairs: most questions about an RNA in one row; RNA-QA keeps those of an RNA together.
-        types: filled with rna_id -> rna_type where the source says so.
     """
-    config = source.config if source.text else source.config or CONFIGS[stage]
-    name = f"{source.path} ({config}, {split})"
-    wanted = {"messages"} if source.text else COLUMNS[stage]
-    loaded = open_rows(source.path, config, split, wanted, source.streaming)
+    config = source.config if source.text else source.config or ("alignment" if stage == "alignment" else "qa")
+    answers = {"annotation"} if stage == "alignment" else {"question", "answer"}
+    loaded = open_rows(source.path, config, split, {"messages"} if source.text else {"rna_id", "sequence"} | answers)
     if source.text:
         for number, record in enumerate(loaded):
-            yield row(f"{source.path}:{number}", "", [{"turns": list(turns_of(record["messages"], name, number))}])
-    elif stage == "alignment":
-        for record in loaded:
-            _note_type(types, record)
-            yield row(record["rna_id"], record["sequence"], [{"question": "", "answer": record["annotation"]}])
-    else:
-        for rna_id, group in groupby(loaded, key=lambda record: record["rna_id"]):
-            records = list(group)
-            _note_type(types, records[0])
-            for first in range(0, len(records), pairs):
-                chunk = records[first : first + pairs]
-                asked = [{"question": record["question"], "answer": record["answer"]} for record in chunk]
-                yield row(rna_id, chunk[0]["sequence"], asked)
+            turns = turns_of(record["messages"], f"{source.path} ({config}, {split}), record {number}")
+            yield row(f"{source.path}:{number}", "", [{"turns": list(turns)}])
+        return
+    for rna_id, group in groupby(loaded, key=lambda record: record["rna_id"]):
+        records = list(group)
+        asked = [{name: record.get(name, "") for name in ("question", "answer")} for record in records]
+        if stage == "alignment":
+            asked, pairs = [{"answer": record["annotation"]} for record in records], 1
+        for first in range(0, len(records), pairs):
+            given = records[first]
+            yield row(rna_id, given["sequence"], asked[first : first + pairs], given.get("rna_type") or "")
 
 
-def preference_rows(rows: Iterable[dict]) -> Iterator[dict]:
-    """Rows of two pairs from rows of questions: each question with its own answer, and with an unsupported one."""
-    records = [{**pair, "row": given} for given in rows for pair in given["pairs"]]
-    asked = [Asked(record["row"]["rna_id"], record["question"], record["answer"]) for record in records]
-    for record, rejected in zip(records, unsupported_answers(asked), strict=True):
-        if rejected is not None:
-            question, given = record["question"], record["row"]
-            both = [{"question": question, "answer": answer} for answer in (record["answer"], rejected)]
-            yield row(given["rna_id"], given["sequence"], both)
-
-
-def _streamed_rows(source: SourceRecipe, split: str, stage: str, pairs: int) -> Iterator[dict]:
-    yield from source_rows(source, split, stage, pairs)
-
-
-def _note_type(types: dict[str, str] | None, record: dict) -> None:
-    if types is not None:
-        types[record["rna_id"]] = record.get("rna_type") or ""
-
-
-def turns_of(messages: list[dict], name: str, number: int) -> Iterator[dict]:
+def turns_of(messages: list[dict], where: str) -> Iterator[dict]:
     """Messages, user and assistant by turns -> turns of question and answer."""
     roles = [message["role"] for message in messages]
     if not roles or len(roles) % 2 or roles != ["user", "assistant"] * (len(roles) // 2):
         raise UserError(
-            f"{name}, record {number}: the messages' roles are {', '.join(roles) or 'none'}, expected user and "
-            "assistant by turns"
+            f"{where}: the messages' roles are {', '.join(roles) or 'none'}, expected user and assistant by turns"
         )
     for question, answer in zip(messages[::2], messages[1::2], strict=True):
         yield {"question": question["content"], "answer": answer["content"]}
 
 
-def row(rna_id: str, sequence: str, pairs: list[dict]) -> dict:
-    """One row of FEATURES; what a pair does not have is empty."""
-    return {
-        "rna_id": rna_id,
-        "sequence": sequence,
-        "length": len(sequence),
-        "pairs": [{"question": "", "answer": "", "turns": []} | pair for pair in pairs],
-    }
+def preference_rows(rows: Iterable[dict]) -> Iterator[dict]:
+    """Rows of two pairs from rows of questions: each question with its own answer, and with an unsupported one."""
+    asked = [(given, pair) for given in rows for pair in given["pairs"]]
+    triples = [(given["rna_id"], pair["question"], pair["answer"]) for given, pair in asked]
+    for (given, pair), rejected in zip(asked, unsupported_answers(triples), strict=True):
+        if rejected is not None:
+            yield row(given["rna_id"], given["sequence"], [pair, pair | {"answer": rejected}], given["rna_type"])
 
 
-def swap_rows(rows: list[dict], types: dict[str, str], seed: int) -> list[dict]:
-    """The rows' questions with an RNA of another type: where the two losses part, the model reads the RNA."""
-    by_id = {row["rna_id"]: row for row in rows}
-    partners = swap_partners([_Typed(rna_id, types[rna_id]) for rna_id in by_id], seed)
-    return [
-        {**row, **{key: by_id[partners[row["rna_id"]]][key] for key in ("rna_id", "sequence", "length")}}
-        for row in rows
-    ]
+def unsupported_answers(asked: Sequence[tuple[str, str, str]], candidates: int = 20_000) -> list[str | None]:
+    """For each (rna_id, question, answer), another RNA's answer to the most similar question: right for that one, so
+    fluent, but not supported for this one. None where there is no other answer.
+
+        about RNA a: "Which gene does it target?"  "PTEN"
+        about RNA b: "Which gene is its target?"   "BCL2"   -> for a: PTEN is preferred, BCL2 given up
+
+    Similar by TF-IDF cosine of the questions' words (scikit-learn). Answers that agree but for case and punctuation,
+    or that the RNA itself has to any question, are not taken. Of more than `candidates` questions, so many are sampled
+    to be compared with.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    if len(asked) < 2:
+        return [None] * len(asked)
+    tf_idf = TfidfVectorizer(token_pattern=r"\w+", sublinear_tf=True)
+    vectors = tf_idf.fit_transform([question for _, question, _ in asked])
+    own: dict[str, set[str]] = defaultdict(set)
+    for rna_id, _, answer in asked:
+        own[rna_id].add(_plain(answer))
+    sampled = np.sort(np.random.default_rng(0).permutation(len(asked))[:candidates])
+    others = vectors[sampled].T
+    rejected: list[str | None] = []
+    for first in range(0, len(asked), AT_A_TIME):
+        similar = (vectors[first : first + AT_A_TIME] @ others).toarray()
+        for (rna_id, _, _), scores in zip(asked[first : first + AT_A_TIME], similar, strict=True):
+            nearest = ((scores[i], *asked[sampled[i]]) for i in np.argsort(-scores, kind="stable"))
+            fitting = (
+                answer
+                for score, other, _, answer in nearest
+                if score > 0 and other != rna_id and _plain(answer) not in own[rna_id]
+            )
+            rejected.append(next(fitting, None))
+    return rejected
 
 
-@dataclass(frozen=True)
-class _Typed:
-    rna_id: str
-    rna_type: str
+def _plain(answer: str) -> str:
+    return "".join(letter for letter in answer.casefold() if letter.isalnum())
 
 
-def _dataset(rows: Iterable[dict]) -> Dataset:
-    whole = [row(r["rna_id"], r["sequence"], r["pairs"]) for r in rows]
-    return Dataset.from_dict({name: [r[name] for r in whole] for name in FEATURES}, features=FEATURES)
+# --- batches of about so many LLM tokens, however long their RNAs are
+
+
+@dataclass
+class BatchedRows:
+    """Collates batches made by `fill_batches`, whose members are numbers of `rows`, and plain rows as they are."""
+
+    collator: SharedPrefixCollator
+    rows: Dataset
+
+    def __call__(self, rows: list[dict]) -> dict:
+        batches = [[self.rows[i] for i in given["members"]] if "members" in given else [given] for given in rows]
+        return self.collator([each for batch in batches for each in batch])
+
+
+def fill_batches(collator: SharedPrefixCollator, rows: Dataset, token_budget: int, seed: int) -> Dataset:
+    """Rows in a random order, a batch ended before it would pass the budget; a longer row is one of its own.
+
+    A batch is a row {"members": [row numbers]}, so sampling, resuming and processes stay the trainer's. In a random
+    order and not by length: batches of one length are batches of one RNA type.
+    """
+    order = list(range(len(rows)))
+    random.Random(seed).shuffle(order)
+    batches, filled = [[]], 0
+    for i in order:
+        sequences, _ = collator.lay_out_row(rows[i])
+        tokens = sum(len(sequence["input_ids"]) for sequence in sequences)
+        if batches[-1] and filled + tokens > token_budget:
+            batches.append([])
+            filled = 0
+        batches[-1].append(i)
+        filled += tokens
+    return Dataset.from_dict({"members": batches})

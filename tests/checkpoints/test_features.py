@@ -11,7 +11,6 @@ from rnagpt.checkpoints.features import (
     FeatureCache,
     StoredFeatures,
     encode_features,
-    encode_rnas,
     feature_key,
     weights_hash,
 )
@@ -25,9 +24,9 @@ RNAS = {
 }
 
 
-def features_of(tiny_model, sequences=RNAS, pool_size=1, **kwargs):
+def features_of(tiny_model, sequences=RNAS, **kwargs):
     model, processor = tiny_model
-    return encode_features(model.model.rna_encoder, processor.rna_tokenizer, sequences, [0, 2], pool_size, **kwargs)
+    return encode_features(model.model.rna_encoder, processor.rna_reader, sequences, **kwargs)
 
 
 @torch.no_grad()
@@ -36,12 +35,11 @@ def features_of(tiny_model, sequences=RNAS, pool_size=1, **kwargs):
 def test_features_equal_the_models_own(tiny_model, pool_size, batch_tokens):
     model, processor = copy.deepcopy(tiny_model[0]), copy.deepcopy(tiny_model[1])
     model.config.rna_pool_size = processor.rna_pool_size = pool_size
-    got = features_of((model, processor), pool_size=pool_size, batch_tokens=batch_tokens)
+    got = features_of((model, processor), batch_tokens=batch_tokens)
     assert list(got) == list(RNAS)
     for rna_id, rna in RNAS.items():
-        batch = processor("<RNAHere>", rna=rna)
-        inputs = [batch.get(f"rna_{name}") for name in ("input_ids", "attention_mask", "index")]
-        assert (got[rna_id] - model.model.encode_rna(*inputs)[0]).abs().max() < 1e-5
+        inputs = processor.rna_batch([[processor.rna_input(rna)]])
+        assert (got[rna_id] - model.model.encode_rna(**inputs)[0]).abs().max() < 1e-5
 
 
 def test_the_same_rna_written_otherwise_has_the_same_features(tiny_model):
@@ -54,10 +52,9 @@ def test_the_same_rna_written_otherwise_has_the_same_features(tiny_model):
 def test_long_rnas_are_read_as_the_processor_reads_them(tiny_model, policy, slots):
     model, processor = tiny_model[0], copy.deepcopy(tiny_model[1])
     processor.long_rna = policy
-    got = encode_rnas(model, processor, {"long": RNAS["long"]})["long"]
-    batch = processor("<RNAHere>", rna=RNAS["long"])
-    inputs = [batch.get(f"rna_{name}") for name in ("input_ids", "attention_mask", "index")]
-    assert len(got) == slots and (got - model.model.encode_rna(*inputs)[0]).abs().max() < 1e-5
+    got = features_of((model, processor), {"long": RNAS["long"]})["long"]
+    inputs = processor.rna_batch([[processor.rna_input(RNAS["long"])]])
+    assert len(got) == slots and (got - model.model.encode_rna(**inputs)[0]).abs().max() < 1e-5
 
 
 def test_what_was_computed_once_is_read_from_disk(tiny_model, tmp_path):
@@ -74,7 +71,7 @@ def test_what_was_computed_once_is_read_from_disk(tiny_model, tmp_path):
         features_of((model, tiny_model[1]), {"new": "GGGG"}, cache=cache)
 
 
-def test_other_weights_dtypes_pools_and_windows_have_other_addresses(tiny_model, tmp_path):
+def test_other_weights_pools_and_windows_have_other_addresses(tiny_model, tmp_path):
     model, processor = tiny_model
     encoder = model.model.rna_encoder
     changed = copy.deepcopy(encoder)
@@ -82,31 +79,20 @@ def test_other_weights_dtypes_pools_and_windows_have_other_addresses(tiny_model,
         changed.encoder.layer[0].attention.self.query.weight[0, 0].add_(1e-6)
     eps = copy.deepcopy(encoder)
     eps.config.layer_norm_eps = 1e-12
-    reader, halved = processor.rna_reader, copy.deepcopy(processor)
-    halved.rna_window_overlap = 0.5
-    long = reader.read([RNAS["long"]])[0]
-    base = (weights_hash(encoder), torch.float32, 1, long)
+    reader, halved, pooled = processor.rna_reader, copy.deepcopy(processor), copy.deepcopy(processor)
+    halved.rna_window_overlap, pooled.rna_pool_size = 0.5, 2
+    rna, weights = processor.rna_input(RNAS["long"]), weights_hash(encoder)
     others = [
-        (weights_hash(changed), *base[1:]),
-        (weights_hash(eps), *base[1:]),
-        (weights_hash(copy.deepcopy(encoder).half()), *base[1:]),
-        (base[0], torch.bfloat16, 1, long),
-        (base[0], torch.float32, 2, long),
-        (*base[:3], halved.rna_reader.read([RNAS["long"]])[0]),
-        (*base[:3], reader.read([RNAS["long"][:-1] + "G"])[0]),
+        (weights_hash(changed), rna),
+        (weights_hash(eps), rna),
+        (weights_hash(copy.deepcopy(encoder).half()), rna),
+        (weights, pooled.rna_input(RNAS["long"])),
+        (weights, halved.rna_input(RNAS["long"])),
+        (weights, reader.read([RNAS["long"][:-1] + "G"])[0]),
     ]
-    keys = [feature_key(*parts) for parts in (base, *others)]
+    keys = [feature_key(*parts) for parts in ((weights, rna), *others)]
     assert len(set(keys)) == len(keys)
-    assert feature_key(weights_hash(copy.deepcopy(encoder)), *base[1:]) == keys[0]
-
-
-def test_features_may_be_kept_in_half_the_space(tiny_model, tmp_path):
-    cache = FeatureCache(tmp_path)
-    full, half = features_of(tiny_model), features_of(tiny_model, cache=cache, dtype=torch.bfloat16)
-    again = features_of(tiny_model, cache=cache, dtype=torch.bfloat16)
-    for rna_id in RNAS:
-        assert half[rna_id].dtype == torch.bfloat16
-        assert torch.equal(half[rna_id], full[rna_id].bfloat16()) and torch.equal(half[rna_id], again[rna_id])
+    assert feature_key(weights_hash(copy.deepcopy(encoder)), rna) == keys[0]
 
 
 def key_of(number: int) -> str:
@@ -132,7 +118,7 @@ def test_a_damaged_file_is_a_miss(tiny_model, tmp_path):
     for path in tmp_path.rglob("*.safetensors"):
         path.write_bytes(path.read_bytes()[:-5])
     assert all(torch.equal(first[rna_id], other) for rna_id, other in features_of(tiny_model, cache=cache).items())
-    assert not list(tmp_path.rglob("*.part-*"))
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_a_limit_of_nothing_is_refused(tmp_path):
@@ -159,14 +145,18 @@ def test_several_processes_share_a_cache_that_is_always_full(tmp_path):
         wrong = pool.starmap(read_and_write, [(str(tmp_path), seed) for seed in range(4)])
     assert wrong == [0, 0, 0, 0]
     assert FeatureCache(tmp_path).size() <= 20_000 * (1 + 4 / 50)
-    assert not list(tmp_path.rglob("*.part-*"))
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def stored_features(tiny_model, cache):
+    model, processor = tiny_model
+    return StoredFeatures(model.model.rna_encoder, processor.rna_reader, RNAS, cache)
 
 
 def test_stored_features_are_those_in_memory_also_when_the_folder_is_too_small(tiny_model, tmp_path):
-    model, processor = tiny_model
-    expected = encode_rnas(model, processor, RNAS)
-    roomy = StoredFeatures(model, processor, RNAS, FeatureCache(tmp_path / "roomy"))
-    small = StoredFeatures(model, processor, RNAS, FeatureCache(tmp_path / "small", max_bytes=6000))
+    expected = features_of(tiny_model)
+    roomy = stored_features(tiny_model, FeatureCache(tmp_path / "roomy"))
+    small = stored_features(tiny_model, FeatureCache(tmp_path / "small", max_bytes=6000))
     kept = [len(list((tmp_path / name).rglob("*.safetensors"))) for name in ("small", "roomy")]
     assert kept[0] < kept[1] == 4
     for stored in (roomy, small):
@@ -177,9 +167,9 @@ def test_stored_features_are_those_in_memory_also_when_the_folder_is_too_small(t
 
 def test_stored_features_are_not_computed_again(tiny_model, tmp_path):
     model, processor = copy.deepcopy(tiny_model[0]), tiny_model[1]
-    StoredFeatures(model, processor, RNAS, FeatureCache(tmp_path))
+    stored_features((model, processor), FeatureCache(tmp_path))
     model.model.rna_encoder.forward = None  # it cannot run
-    again = StoredFeatures(model, processor, RNAS, FeatureCache(tmp_path))
+    again = stored_features((model, processor), FeatureCache(tmp_path))
     assert len(again["long"]) == 320
 
 
@@ -189,5 +179,5 @@ def test_the_encoders_weights_are_read_once_however_many_rnas_there_are(tiny_mod
     read = []
     monkeypatch.setattr(features, "PART", 2)
     monkeypatch.setattr(features, "weights_hash", lambda encoder: read.append(encoder) or weights_hash(encoder))
-    stored = StoredFeatures(*tiny_model, RNAS, FeatureCache(tmp_path, max_bytes=6000))
+    stored = stored_features(tiny_model, FeatureCache(tmp_path, max_bytes=6000))
     assert [len(stored[name]) for name in RNAS] == [18, 21, 3, 320, 18] and len(read) == 1

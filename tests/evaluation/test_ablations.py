@@ -20,7 +20,7 @@ def differing(one: dict, other: dict, before: str = "") -> set[str]:
 
 def test_each_cell_changes_one_thing():
     base = [asdict(recipe) for recipe in recipes_of("base", Path("runs"), 80)]
-    assert [recipe["data"]["visits"] for recipe in base] == [10, 80]
+    assert [recipe["data"]["samples"] for recipe in base] == [10, 80]
     changed = {
         cell: [
             differing(base[-len(recipes) + n], asdict(recipe)) - {"output", "start_from"}

@@ -96,9 +96,9 @@ def test_unknown_command():
 
 
 def test_an_unknown_argument_shows_the_commands_own_usage():
-    done = python("-m", "rnagpt", "train", "--recipe", "x.yaml", "--config", "y.yaml")
+    done = python("-m", "rnagpt", "train", "--paper", "x.yaml", "--recipe", "y.yaml")
     assert done.returncode == 2
-    assert "usage: rnagpt train" in done.stderr and "unknown argument: --recipe x.yaml (see --help)" in done.stderr
+    assert "usage: rnagpt train" in done.stderr and "unknown argument: --paper x.yaml (see --help)" in done.stderr
 
 
 def test_the_commands_own_exit_code_is_kept(monkeypatch):

@@ -199,7 +199,8 @@ def test_special_tokens_are_kept_where_the_settings_say_so(joined):
 def test_long_rnas_take_windows_of_the_encoders_own_tokens(joined):
     model, processor, spelled = joined
     rna = "ACGGUUACGAUCCGAUUGCA" * 60
-    (encoded,), (slots,) = processor.encode_rnas([rna])
+    encoded = processor.rna_input(rna)
+    slots = encoded.soft_tokens
     body = processor.rna_tokenizer(spelled(rna), add_special_tokens=False, verbose=False)["input_ids"]
     kept = [int(i) for window, keep in zip(encoded.windows, encoded.kept, strict=True) for i in window[keep]]
     assert kept == body and slots == len(body)

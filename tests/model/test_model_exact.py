@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.rna_fm import reference_features, rna_fm_twice
 from modeling_rnagpt.modeling_rnagpt import encode_and_pool, run_by_length
-from processing_rnagpt.rna_sequences import RnaReader, pad_mask, pad_tokens
+from processing_rnagpt.rna_sequences import RnaReader, encoder_inputs
 from processing_rnagpt.rna_tokenizer import build_rna_tokenizer
 
 true_size = [pytest.mark.slow, pytest.mark.timeout(3000)]
@@ -40,7 +40,7 @@ def test_hidden_states_are_rna_fms(layers, lengths):
     sequences = rnas(lengths)
     _, _, tokens = converter([(str(i), sequence) for i, sequence in enumerate(sequences)])
     encoded = RnaReader(build_rna_tokenizer(), [0, 2]).read(sequences)
-    ids, mask = torch.from_numpy(pad_tokens(encoded, 1)), torch.from_numpy(pad_mask(encoded))
+    ids, mask = (tensor[0] for tensor in encoder_inputs([encoded], 1).values())
     assert torch.equal(ids, tokens)
     real = mask.bool()
     inner = torch.tensor([i for length in lengths for i in [False, *[True] * length, False]])

@@ -66,7 +66,7 @@ def test_rna_fms_positions_suffice_for_any_length(length):
 
     from modeling_rnagpt.configuration_rnagpt import RNA_FM
     from modeling_rnagpt.modeling_rnagpt import encode_and_pool
-    from processing_rnagpt.rna_sequences import RnaReader, pad_kept, pad_mask, pad_tokens
+    from processing_rnagpt.rna_sequences import RnaReader, encoder_inputs
     from processing_rnagpt.rna_tokenizer import build_rna_tokenizer
 
     torch.manual_seed(0)
@@ -74,8 +74,8 @@ def test_rna_fms_positions_suffice_for_any_length(length):
     config = EsmConfig(**{**RNA_FM, **narrow})
     encoder = EsmModel(config, add_pooling_layer=False).eval()
     rna = RnaReader(build_rna_tokenizer(), [0, 2]).read([random_rna(length)])
-    ids, mask, kept = (torch.from_numpy(array) for array in (pad_tokens(rna, 1), pad_mask(rna), pad_kept(rna)))
-    features, slots = encode_and_pool(encoder, ids, mask, [0, 2], 1, torch.where(kept, 0, -1))
+    ids, mask, *index = (tensor[0] for tensor in encoder_inputs([rna], 1).values())
+    features, slots = encode_and_pool(encoder, ids, mask, [0, 2], 1, *index)
     assert slots.tolist() == [length] and features.shape == (length, 16)
     assert torch.isfinite(features).all()
 

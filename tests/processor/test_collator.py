@@ -6,7 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from processing_rnagpt.collator import IGNORED, EncodedPair, SharedPrefixCollator, lay_out, shared_prefix_length
+from processing_rnagpt.collator import (
+    IGNORED,
+    EncodedPair,
+    SharedPrefixCollator,
+    fill_rows,
+    lay_out,
+    shared_prefix_length,
+)
 
 ROWS = [
     {
@@ -32,12 +39,11 @@ def loss_of(model, batch):
 
 
 @pytest.mark.parametrize("template", ["default", "paper"])
-@pytest.mark.parametrize("loss_per", ["question", "token"])
-def test_shared_prefix_equals_separate_sequences(tiny_model, template, loss_per):
+def test_shared_prefix_equals_separate_sequences(tiny_model, template):
     results = []
     for share in (True, False):
         model = copy.deepcopy(tiny_model[0]).double()
-        collator = SharedPrefixCollator(tiny_model[1], share_prefix=share, chat_template=template, loss_per=loss_per)
+        collator = SharedPrefixCollator(tiny_model[1], share_prefix=share, chat_template=template)
         batch = collator(ROWS)
         batch["attention_mask"] = batch["attention_mask"].double()
         loss = loss_of(model, batch)
@@ -52,8 +58,7 @@ def test_shared_prefix_equals_separate_sequences(tiny_model, template, loss_per)
 
 
 @pytest.mark.parametrize("cached", [False, True])
-@pytest.mark.parametrize("loss_per", ["question", "token"])
-def test_packed_rows_equal_padded_rows(tiny_model, loss_per, cached):
+def test_packed_rows_equal_padded_rows(tiny_model, cached):
     from rnagpt.checkpoints.features import encode_features
 
     model, processor = copy.deepcopy(tiny_model[0]).double(), tiny_model[1]
@@ -61,11 +66,11 @@ def test_packed_rows_equal_padded_rows(tiny_model, loss_per, cached):
     features = None
     if cached:
         sequences = {row["rna_id"]: row["sequence"] for row in rows}
-        features = encode_features(model.model.rna_encoder, processor.rna_tokenizer, sequences, [0, 2], 1)
+        features = encode_features(model.model.rna_encoder, processor.rna_reader, sequences)
     results = []
     for pack in (True, False):
         model.zero_grad()
-        batch = SharedPrefixCollator(processor, features, pack=pack, loss_per=loss_per)(rows)
+        batch = SharedPrefixCollator(processor, features, pack=pack)(rows)
         batch["attention_mask"] = batch["attention_mask"].double()
         loss = loss_of(model, batch)
         loss.backward()
@@ -103,9 +108,8 @@ def test_cached_features_give_the_same_loss(tiny_model):
     from rnagpt.checkpoints.features import encode_features
 
     model, processor = tiny_model
-    features = encode_features(
-        model.model.rna_encoder, processor.rna_tokenizer, {row["rna_id"]: row["sequence"] for row in ROWS}, [0, 2], 1
-    )
+    sequences = {row["rna_id"]: row["sequence"] for row in ROWS}
+    features = encode_features(model.model.rna_encoder, processor.rna_reader, sequences)
     live = loss_of(model, SharedPrefixCollator(processor)(ROWS))
     cached = loss_of(model, SharedPrefixCollator(processor, features)(ROWS))
     assert abs(live - cached) < 1e-5
@@ -156,8 +160,8 @@ def test_rows_without_rna_train_the_text_alone(tiny_model):
     text = {"rna_id": "t", "sequence": None, "pairs": [{"question": "Is water wet?", "answer": "Yes."}]}
     alone = SharedPrefixCollator(processor)([text])
     assert not any(name.startswith("rna_") for name in alone)
-    mixed = SharedPrefixCollator(processor, pack=True, loss_per="token")([text, *ROWS])
-    parts = [SharedPrefixCollator(processor, loss_per="token")([row]) for row in (text, *ROWS)]
+    mixed = SharedPrefixCollator(processor, pack=True)([text, *ROWS])
+    parts = [SharedPrefixCollator(processor)([row]) for row in (text, *ROWS)]
     total = sum(loss_of(model, part) * part["loss_weights"].sum() for part in parts)
     assert abs(loss_of(model, mixed) - total / mixed["loss_weights"].sum()) < 1e-5
 
@@ -190,33 +194,17 @@ def test_a_template_without_stop_token_is_refused(tiny_model):
         collator(ROWS)
 
 
-def test_blocks_say_what_the_dense_mask_does(tiny_model):
-    """The rule in words, applied to every pair of positions."""
+def test_the_mask_is_the_rule_for_every_pair_of_positions(tiny_model):
+    """Row by row from each sequence laid out alone: a position sees its own sequence's prefix and its own pair."""
     _, processor = tiny_model
     rows = [*ROWS, {**ROWS[1], "rna_id": "c", "sequence": "ACG" * 9}]
-    dense, blocks = (SharedPrefixCollator(processor, pack=True, blocks=blocks)(rows) for blocks in (False, True))
-    assert "attention_mask" not in blocks and torch.equal(dense["input_ids"], blocks["input_ids"])
-    sequence, block = blocks["mask_blocks"].unbind(-1)
-    position = torch.arange(sequence.shape[1])
-    seen = (position[:, None] >= position) & (sequence[:, :, None] == sequence[:, None])
-    seen &= (block[:, :, None] == block[:, None]) | (block[:, None] == 0)
-    assert torch.equal(seen, dense["attention_mask"][:, 0] == 0)
-
-
-@torch.no_grad()
-def test_flex_attention_gives_the_dense_masks_logits(tiny_model):
-    """On a CPU it has a forward pass alone, and torch 2.13 cannot compile it there."""
-    from rnagpt.training.trainer import block_attention
-
-    model, processor = copy.deepcopy(tiny_model[0]), tiny_model[1]
-    rows = [*ROWS, {**ROWS[1], "rna_id": "c", "sequence": "ACG" * 9}]
-    dense, blocks = (SharedPrefixCollator(processor, pack=True, blocks=blocks)(rows) for blocks in (False, True))
-    answers = dense.pop("labels") != -100
-    for batch in (dense, blocks):
-        batch.pop("labels", None), batch.pop("loss_weights")
-    expected = model(**dense, use_cache=False).logits
-    model.model.language_model.set_attn_implementation("flex_attention")
-    mask = block_attention(blocks.pop("mask_blocks"))
-    with torch.compiler.set_stance("force_eager"):
-        got = model(**blocks, attention_mask=mask, use_cache=False).logits
-    assert (got - expected)[answers].abs().max() < 1e-5
+    collator = SharedPrefixCollator(processor, pack=True)
+    batch = collator(rows)
+    laid_out = [sequence for row in rows for sequence in collator.lay_out_row(row)[0]]
+    lengths = [len(sequence["input_ids"]) for sequence in laid_out]
+    for members, ids, mask in zip(fill_rows(lengths), batch["input_ids"], batch["attention_mask"][:, 0], strict=True):
+        places = [(i, block) for i in members for block in laid_out[i]["block"]]
+        places += [(-1 - k, 0) for k in range(len(ids) - len(places))]  # padding: each alone
+        for query, (sequence, block) in enumerate(places):
+            seen = [key <= query and other == sequence and of in (0, block) for key, (other, of) in enumerate(places)]
+            assert seen == (mask[query] == 0).tolist()

@@ -63,6 +63,23 @@ def test_messages_and_strings_give_the_same_tokens(tiny_model):
     assert torch.equal(processor(parts)["input_ids"], processor(text, rna="ACGU")["input_ids"])
 
 
+def test_an_rna_that_was_read_stands_for_its_sequence_with_its_features(tiny_model):
+    model, processor = tiny_model
+    rna = processor.rna_input("ACGUACGU" * 20)
+    messages = [{"role": "user", "content": [{"type": "rna", "rna": "ACGUACGU" * 20}, {"type": "text", "text": "?"}]}]
+    read = [{"role": "user", "content": [{"type": "rna", "rna": rna}, {"type": "text", "text": "?"}]}]
+    for sanitize in (False, True):
+        batch, same = (processor(given, sanitize_control_tokens=sanitize) for given in (messages, read))
+        assert batch.keys() == same.keys() and all(torch.equal(batch[name], same[name]) for name in batch)
+    mixed = processor([RNA_TOKEN, RNA_TOKEN * 2], rna=[rna, ["ACGU", rna]])
+    assert (mixed["input_ids"] == processor.rna_token_id).sum() == 2 * rna.soft_tokens + 4
+    with torch.no_grad():
+        rna.features, _ = model.model.encode_rna(**processor.rna_batch([[rna]]))
+        encoded = processor(read)
+        assert set(encoded) == {"input_ids", "attention_mask", "rna_features", "rna_feature_mask"}
+        assert torch.allclose(model(**encoded).logits, model(**batch).logits, atol=1e-5)
+
+
 def test_counts_that_disagree_are_refused_with_both_numbers(tiny_model):
     _, processor = tiny_model
     with pytest.raises(ValueError, match=r"2 <RNAHere>, but 1 RNA was given"):
@@ -185,7 +202,7 @@ def test_every_output_is_named_among_the_models_inputs(tiny_model):
 def test_the_bulk_table_gives_the_tokenizers_own_tokens():
     import random
 
-    from processing_rnagpt.rna_sequences import RnaReader, pad_mask, pad_tokens
+    from processing_rnagpt.rna_sequences import RnaReader, encoder_inputs
     from processing_rnagpt.rna_tokenizer import build_rna_tokenizer
 
     draw, tokenizer = random.Random(0), build_rna_tokenizer()
@@ -193,6 +210,5 @@ def test_the_bulk_table_gives_the_tokenizers_own_tokens():
     sequences = ["".join(draw.choices(letters, k=draw.randrange(1, 200))) for _ in range(200)]
     encoded = RnaReader(tokenizer, [0, 2]).read(sequences)
     assert encoded[0].tokens.dtype == "uint8"  # the table was used
-    expected = tokenizer(sequences, padding=True, return_tensors="np")
-    assert (pad_tokens(encoded, 1) == expected["input_ids"]).all()
-    assert (pad_mask(encoded) == expected["attention_mask"]).all()
+    expected, got = tokenizer(sequences, padding=True, return_tensors="pt"), encoder_inputs([encoded], 1)
+    assert all(torch.equal(got[f"rna_{name}"][0], expected[name]) for name in ("input_ids", "attention_mask"))

@@ -100,9 +100,9 @@ def test_bos_and_eos_of_inner_windows_are_never_kept(tiny_model):
     processor = copy.deepcopy(tiny_model[1])
     processor.keep_rna_special_tokens = True
     length = 2 * processor.max_nucleotides
-    encoded, slots = processor.encode_rnas([random_rna(length)])
-    assert slots == [length + 2]
-    kept = np.concatenate([w[k] for w, k in zip(encoded[0].windows, encoded[0].kept, strict=True)]).tolist()
+    rna = processor.rna_input(random_rna(length))
+    assert rna.soft_tokens == length + 2
+    kept = np.concatenate([w[k] for w, k in zip(rna.windows, rna.kept, strict=True)]).tolist()
     assert kept[0] == 0 and kept[-1] == 2 and not {0, 2} & set(kept[1:-1])
 
 
@@ -111,4 +111,4 @@ def test_pooling_counts_slots_after_windows_are_joined(tiny_model, pool_size):
     processor = copy.deepcopy(tiny_model[1])
     processor.rna_pool_size = pool_size
     for length in (119, 120, 121, 127, 128, 129, 640):
-        assert processor.encode_rnas([random_rna(length)])[1] == [-(-length // pool_size)]
+        assert processor.rna_input(random_rna(length)).soft_tokens == -(-length // pool_size)

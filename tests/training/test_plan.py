@@ -27,7 +27,7 @@ def planned(request, tiny_parts, tmp_path_factory):
     path = tmp_path_factory.mktemp("plan") / "recipe.yaml"
     content = recipe(tiny_parts, path.parent / "out", request.param)
     content["sft"]["activation_checkpointing"] = False
-    content["data"]["visits"] = 8
+    content["data"]["samples"] = 8
     path.write_text(yaml.safe_dump(content))
     content = load_recipe(path)
     figures = plan.make_plan(content)
@@ -57,7 +57,7 @@ def test_parameters_are_those_of_the_model_that_trains(planned):
 
 def test_pairs_tokens_and_steps_are_those_of_an_epoch(planned):
     content, figures, _, collator, rows = planned
-    separate = sum(len(pair.input_ids) for row in rows for pair in collator.encode_pairs(row))
+    separate = sum(len(pair.input_ids) for row in rows for pair in collator.encode_pairs(row)[0])
     assert figures.separate.tokens == pytest.approx(separate)  # one pair per sequence: no padding
     assert figures.as_run.pairs == figures.separate.pairs == sum(len(row["pairs"]) for row in rows)
     assert figures.steps == 8 / content.sft["per_device_train_batch_size"]
@@ -66,7 +66,7 @@ def test_pairs_tokens_and_steps_are_those_of_an_epoch(planned):
 
 
 def test_batches_by_token_budget_are_counted(planned, tmp_path):
-    from rnagpt.training.token_budget import fill_batches
+    from rnagpt.training.training_rows import fill_batches
 
     content, _, _, collator, rows = planned
     sft = {**content.sft, "per_device_train_batch_size": 1}
@@ -102,7 +102,7 @@ def test_flops_are_near_those_that_torch_counts(planned):
 def test_an_unknown_gpu_and_no_device_are_refused(tiny_parts, tmp_path, capsys):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe(tiny_parts, tmp_path / "out")))
-    assert main(["train", "--config", str(path), "--plan", "--gpu", "tpu"]) == 2
+    assert main(["train", "--recipe", str(path), "--plan", "--gpu", "tpu"]) == 2
     assert "--gpu tpu is not known: choose one of a100-40gb" in capsys.readouterr().err
     with pytest.raises(UserError, match="--devices must be at least 1, got 0"):
         plan.make_plan(load_recipe(path), devices=0)
@@ -133,7 +133,7 @@ def test_a_recipe_of_true_size_is_planned_without_its_weights(tmp_path, tiny_par
     content["model"] |= {"llm": str(tmp_path / "llm"), "encoder": "config:rna-fm"}
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(content))
-    assert main(["train", "--config", str(path), "--plan"]) == 0
+    assert main(["train", "--recipe", str(path), "--plan"]) == 0
     said = capsys.readouterr().out
     # 8,030,261,248: Llama-3-8B. LoRA r = 16 on its seven matrices: 41,943,040; projector 640 x 4,096 + 4,096
     assert "LLM 8,030,261,248" in said and f"trainable    {41_943_040 + 2_625_536:,}" in said

@@ -12,19 +12,19 @@ from test_training import recipe, train
 
 from processing_rnagpt.collator import PreferenceCollator, SharedPrefixCollator
 from rnagpt.checkpoints import checkpoint
-from rnagpt.training.preferences import Asked, unsupported_answers
 from rnagpt.training.recipe import load_recipe, recipe_from
+from rnagpt.training.training_rows import unsupported_answers
 from rnagpt_core.errors import UserError
 
 
 def test_an_unsupported_answer_is_another_rnas_to_the_most_similar_question():
     asked = [
-        Asked("a", "Which gene does this RNA target?", "PTEN"),
-        Asked("a", "In which tissue is it found?", "Liver"),
-        Asked("b", "Which gene does it target?", "BCL2"),
-        Asked("b", "In which tissue does it occur?", "liver."),
-        Asked("c", "Which tissue is it found in?", "Heart"),
-        Asked("c", "Unlike anything", "Yes"),
+        ("a", "Which gene does this RNA target?", "PTEN"),
+        ("a", "In which tissue is it found?", "Liver"),
+        ("b", "Which gene does it target?", "BCL2"),
+        ("b", "In which tissue does it occur?", "liver."),
+        ("c", "Which tissue is it found in?", "Heart"),
+        ("c", "Unlike anything", "Yes"),
     ]
     # b's liver is a's own answer, spelled otherwise, so a's question about tissue takes c's
     assert unsupported_answers(asked) == ["BCL2", "Heart", "PTEN", "Heart", "Liver", None]
@@ -32,7 +32,7 @@ def test_an_unsupported_answer_is_another_rnas_to_the_most_similar_question():
     few = unsupported_answers(asked, candidates=3)
     assert few == unsupported_answers(asked, candidates=3) and len(few) == 6
     for one, answer in zip(asked, few, strict=True):
-        assert answer is None or any(answer == other.answer and other.rna_id != one.rna_id for other in asked)
+        assert answer is None or any(answer == other[2] and other[0] != one[0] for other in asked)
 
 
 ROWS = [
@@ -44,10 +44,11 @@ ROWS = [
 @torch.no_grad()
 @pytest.mark.parametrize("cached", [False, True])
 def test_log_probabilities_are_those_of_each_conversation_alone(tiny_model, cached):
-    from rnagpt.checkpoints.features import encode_rnas
+    from rnagpt.checkpoints.features import encode_features
 
     model, processor = copy.deepcopy(tiny_model[0]).double(), tiny_model[1]
-    features = encode_rnas(model, processor, {row["rna_id"]: row["sequence"] for row in ROWS}) if cached else None
+    sequences = {row["rna_id"]: row["sequence"] for row in ROWS}
+    features = encode_features(model.model.rna_encoder, processor.rna_reader, sequences) if cached else None
     batch = PreferenceCollator(processor, features)(ROWS)
     completion = batch.pop("completion_mask")
     logits = model(**batch, use_cache=False).logits[:, :-1]

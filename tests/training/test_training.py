@@ -32,7 +32,7 @@ def recipe(tiny_parts, output, stage="alignment", **changes):
             "rna_pool_size": 8,
             "template": "chatml",
         },
-        "data": {"visits": 24, "validation_rnas": 8},
+        "data": {"samples": 24, "validation_rnas": 8},
         "sft": {
             "per_device_train_batch_size": 4,
             "num_train_epochs": 1,
@@ -146,7 +146,7 @@ def test_killed_training_ends_with_the_weights_of_an_unbroken_run(tiny_parts, tm
     content["output"] = str(tmp_path / "broken")
     path = tmp_path / "broken.yaml"
     path.write_text(yaml.safe_dump(content))
-    command = [sys.executable, str(ROOT / "train_sft.py"), "--config", str(path)]
+    command = [sys.executable, str(ROOT / "train_sft.py"), "--recipe", str(path)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not list((tmp_path / "broken.work").glob("checkpoint-*/trainer_state.json")):
@@ -190,7 +190,7 @@ def test_ridge_start_puts_slot_features_onto_mean_annotation_embeddings(tiny_mod
     if hidden:
         model.config.projector_hidden_size = hidden
         model.model.projector = build_projector(model.config)
-    ridge_start(model, features, ids, gain=1.0, penalty=0.01)
+    ridge_start(model, features, ids)
     table = model.get_input_embeddings().weight.detach().double().numpy()
     x = np.concatenate([f.double().numpy() for f in features.values()])
     given = torch.tensor(x, dtype=torch.float32)
@@ -215,23 +215,25 @@ def test_ridge_start_puts_slot_features_onto_mean_annotation_embeddings(tiny_mod
     ("change", "message"),
     [
         ({"stages": "both"}, "unknown key 'stages': did you mean stage"),
-        ({"stage": "pretraining"}, "stage must be one of alignment, instruction"),
-        ({"data": {"visits": "many"}}, "key 'data': key 'visits' must be int or nothing, got 'many'"),
-        ({"data": {"visits": 0}}, "data.visits must be at least 1"),
-        ({"data": {"sources": "rna-qa"}}, "key 'data': key 'sources' must be a list, got 'rna-qa'"),
-        ({"data": {"sources": [{"paths": "x"}]}}, "key 'sources', entry 1: unknown key 'paths'"),
-        ({"data": {"sources": [{"path": "x", "weight": 0}]}}, "every weight must be above 0"),
-        ({"data": {"sources": [{"path": "x", "streaming": True}]}}, "streaming needs sft.max_steps"),
-        ({"early_stopping": 0}, "early_stopping must be at least 1"),
-        ({"attention": "flash"}, "attention must be one of sdpa, flex"),
+        ({"stage": "pretraining"}, "'stage' must be 'alignment', 'instruction' or 'preference', got 'pretraining'"),
+        ({"data": {"samples": "many"}}, "key 'data.samples' must be a whole number, got 'many'"),
+        ({"data": {"samples": 0}}, "key 'data.samples' must be at least 1, got 0"),
+        ({"data": {"sources": "rna-qa"}}, "key 'data.sources' must be a list, got 'rna-qa'"),
+        ({"data": {"sources": [{"paths": "x"}]}}, "unknown key 'data.sources.1.paths': did you mean path"),
+        ({"data": {"sources": [{"path": "x", "weight": 0}]}}, "key 'data.sources.1.weight' must be above 0, got 0"),
+        ({"data": {"sources": [{"path": "x", "streaming": True}]}}, "key 'streaming' is gone: it is always False now"),
+        ({"data": {"scored_share": 2}}, "key 'data.scored_share' must be at most 1, got 2"),
+        ({"early_stopping": 0}, "key 'early_stopping' must be at least 1, got 0"),
+        ({"attention": "flex"}, "key 'attention' is gone: it is always 'sdpa' now; leave it out"),
         ({"token_budget": 512}, "leave sft.per_device_train_batch_size out"),
         ({"features_folder": "x", "cache_features": False}, "features_folder is for cache_features: true"),
+        ({"projector_start": "ridge", "cache_features": False}, "ridge needs cache_features: true"),
         ({"stage": "instruction", "lora": {"r": "eight"}}, "lora.r must be a whole number, at least 1, got 'eight'"),
         ({"pakc": True}, "unknown key 'pakc': did you mean pack"),
-        ({"model": {"llm": "x", "encoder": "y", "rna_pool_size": -1}}, "rna_pool_size must be at least 1, got -1"),
-        ({"model": {"llm": "x", "encoder": "y", "projector_hidden_size": 0}}, "at least 1 and whole, got 0"),
+        ({"model": {"llm": "x", "encoder": "y", "rna_pool_size": -1}}, "rna_pool_size' must be at least 1, got -1"),
+        ({"model": {"llm": "x", "encoder": "y", "projector_hidden_size": 0}}, "must be at least 1, got 0"),
         ({"lora": {"r": 8}}, "lora is for the instruction stage"),
-        ({"model": {"llm": "x", "encoder": "y", "pool": 2}}, "key 'model': unknown key 'pool'"),
+        ({"model": {"llm": "x", "encoder": "y", "pool": 2}}, "unknown key 'model.pool'"),
     ],
 )
 def test_a_wrong_recipe_is_refused_with_the_keys_name(tiny_parts, tmp_path, change, message):
@@ -239,6 +241,23 @@ def test_a_wrong_recipe_is_refused_with_the_keys_name(tiny_parts, tmp_path, chan
     path.write_text(yaml.safe_dump(recipe(tiny_parts, tmp_path) | change))
     with pytest.raises(UserError, match=message):
         load_recipe(path)
+
+
+def test_recipes_and_records_of_the_version_before_are_read(tiny_parts, tmp_path, capsys):
+    from rnagpt.checkpoints.forms import assets
+    from rnagpt.training.recipe import changed_keys
+
+    new = recipe(tiny_parts, tmp_path / "out") | {"data": {"samples": 24, "pairs_per_sample": 2}}
+    gone = {"ridge_gain": 1.0, "attention": "sdpa", "features_gb": 100.0, "loss_per": "question"}
+    old = new | {"data": {"visits": 24, "pairs_per_visit": 2}} | gone
+    (tmp_path / "old.yaml").write_text(yaml.safe_dump(old))
+    assert load_recipe(tmp_path / "old.yaml") == recipe_from(new)
+    assert "old.yaml: key 'visits' is called 'samples' now" in capsys.readouterr().err
+    assert changed_keys(recipe_from(new), old) == []
+    demo = json.loads((assets() / "demo" / "training.json").read_text())["recipe"]
+    assert recipe_from(demo).data.samples == 1600
+    assert changed_keys(load_recipe(ROOT / "recipes" / "demo_stage3.yaml"), demo) == []
+    assert capsys.readouterr().err == ""  # a record is not the user's to change
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*_stage?.yaml")), ids=lambda path: path.name)
@@ -275,7 +294,7 @@ def test_what_is_finished_or_anothers_is_not_touched(tiny_parts, tmp_path, capsy
     work.mkdir()
     (work / "recipe.json").write_text(json.dumps(dataclasses.asdict(load_recipe(tmp_path / "recipe.yaml"))))
     with pytest.raises(UserError, match=r"begun.work belongs to another recipe \(different: data, seed\)"):
-        train({**content, "output": str(tmp_path / "begun"), "data": {"visits": 8}}, tmp_path / "recipe.yaml")
+        train({**content, "output": str(tmp_path / "begun"), "data": {"samples": 8}}, tmp_path / "recipe.yaml")
     # a folder of somebody's own
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("ACGU")
@@ -285,23 +304,23 @@ def test_what_is_finished_or_anothers_is_not_touched(tiny_parts, tmp_path, capsy
 
 
 def test_a_stage_starts_from_parts_of_its_own_kind(tiny_parts, tmp_path, capsys):
-    from rnagpt.training.trainer import check_start
+    from train_sft import check_start
 
     (tmp_path / "one").mkdir()
     built = {"llm": "x", "encoder": "y", "rna_pool_size": 8, "template": "llm"}
     (tmp_path / "one" / "parts.json").write_text(json.dumps({"build": built, "llm_fingerprint": "abc"}))
     content = recipe(tiny_parts, tmp_path / "two", "instruction", start_from=str(tmp_path / "one"))
-    check_start(recipe_from(content), "abc")
+    check_start(recipe_from(content), tmp_path / "one", "abc")
     assert "trained with the chat template llm, not chatml" in capsys.readouterr().err
-    check_start(recipe_from(content), None)  # quantised: it cannot be told
+    check_start(recipe_from(content), tmp_path / "one", None)  # quantised: it cannot be told
     with pytest.raises(UserError, match=r"one was trained with another LLM \(x\) than"):
-        check_start(recipe_from(content), "def")
+        check_start(recipe_from(content), tmp_path / "one", "def")
     content["model"]["rna_pool_size"] = 4
     with pytest.raises(UserError, match="trained with rna_pool_size 8, and this recipe has 4"):
-        check_start(recipe_from(content), "abc")
+        check_start(recipe_from(content), tmp_path / "one", "abc")
     content["model"] |= {"rna_pool_size": 8, "projector_hidden_size": 16}
     with pytest.raises(UserError, match="trained with projector_hidden_size None, and this recipe has 16"):
-        check_start(recipe_from(content), "abc")
+        check_start(recipe_from(content), tmp_path / "one", "abc")
 
 
 def test_a_hidden_layer_in_the_projector_goes_through_both_stages_and_every_form(tiny_parts, tmp_path):
@@ -311,7 +330,7 @@ def test_a_hidden_layer_in_the_projector_goes_through_both_stages_and_every_form
 
     content = recipe(tiny_parts, tmp_path / "stage1", sft={"per_device_train_batch_size": 4, "learning_rate": 1e-2})
     content["model"]["projector_hidden_size"] = 24
-    content |= {"projector_start": "ridge", "data": {"visits": 8}}
+    content |= {"projector_start": "ridge", "data": {"samples": 8}}
     first = train(content, tmp_path / "recipe1.yaml")
     content |= {
         "stage": "instruction",
@@ -370,26 +389,28 @@ def test_early_stopping_looks_at_the_true_rna_alone():
     assert control.should_training_stop
 
 
-def test_visits_show_every_rna_of_a_type_before_any_again():
+def test_samples_hold_every_rna_of_a_type_before_any_again():
     from dataset_builder.facts_table.facts import load_facts
-    from rnagpt.training.fact_rows import visits
+    from rnagpt.training.recipe import DataRecipe
+    from rnagpt.training.training_rows import samples
 
-    facts = load_facts(split="train")
-    drawn = visits(facts, 3000, 0.3, seed=1)
-    assert drawn == visits(list(reversed(facts)), 3000, 0.3, seed=1)
+    facts, data = load_facts(split="train"), DataRecipe(samples=3000)
+    sampled = samples(facts, data, seed=1)
+    assert sampled == samples(list(reversed(facts)), data, seed=1)
     for rna_type in {fact.rna_type for fact in facts}:
-        times = [visit for fact, visit in drawn if fact.rna_type == rna_type]
-        names = [fact.rna_id for fact, visit in drawn if fact.rna_type == rna_type and visit == 0]
+        times = [before for fact, before in sampled if fact.rna_type == rna_type]
+        names = [fact.rna_id for fact, before in sampled if fact.rna_type == rna_type and before == 0]
         assert times == sorted(times) and len(names) == len(set(names))
 
 
 def test_scored_share_sets_how_often_the_scored_types_come_up():
     from dataset_builder.facts_table.facts import EVALUATION_TYPES, load_facts
-    from rnagpt.training.fact_rows import visits
+    from rnagpt.training.recipe import DataRecipe
+    from rnagpt.training.training_rows import samples
 
-    drawn = visits(load_facts(split="train"), 3000, 0.3, seed=1, scored_share=0.85)
-    assert abs(sum(fact.rna_type in EVALUATION_TYPES for fact, _ in drawn) / 3000 - 0.85) < 0.02
-    assert len({fact.rna_type for fact, _ in drawn}) == 14
+    sampled = samples(load_facts(split="train"), DataRecipe(samples=3000, scored_share=0.85), seed=1)
+    assert abs(sum(fact.rna_type in EVALUATION_TYPES for fact, _ in sampled) / 3000 - 0.85) < 0.02
+    assert len({fact.rna_type for fact, _ in sampled}) == 14
 
 
 def test_an_instruction_stage_goes_on_from_another_one(tiny_parts, tmp_path):
@@ -430,10 +451,10 @@ def test_ten_kills_over_both_stages_leave_no_trace(tiny_parts, tmp_path):
         one = recipe(tiny_parts, tmp_path / name / "one")
         two = recipe(tiny_parts, tmp_path / name / "two", "instruction", start_from=one["output"])
         for content in (one, two):
-            content["data"]["visits"] = 96  # 24 steps
+            content["data"]["samples"] = 96  # 24 steps
             content["sft"] |= {"save_steps": 1, "eval_steps": 8}
         path = tmp_path / f"{name}.yaml"
-        command = [sys.executable, str(ROOT / "train_sft.py"), "--config", str(path)]
+        command = [sys.executable, str(ROOT / "train_sft.py"), "--recipe", str(path)]
         for content in (one, two):
             path.write_text(yaml.safe_dump(content))
             work = Path(content["output"] + ".work")

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 def one_step(tiny_parts, output, batch: int, accumulation: int = 1, **changes) -> dict:
     """A recipe whose one step of plain gradient descent with rate 1 moves the projector by minus its gradient."""
     content = recipe(tiny_parts, output, **changes)
-    content["data"] = {"sources": [{"path": str(tiny_parts / "uneven"), "config": "qa"}], "pairs_per_visit": 5}
+    content["data"] = {"sources": [{"path": str(tiny_parts / "uneven"), "config": "qa"}], "pairs_per_sample": 5}
     content["stage"] = "instruction"
     content["lora"] = {"r": 2, "lora_alpha": 4}
     content["sft"] = {
@@ -62,9 +62,7 @@ def gradient(output: Path) -> torch.Tensor:
     return next(tensor for name, tensor in state.items() if name.endswith("projector.weight"))
 
 
-@pytest.mark.parametrize("loss_per", ["question", "token"])
-def test_packed_shared_and_accumulated_steps_equal_one_by_one(tiny_parts, uneven, tmp_path, loss_per):
-    start = {}
+def test_packed_shared_and_accumulated_steps_equal_one_by_one(tiny_parts, uneven, tmp_path):
     layouts = {
         "naive": {"batch": 8, "share_prefix": False, "cache_features": False},
         "fast": {"batch": 8, "pack": True},
@@ -73,9 +71,9 @@ def test_packed_shared_and_accumulated_steps_equal_one_by_one(tiny_parts, uneven
     }
     weights = {}
     for name, changes in layouts.items():
-        content = one_step(tiny_parts, tmp_path / name, **changes, loss_per=loss_per)
+        content = one_step(tiny_parts, tmp_path / name, **changes)
         weights[name] = gradient(train(content, tmp_path / "recipe.yaml"))
-    content = one_step(tiny_parts, tmp_path / "start", batch=8, loss_per=loss_per)
+    content = one_step(tiny_parts, tmp_path / "start", batch=8)
     content["sft"]["learning_rate"] = 0.0
     start = gradient(train(content, tmp_path / "recipe.yaml"))
     naive = weights.pop("naive") - start
@@ -105,15 +103,11 @@ def test_batches_by_token_budget_and_features_on_disk_give_the_same_gradient(tin
 
 @pytest.mark.parametrize("share_prefix", [True, False])
 def test_a_batch_ends_before_its_token_budget(tiny_model, share_prefix):
-    from datasets import Dataset
-
     from processing_rnagpt.collator import SharedPrefixCollator
-    from rnagpt.training.token_budget import BatchedRows, fill_batches
-    from rnagpt.training.training_rows import FEATURES, row
+    from rnagpt.training.training_rows import BatchedRows, _dataset, fill_batches, row
 
     pairs = [{"question": f"What is {k}?", "answer": "A" * k} for k in range(1, 4)]
-    rows = [row(f"rna{i}", "ACGU" * (1 + 7 * i % 30), pairs[: 1 + i % 3]) for i in range(40)]
-    rows = Dataset.from_list(rows, features=FEATURES)
+    rows = _dataset(row(f"rna{i}", "ACGU" * (1 + 7 * i % 30), pairs[: 1 + i % 3]) for i in range(40))
     collator = SharedPrefixCollator(tiny_model[1], share_prefix=share_prefix)
     batches = fill_batches(collator, rows, 300, seed=0)
     members = [batch["members"] for batch in batches]
@@ -143,7 +137,7 @@ def test_two_processes_take_the_step_of_one(tiny_parts, uneven, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run(
-        [*command, str(ROOT / "train_sft.py"), "--config", str(path)],
+        [*command, str(ROOT / "train_sft.py"), "--recipe", str(path)],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -236,7 +230,7 @@ def test_the_papers_learning_rates_step_by_step(name, warm_up):
     sft = content.sft
     assert (sft["per_device_train_batch_size"], sft["num_train_epochs"], sft["weight_decay"]) == (1, 10, 0.05)
     assert (sft["adam_beta1"], sft["adam_beta2"], sft["warmup_steps"], sft["bf16"]) == (0.9, 0.98, warm_up, True)
-    assert content.data.pairs_per_visit == 1 or content.stage == "alignment"
+    assert content.data.pairs_per_sample == 1 or content.stage == "alignment"
     total = 50_000
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=sft["learning_rate"])
     scheduler = get_scheduler(

@@ -91,7 +91,7 @@ def test_a_fingerprint_is_the_same_however_the_llm_was_loaded(wide_parts):
 def test_wrong_quantisation_is_refused(wide_parts, tmp_path, monkeypatch):
     content = recipe(wide_parts, tmp_path / "out", "instruction")
     content["model"]["quantize"] = "3bit"
-    with pytest.raises(UserError, match="model.quantize must be 4bit or 8bit, got '3bit'"):
+    with pytest.raises(UserError, match="'model.quantize' must be '4bit' or '8bit', got '3bit'"):
         recipe_from(content)
     with pytest.raises(UserError, match="cannot be quantised again"):
         load_llm("some.gguf", "float32", "4bit")
