@@ -6,11 +6,11 @@ rnagpt evaluate RUN_DIR --recipe RECIPE --plan       only say what it would take
 
 reads   RECIPE                             questions, systems, controls, encoders: see recipes/evaluate_facts.yaml
         RUN_DIR/evaluation/*.jsonl         every question, answer, similarity and likelihood, one JSON line each
-        RUN_DIR/learning_curves.csv        or RUN_DIR/*/trainer_state.json, if there
+        RUN_DIR/learning_curves.csv        or RUN_DIR/*/curve.jsonl, if there
         RUN_DIR/run.json                   what to say of the run (versions, hardware, seeds), if there
 writes  RUN_DIR/report.html                one page that stands alone
         RUN_DIR/tables/                    the tables as CSV and Markdown, the paper's beside its own values
-        RUN_DIR/pictures/                  the figures as SVG
+        RUN_DIR/figures/                   the figures as SVG
         RUN_DIR/model_index.yaml           metadata for the model card
         RUN_DIR/evaluation/summary.json    every figure
 """
@@ -22,7 +22,6 @@ from pathlib import Path
 
 from rnagpt_core.arguments import keep_old_name
 from rnagpt_core.errors import UserError, disk_is_full
-from rnagpt_core.files import replace_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,46 +70,15 @@ def evaluate_and_report(args: argparse.Namespace) -> int:
             "evaluation has finished"
         )
 
-    from rnagpt.evaluation.asking.run_record import read_record, unfinished
-    from rnagpt.evaluation.reporting.model_index import write_model_index
-    from rnagpt.evaluation.reporting.report import print_table, summarise, write_report
-    from rnagpt.evaluation.reporting.score_charts import write_pictures
-    from rnagpt.evaluation.reporting.tables import write_tables
-    from rnagpt.training.curves import read_learning_curves
+    from rnagpt.evaluation.reporting.report import recompute, write_report
 
-    summary = summarise(items_path)
-    if missing := unfinished(run_dir, {row["system"]: row["n_items"] for row in summary["systems"]}):
-        summary["unfinished"] = missing
-    write_summary(run_dir, summary)
-    write_tables(run_dir, summary)
-    write_pictures(run_dir, summary)
-    if not missing:  # a card is no place for figures that will change
-        split = read_record(run_dir).get("data", {}).get("split", "test")
-        write_model_index(run_dir, summary, run_dir.resolve().name, split)
-    report = write_report(run_dir, summary, read_learning_curves(run_dir), read_run_facts(run_dir))
+    summary = recompute(run_dir)
+    report = write_report(run_dir, summary)
     if args.json:
         print(json.dumps(summary, indent=2, ensure_ascii=False))
     else:
+        from rnagpt.evaluation.reporting.tables import print_table
+
         print_table(summary)
         print(f"\n{report}")
     return 0
-
-
-def write_summary(run_dir: str | Path, summary: dict) -> Path:
-    """Write run_dir/evaluation/summary.json, whole or not at all, and return its path."""
-    text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    return replace_text(Path(run_dir) / "evaluation" / "summary.json", text)
-
-
-def read_run_facts(run_dir: str | Path) -> dict:
-    """What run_dir/run.json says of the run; an empty dict where there is none."""
-    path = Path(run_dir) / "run.json"
-    if not path.is_file():
-        return {}
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(facts, dict):
-        raise UserError(f"{path} must hold one JSON object of the run's facts, not a {type(facts).__name__}")
-    return facts

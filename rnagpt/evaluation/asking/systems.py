@@ -10,7 +10,7 @@ GROUPS = {
     "other": "Systems named in the recipe",
     "control": "Controls: the same model without the true RNA",
     "reference": "References on the same data",
-    "floor": "Baselines that read no RNA letters",
+    "baseline": "Baselines that read no RNA letters",
 }
 
 
@@ -44,7 +44,7 @@ nearest_identity | Nearest by identity | answers of the training RNA of highest 
 nearest_train | Nearest training RNA | its answers copied; cosine of 4-mer counts | copying the nearest training RNA
 llm_text | LLM, sequence as text | the same LLM, untuned, reading the letters | the untuned LLM reading the letters
 """,
-    "floor": """
+    "baseline": """
 length_only | Length only | a small decision tree on the length | length alone
 question_only | Question only | training answers to such a question | the question's wording alone
 majority | Majority answer | the commonest training answer of each topic | the majority answer

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
+from rnagpt.evaluation.asking.run_record import read_record, unfinished
 from rnagpt.evaluation.asking.systems import CONTROL_NAMES, GROUPS, system
 from rnagpt.evaluation.reporting import figures, prose
 from rnagpt.evaluation.reporting.model_index import write_model_index
 from rnagpt.evaluation.reporting.summary import summarise
 from rnagpt.evaluation.reporting.tables import all_tables, write_tables
-from rnagpt.evaluation.run_folder import read_record, unfinished
 from rnagpt.training.curves import read_learning_curves
 from rnagpt_core.errors import UserError
 from rnagpt_core.files import replace_text

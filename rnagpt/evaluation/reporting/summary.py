@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from rnagpt.evaluation.asking.items import SHUFFLED, Item, read_items
+from rnagpt.evaluation.asking.run_record import models_of
 from rnagpt.evaluation.asking.systems import controlled, in_order, system
-from rnagpt.evaluation.run_folder import models_of
 from rnagpt.evaluation.scoring import closed_scores, statistics
 from rnagpt.evaluation.scoring.measures import Key, read_measures, rna_key
 from rnagpt.evaluation.scoring.rouge import ROUGE
