@@ -29,12 +29,13 @@ import socket
 import sys
 from pathlib import Path
 
-from rnagpt.checkpoints.forms import assets, checkpoint_form
+from rnagpt.checkpoints import kept_demo
+from rnagpt.checkpoints.forms import checkpoint_form
 from rnagpt.known_rnas.rnacentral_ids import fetch, is_rnacentral_id
 from rnagpt_core.errors import UserError
 from rnagpt_core.sequences import BARE_SEQUENCE, MAX_COMPARED, Record, parse_sequence, read_fasta
 
-DEMO = assets() / "demo"
+DEMO = kept_demo.DEMO
 DEMO_NOTE = "small demo model: it tells RNA types and groups apart, it has not read the literature"
 
 
@@ -269,10 +270,15 @@ def load(checkpoint: str, dtype: str | None = None):
     """
     check_tokenizers(checkpoint)
     with contextlib.redirect_stdout(sys.stderr):
+        from rnagpt.checkpoints.quick_imports import import_classes
+
+        import_classes()
         from transformers.utils import logging
 
         logging.set_verbosity_error()
         logging.disable_progress_bar()
+        if checkpoint == str(kept_demo.DEMO) and dtype is None:
+            return kept_demo.load_demo()
         from rnagpt.checkpoints import checkpoint as checkpoints
 
         return checkpoints.load(checkpoint, dtype)

@@ -8,8 +8,10 @@ Both come from the model's own likelihoods: they tell whether the model is sure,
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from rnagpt.serving.engine import Answer
+if TYPE_CHECKING:
+    from rnagpt.serving.engine import Answer
 
 # What `benchmarks/chat.py weigh` measures on the demo; another checkpoint may want others.
 MIN_CONFIDENCE = 0.5
@@ -86,7 +88,7 @@ class Weight:
         }
 
 
-def weight_of(answer: Answer, min_confidence: float = MIN_CONFIDENCE) -> Weight | None:
+def weight_of(answer: "Answer", min_confidence: float = MIN_CONFIDENCE) -> Weight | None:
     """The weight of a finished answer; None where its likelihood without RNA was not computed (`weigh`), and for an
     answer without a word, which states nothing."""
     if answer.plain_logprobs is None or not answer.text.strip():
