@@ -1,30 +1,32 @@
-"""How far to trust an answer: its confidence, and whether it comes from the sequence or from general knowledge.
+"""What is laid beside an answer: how far to trust it, and the closest known RNAs. The model sees none of it.
 
-    answer = engine.prepare(messages, weigh=True); engine.run([answer]); weight_of(answer)
+    answer = engine.prepare(messages, confidence=True); engine.run([answer]); confidence_of(answer).described()
 
-Both come from the model's own likelihoods: they tell whether the model is sure, not whether it is right.
+Confidence and source come from the model's own likelihoods: whether it is sure, not whether it is right.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
+
+from rnagpt.known_rnas.base import KnownRnas
+from rnagpt_core.sequences import Record
 
 if TYPE_CHECKING:
     from rnagpt.serving.engine import Answer
 
-# What `benchmarks/chat.py weigh` measures on the demo; another checkpoint may want others.
+# What `benchmarks/chat.py confidence` measures on the demo; another checkpoint may want others.
 MIN_CONFIDENCE = 0.5
 # the RNA multiplies the odds of the answer by at least twenty. Odds, not likelihoods: an answer that one in eight
 # would be by chance cannot become twenty times as likely
 MIN_LOG_ODDS_RATIO = math.log(20)
-
-FROM_SEQUENCE = "from the sequence"
-FROM_KNOWLEDGE = "from general knowledge"
+KEPT = 256  # RNAs whose neighbours are remembered
 
 
 @dataclass(frozen=True)
-class Weight:
+class Confidence:
     """What speaks for an answer.
 
     Attributes:
@@ -32,7 +34,7 @@ class Weight:
             decisive word is not, and a mean over all words would hide it.
         logprob: of the whole answer, nats.
         plain_logprob: of the same answer without the RNAs, all else the same.
-        min_confidence: below it the model abstains.
+        min_confidence: below it the model abstains: it is too unsure for its answer to be taken as one.
     """
 
     confidence: float
@@ -48,29 +50,31 @@ class Weight:
     @property
     def log_odds_ratio(self) -> float:
         """Logarithm of the answer's odds with the RNAs over those without: the Bayes factor for this answer."""
-        return log_odds(self.logprob) - log_odds(self.plain_logprob)
+        # p / (1 - p); a p of 1 (in the arithmetic at hand) counts as just below it
+        with_rna, without = (p - math.log(-math.expm1(min(p, -1e-6))) for p in (self.logprob, self.plain_logprob))
+        return with_rna - without
 
     @property
     def source(self) -> str:
         """ "from the sequence" where the RNA made the answer likely, else "from general knowledge".
 
         An answer that is likelier than not without the RNA would have been given anyway. General knowledge includes
-        what was said earlier in the conversation.
+        the earlier turns of the conversation.
         """
         anyway = self.plain_logprob > math.log(0.5)
-        return FROM_SEQUENCE if self.log_odds_ratio >= MIN_LOG_ODDS_RATIO and not anyway else FROM_KNOWLEDGE
+        from_sequence = self.log_odds_ratio >= MIN_LOG_ODDS_RATIO and not anyway
+        return "from the sequence" if from_sequence else "from general knowledge"
 
     @property
     def abstains(self) -> bool:
-        """Whether the model is too unsure for its answer to be taken as one."""
         return self.confidence < self.min_confidence
 
     def described(self) -> str:
         """One line for a person.
 
-        >>> Weight(0.93, math.log(0.93), math.log(0.125)).described()
+        >>> Confidence(0.93, math.log(0.93), math.log(0.125)).described()
         'confidence 93%, from the sequence'
-        >>> Weight(0.31, math.log(0.31), math.log(0.25)).described()
+        >>> Confidence(0.31, math.log(0.31), math.log(0.25)).described()
         'not sure (confidence 31%, below 50%): take this for a guess; from general knowledge'
         """
         if self.abstains:
@@ -88,27 +92,31 @@ class Weight:
         }
 
 
-def weight_of(answer: "Answer", min_confidence: float = MIN_CONFIDENCE) -> Weight | None:
-    """The weight of a finished answer; None where its likelihood without RNA was not computed (`weigh`), and for an
+def confidence_of(answer: "Answer", min_confidence: float = MIN_CONFIDENCE) -> Confidence | None:
+    """None where the answer's likelihood without RNA was not computed (`Engine.prepare`, confidence=True), and for an
     answer without a word, which states nothing."""
     if answer.plain_logprobs is None or not answer.text.strip():
         return None
-    return Weight(confidence(answer.logprobs), sum(answer.logprobs), sum(answer.plain_logprobs), min_confidence)
+    least_certain = math.exp(min(answer.logprobs))
+    return Confidence(least_certain, sum(answer.logprobs), sum(answer.plain_logprobs), min_confidence)
 
 
-def log_odds(logprob: float) -> float:
-    """Logarithm of p / (1 - p), from that of p; a p of 1 (in the arithmetic at hand) counts as just below it.
+class Evidence:
+    """Confidence by one threshold, and known RNAs, each RNA's looked up once (`closest`).
 
-    >>> round(log_odds(math.log(0.8)), 6) == round(math.log(4), 6)
-    True
+    Args:
+        known: where they are looked up; the packaged table where None.
     """
-    return logprob - math.log(-math.expm1(min(logprob, -1e-6)))
 
+    def __init__(self, min_confidence: float = MIN_CONFIDENCE, known: KnownRnas | None = None):
+        self.min_confidence = min_confidence
+        self.closest = lru_cache(KEPT)((known or KnownRnas()).nearest)
 
-def confidence(logprobs: Sequence[float]) -> float:
-    """Log-probabilities (nats) of an answer's tokens -> the least certain one's probability.
+    def confidence(self, answer: "Answer") -> Confidence | None:
+        return confidence_of(answer, self.min_confidence)
 
-    >>> confidence([0.0, math.log(0.25), math.log(0.5)])
-    0.25
-    """
-    return math.exp(min(logprobs))
+    def as_json(self, answer: "Answer", rnas: Sequence[Record]) -> dict:
+        """Fields for a line of JSON."""
+        confidence = self.confidence(answer)
+        closest = [neighbour.as_json() for rna in rnas for neighbour in self.closest(rna.sequence)]
+        return {**(confidence.as_json() if confidence else {}), "closest_known_rnas": closest}
