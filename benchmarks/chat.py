@@ -3,7 +3,7 @@
     python benchmarks/chat.py turns     time to the first token of turn 1 and turn 5 for an RNA of 1,000 nt
     python benchmarks/chat.py clients   8 concurrent clients against one after another, same answers
     python benchmarks/chat.py load      200 clients for a minute, memory, then SIGTERM
-    python benchmarks/chat.py weigh     on held-out RNAs: is a confident answer more often right?
+    python benchmarks/chat.py confidence     on held-out RNAs: is a confident answer more often right?
 
 Each starts what it measures itself, on the shipped demo unless --checkpoint names another, and prints one JSON object.
 """
@@ -36,7 +36,8 @@ QUESTIONS = [
 
 def loaded(checkpoint: str | None, pool: int | None = None):
     """Model and processor; with `pool` an untrained model of the demo's parts with so many nt per soft token."""
-    from rnagpt.chat.chat_command import DEMO, share_processors
+    from rnagpt.checkpoints.kept_demo import DEMO
+    from rnagpt.checkpoints.opening import share_processors
 
     share_processors()  # as the commands do
     from rnagpt.checkpoints import checkpoint as checkpoints
@@ -69,7 +70,7 @@ def turns(args) -> dict:
     first_after_load = None
     for seed in range(6):
         engine = Engine(model, processor)
-        conversation = Conversation.on(engine)
+        conversation = Conversation(engine)
         conversation.read(Record("random", "", random_rna(1000, seed)))
         for turn, question in enumerate(QUESTIONS, start=1):
             waited = first_token(conversation, question, on=engine)
@@ -258,11 +259,13 @@ def load(args) -> dict:
 # --- what confidence is worth
 
 
-def weigh(args) -> dict:
+def confidence(args) -> dict:
     """Type questions about held-out RNAs: how well each measure of confidence tells right answers from wrong ones."""
+    from sklearn.metrics import roc_auc_score
+
     from dataset_builder.facts_table.fact_answers import parse_answer
     from dataset_builder.facts_table.fact_questions import questions
-    from rnagpt.chat.confidence import weight_of
+    from rnagpt.serving.confidence import confidence_of
     from rnagpt.serving.decoding import Sampling
     from rnagpt.serving.engine import Engine
 
@@ -271,7 +274,7 @@ def weigh(args) -> dict:
     for fact in facts:
         question = next(q for q in questions(fact, seed=0) if q.topic == "rna_type")
         content = [{"type": "rna", "rna": fact.sequence}, {"type": "text", "text": question.question}]
-        answers.append(engine.prepare([{"role": "user", "content": content}], Sampling(24), weigh=True))
+        answers.append(engine.prepare([{"role": "user", "content": content}], Sampling(24), confidence=True))
         asked.append(question)
     engine.run(answers)
     right = [
@@ -284,59 +287,47 @@ def weigh(args) -> dict:
         "whole_answer": [sum(a.logprobs) for a in answers],
         "gain": [sum(a.logprobs) - sum(a.plain_logprobs) for a in answers],
     }
-    weights = [weight_of(answer) for answer in answers]
-    kept = [ok for ok, weight in zip(right, weights, strict=True) if not weight.abstains]
+    confidences = [confidence_of(answer) for answer in answers]
+    kept = [ok for ok, found in zip(right, confidences, strict=True) if not found.abstains]
     general = ["What is a tRNA?", "What is the capital of France?", "Name three kinds of RNA.", "What is an exon?"]
     others = [
         engine.prepare(
             [{"role": "user", "content": [{"type": "rna", "rna": fact.sequence}, {"type": "text", "text": question}]}],
             Sampling(24),
-            weigh=True,
+            confidence=True,
         )
         for fact, question in zip(facts, general * len(facts), strict=False)
     ]
     engine.run(others)
-    from_sequence = [weight_of(answer).source == "from the sequence" for answer in others]
+    from_sequence = [confidence_of(answer).source == "from the sequence" for answer in others]
     return {
         "rnas": len(facts),
         "right": round(statistics.mean(right), 3),
-        "auroc": {name: round(auroc(values, right), 3) for name, values in measures.items()},
+        "auroc": {name: round(roc_auc_score(right, values), 3) for name, values in measures.items()},
         "answered_at_threshold": round(len(kept) / len(right), 3),
         "right_when_answered": round(statistics.mean(kept), 3) if kept else None,
         "type_answers_called_from_the_sequence": round(
-            statistics.mean(weight.source == "from the sequence" for weight in weights), 3
+            statistics.mean(found.source == "from the sequence" for found in confidences), 3
         ),
         "general_answers_called_from_the_sequence": round(statistics.mean(from_sequence), 3),
         "the_same_by_gain_alone": [  # nats of the likelihood, not of the odds
-            round(statistics.mean(weight_of(answer).gain >= math.log(20) for answer in some), 3)
+            round(statistics.mean(confidence_of(answer).gain >= math.log(20) for answer in some), 3)
             for some in (answers, others)
         ],
     }
 
 
-def auroc(values: list[float], right: list[bool]) -> float:
-    """Chance that a right answer has the higher value of a right and a wrong one; ties count half."""
-    pairs = [
-        (v > w) + 0.5 * (v == w)
-        for v, ok in zip(values, right, strict=True)
-        if ok
-        for w, other in zip(values, right, strict=True)
-        if not other
-    ]
-    return statistics.mean(pairs) if pairs else float("nan")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["turns", "clients", "load", "weigh"])
+    parser.add_argument("what", choices=["turns", "clients", "load", "confidence"])
     parser.add_argument("--checkpoint", help="a checkpoint instead of the demo")
     parser.add_argument("--pool", type=int, help="turns: an untrained model with so many nt per soft token (paper: 1)")
     parser.add_argument("--max-tokens", type=int, default=24, help="clients: most tokens of an answer")
     parser.add_argument("--clients", type=int, default=200, help="load: concurrent clients")
     parser.add_argument("--seconds", type=int, default=60, help="load: how long")
-    parser.add_argument("--rnas", type=int, default=104, help="weigh: held-out RNAs")
+    parser.add_argument("--rnas", type=int, default=104, help="confidence: held-out RNAs")
     args = parser.parse_args()
-    run = {"turns": turns, "clients": clients, "load": load, "weigh": weigh}[args.what]
+    run = {"turns": turns, "clients": clients, "load": load, "confidence": confidence}[args.what]
     print(json.dumps(run(args)))
 
 

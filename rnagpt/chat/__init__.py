@@ -1,1 +1,1 @@
-"""Chat about an RNA: reading it (fasta), one conversation (conversation), the terminal (terminal, command)."""
+"""Chat about an RNA: one conversation, behind a terminal, a web page and a batch file."""

@@ -16,7 +16,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -25,13 +24,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rnagpt.known_rnas.rnacentral_ids import is_rnacentral_id
-from rnagpt.serving.rna_lengths import check_lengths
+from rnagpt.serving.rna_reading import check_lengths
 from rnagpt_core.errors import UserError
-from rnagpt_core.files import hold
+from rnagpt_core.files import new_file
+from rnagpt_core.json_lines import JsonLines
 from rnagpt_core.safe_text import one_line, printable
 from rnagpt_core.sequences import Record, decoded, parse_fasta, parse_sequence, read_bytes
 
 if TYPE_CHECKING:  # mistakes in the file are told before torch is imported
+    from rnagpt.serving.confidence import Evidence
     from rnagpt.serving.decoding import Sampling
     from rnagpt.serving.engine import Answer, Engine
 
@@ -71,19 +72,17 @@ def read_rows(path: Path, questions: list[str]) -> tuple[list[Row], str]:
     content = read_bytes(path, MAX_BYTES, WANTED)
     text = decoded(content, path, WANTED)
     suffix = Path(str(path).removesuffix(".gz")).suffix.lower()
-    if suffix in (".tsv", ".csv"):
-        try:
+    try:
+        if suffix in (".tsv", ".csv"):
             rows = list(rows_of_table(text, path, questions, quoted=suffix == ".csv"))
-        except csv.Error as error:
-            raise UserError(f"{path} cannot be read as a table ({error}): is a quotation mark not closed?") from None
-    elif suffix == ".jsonl":
-        rows = list(rows_of_jsonl(text, questions))
-    else:
-        rows = list(rows_of_fasta(text, path, questions))
-    for number, row in enumerate(rows, start=1):
-        row.number = number
+        else:
+            rows = list(rows_of_jsonl(text, questions) if suffix == ".jsonl" else rows_of_fasta(text, path, questions))
+    except csv.Error as error:
+        raise UserError(f"{path} cannot be read as a table ({error}): is a quotation mark not closed?") from None
     if not rows:
         raise UserError(f"{path} holds no rows: expected a question and an RNA in each")
+    for number, row in enumerate(rows, start=1):
+        row.number = number
     return rows, hashlib.sha256(content).hexdigest()
 
 
@@ -129,8 +128,7 @@ def rows_of_one(number: int, given: dict, questions: list[str]) -> list[Row]:
     """A row of a table or of JSON lines, checked; without a question of its own it is asked all of --question."""
     own = given.get("question")
     blank = own is None or (isinstance(own, str) and not own.strip())
-    asked = questions or [""] if blank else [own]
-    return [row_of(number, given, question) for question in asked]
+    return [row_of(number, given, question) for question in (questions or [""] if blank else [own])]
 
 
 def row_of(number: int, given: dict, question) -> Row:
@@ -174,67 +172,49 @@ def rows_of_fasta(text: str, path: Path, questions: list[str]) -> Iterator[Row]:
 
 
 class Journal:
-    """OUT.part: a first line that says what is being answered, then finished rows in the order they were finished."""
+    """OUT.part: a first line that says what is being answered, then finished rows in the order they were finished.
+
+    Raises:
+        UserError: another process writes it, or it was left by a run with other rows or settings.
+    """
 
     def __init__(self, out: Path, what: dict):
-        self.path, self.what = out.with_name(out.name + ".part"), what
-        self.done: dict[int, dict] = {}
-
-    def open(self) -> None:
-        """Hold the file and read what an interrupted run left; UserError when it is another run's."""
-        self.file = open(self.path, "a+", encoding="utf-8")
-        try:
-            # two runs would answer everything twice into one journal
-            hold(self.file, f"another run is writing {self.path}: wait for it, or give another --out")
-            content = self.path.read_bytes()
-            lines = content.split(b"\n")[:-1]  # a half-written line goes
-            if len(lines) > 1:
-                if json.loads(lines[0]) != self.what:
-                    raise UserError(
-                        f"{self.path} was left by a run with other rows or settings: remove it to begin anew, or run "
-                        "that command again to finish it"
-                    )
-                self.done = {row["row"]: row for row in map(json.loads, lines[1:])}
-                self.file.truncate(content.rfind(b"\n") + 1)
-            else:
-                self.file.truncate(0)
-                self.file.write(line_of(self.what))
-                self.file.flush()
-        except BaseException:
+        self.out, self.path = out, out.with_name(out.name + ".part")
+        # two runs would answer everything twice into one journal
+        taken = f"another run is writing {self.path}: wait for it, or give another --out"
+        self.file = JsonLines(self.path, "a row of a batch", taken)
+        heading, *rows = list(self.file.rows()) or [None]
+        if heading != what and rows:
             self.file.close()
-            raise
+            raise UserError(
+                f"{self.path} was left by a run with other rows or settings: remove it to begin anew, or run "
+                "that command again to finish it"
+            )
+        self.done = {row["row"]: row for row in rows}
+        if not rows:
+            self.file.clear()
+            self.file.write(what)
 
     def write(self, row: dict) -> None:
         self.done[row["row"]] = row
-        self.file.write(line_of(row))
-        self.file.flush()
+        self.file.write(row)
 
-    def finish(self, out: Path) -> None:
-        """All rows in order as `out`; the journal goes."""
-        part = out.with_name(out.name + ".new")
-        with open(part, "w", encoding="utf-8") as file:
-            file.writelines(line_of(self.done[number]) for number in sorted(self.done))
-        os.replace(part, out)
+    def finish(self) -> None:
+        """All rows in order as the file that was asked for; the journal goes."""
+        with new_file(self.out) as file:
+            for _, row in sorted(self.done.items()):
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
         self.path.unlink()
         self.file.close()  # held until nothing is left to take over
 
 
-def line_of(row: dict) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
-
-
 def run_batch(
-    engine: "Engine",
-    rows: list[Row],
-    journal: Journal,
-    out: Path,
-    sampling: "Sampling",
-    weight: Callable[[Row, "Answer"], dict] | None = None,
+    engine: "Engine", rows: list[Row], journal: Journal, sampling: "Sampling", evidence: "Evidence | None" = None
 ) -> int:
-    """Answer all rows that the open journal does not hold yet; returns how many of all rows could not be answered.
+    """Answer all rows that the journal does not hold yet; returns how many of all rows could not be answered.
 
     Args:
-        weight: row, finished answer -> further fields of its line.
+        evidence: gives each answer's line its confidence and closest known RNAs.
     """
     from tqdm import tqdm
 
@@ -248,18 +228,15 @@ def run_batch(
 
         try:
             queue = iter(sorted(pending, key=lambda row: row.cost))
-            waiting = True
-            while waiting or engine.busy:
+            row = next(queue, None)
+            while row is not None or engine.busy:
                 # one batch ahead: the prompts' encoder outputs are not held for all rows at once
-                while waiting and len(engine.active) + len(engine.waiting) < 2 * engine.max_answers:
-                    row = next(queue, None)
-                    if row is None:
-                        waiting = False
-                        break
+                while row is not None and len(engine.active) + len(engine.waiting) < 2 * engine.max_answers:
                     try:
-                        engine.start(prepared(engine, row, sampling, weight, write))
+                        engine.start(prepared(engine, row, sampling, evidence, write))
                     except UserError as error:
                         write(row, {"error": str(error)})
+                    row = next(queue, None)
                 if engine.busy:
                     engine.step()
         except BaseException:
@@ -267,12 +244,11 @@ def run_batch(
             raise
         finally:
             engine.give_up()
-    failed = sum("error" in row for row in journal.done.values())
-    journal.finish(out)
-    return failed
+    journal.finish()
+    return sum("error" in row for row in journal.done.values())
 
 
-def prepared(engine: "Engine", row: Row, sampling: "Sampling", weight, write: Callable[[Row, dict], None]) -> "Answer":
+def prepared(engine: "Engine", row: Row, sampling: "Sampling", evidence, write: Callable[[Row, dict], None]):
     """The row's answer, ready for the engine; UserError for what is wrong with the row."""
     from rnagpt.chat.conversation import with_rnas
 
@@ -284,7 +260,7 @@ def prepared(engine: "Engine", row: Row, sampling: "Sampling", weight, write: Ca
         found = {"answer": printable(answer.text), "finish_reason": answer.finish_reason}
         if not answer.text.strip():
             found["note"] = "the model gave no answer"
-        write(row, {**found, **(weight(row, answer) if weight else {})})
+        write(row, {**found, **(evidence.as_json(answer, row.rnas) if evidence else {})})
 
     messages = with_rnas([{"role": "user", "content": row.question}], row.rnas)
-    return engine.prepare(messages, sampling, weigh=weight is not None, when_done=when_done)
+    return engine.prepare(messages, sampling, confidence=evidence is not None, when_done=when_done)

@@ -15,33 +15,30 @@ writes  answers to standard output, everything else to standard error; --out: a 
 
 With --question every RNA of the file is asked every question, each question on its own: one line "id, tab, answer" for
 each. In the terminal, and with one question per line of standard input, the questions are one conversation about one
-RNA, or with --compare about all of the file together. --weigh adds how sure the model is, whether the answer rests on
-the sequence, and the closest known RNAs.
+RNA, or with --compare about all of the file together. --confidence adds how sure the model is, whether the answer
+rests on the sequence, and the closest known RNAs.
 """
 
 import argparse
 import contextlib
 import importlib.util
 import io
+import itertools
 import math
 import os
-import socket
 import sys
 from pathlib import Path
 
-from rnagpt.checkpoints.forms import assets, checkpoint_form
-from rnagpt.known_rnas.rnacentral_ids import fetch, is_rnacentral_id
+from rnagpt.checkpoints.opening import DEMO_NOTE, add_checkpoint, chosen_checkpoint, load, share_processors
+from rnagpt.serving.rna_reading import read_rnas
+from rnagpt.serving.serve_command import check_port
+from rnagpt_core.arguments import keep_old_name
 from rnagpt_core.errors import UserError
-from rnagpt_core.sequences import BARE_SEQUENCE, MAX_COMPARED, Record, parse_sequence, read_fasta
-
-DEMO = assets() / "demo"
-DEMO_NOTE = "small demo model: it tells RNA types and groups apart, it has not read the literature"
+from rnagpt_core.sequences import BARE_SEQUENCE, MAX_COMPARED, Record, read_fasta
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `rnagpt chat`."""
-    parser.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help="folder of a checkpoint, or a Hub id")
-    parser.add_argument("--demo", action="store_true", help="use the small checkpoint that comes with RNA-GPT")
+    add_checkpoint(parser)
     parser.add_argument("--fasta", metavar="FILE", help="RNAs to ask about, plain or .gz")
     parser.add_argument(
         "--rna",
@@ -55,10 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--json", action="store_true", help="a JSON object per answer: rna_id, length_nt, question, answer, checkpoint"
     )
     parser.add_argument(
-        "--weigh",
+        "--confidence",
         action="store_true",
         help="with --json or --batch: confidence, source of the answer and closest known RNAs, too",
     )
+    keep_old_name(parser, "--weigh", "--confidence")
     parser.add_argument(
         "--min-confidence",
         type=float,
@@ -83,9 +81,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.0,
         metavar="T",
-        help="draw the answer's words; the default, 0, takes the likeliest",
+        help="sample the answer's words; the default, 0, takes the likeliest",
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="the same draw again, with --temperature")
+    parser.add_argument("--seed", type=int, metavar="N", help="the same sample again, with --temperature")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -115,10 +113,12 @@ def run(args: argparse.Namespace) -> int:
         print(DEMO_NOTE, file=sys.stderr, flush=True)
     from rnagpt.chat.conversation import Conversation
     from rnagpt.chat.terminal import Writer, run_script, run_terminal
+    from rnagpt.serving.decoding import Sampling
+    from rnagpt.serving.engine import Engine
 
-    conversation = Conversation(model, processor)
-    writer = Writer(args.checkpoint or "demo", args.json, args.weigh, evidence)
-    options = {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature, "seed": args.seed}
+    conversation = Conversation(Engine(model, processor))
+    writer = Writer(args.checkpoint or "demo", args.json, args.confidence, evidence)
+    sampling = Sampling(args.max_new_tokens, args.temperature, seed=args.seed)
     groups = [chosen] if args.compare else [[record] for record in chosen]
     for group in groups if args.question else groups[:1]:  # all of them before the first answer
         conversation.read(*group)
@@ -126,35 +126,19 @@ def run(args: argparse.Namespace) -> int:
         from rnagpt.chat.web import run_web
 
         note = DEMO_NOTE if args.demo else ""
-        return run_web(conversation.engine, records, options, evidence, args.port, note)
+        return run_web(conversation.engine, records, sampling, evidence, args.port, note)
     if args.question:
-        return answer_questions(conversation, groups, args.question, options, writer)
+        for rnas, question in itertools.product(groups, args.question):
+            conversation.read(*rnas)  # each question without the others in its prompt
+            try:
+                conversation.ask(question, sampling, confidence=writer.confidence)
+            except UserError as error:
+                raise UserError(f"record {', '.join(rna.rna_id for rna in rnas)}: {error}") from None
+            writer.write(conversation)
+        return 0
     if in_terminal:
-        return run_terminal(conversation, records, options, evidence)
-    return run_script(conversation, records, options, writer)
-
-
-def share_processors() -> None:
-    """Have torch's threads sleep while they wait for each other; for libgomp to see it, before torch is imported.
-
-    By default they spin, and whatever else runs on the machine then delays each of a token's hundreds of products: on
-    two cores with one other process at work a token took 300 to 660 ms, with this 60 to 90 (EXPERIMENTS.md).
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
-def check_port(host: str, port: int) -> None:
-    """UserError where nothing can listen, told before the checkpoint loads; port 0 is any free one."""
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
-            probe.bind(address)
-    except socket.gaierror:
-        raise UserError(f"there is no host {host}: --host is a name or address of this machine") from None
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise UserError(f"port {port} of {host} cannot be used ({reason}): give another --port") from None
+        return run_terminal(conversation, records, sampling, evidence)
+    return run_script(conversation, records, sampling, writer)
 
 
 def check_web() -> None:
@@ -162,20 +146,6 @@ def check_web() -> None:
     for name in ("gradio", "RNA", "edlib"):
         if importlib.util.find_spec(name) is None:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-
-def chosen_checkpoint(args: argparse.Namespace) -> str:
-    """The folder or Hub id that CHECKPOINT and --demo stand for."""
-    if args.demo == (args.checkpoint is not None):
-        place = " (before --question, if there is one)" if hasattr(args, "question") else ""
-        raise UserError(f"give either a CHECKPOINT{place} or --demo")
-    if args.demo:
-        if not DEMO.is_dir():
-            raise UserError("this installation has no demo checkpoint: give a CHECKPOINT, or make one by `make demo`")
-        return str(DEMO)
-    path = Path(args.checkpoint).expanduser()
-    checkpoint_form(path)
-    return str(path)
 
 
 def check_switches(args: argparse.Namespace, in_terminal: bool) -> None:
@@ -190,10 +160,10 @@ def check_switches(args: argparse.Namespace, in_terminal: bool) -> None:
         raise UserError("--out is a file, so that an interrupted run can go on: give its name")
     if args.batch and (args.fasta is not None or args.rna is not None):
         raise UserError("--batch names the RNAs itself: leave --fasta and --rna out")
-    if args.weigh and not (args.json or args.batch):
-        raise UserError("--weigh goes with --json or --batch (the terminal and the page always weigh)")
-    if args.known_rnas and (args.question or args.json or args.batch) and not args.weigh:
-        raise UserError("--known-rnas stands beside weighed answers: give --weigh (with --json or --batch), too")
+    if args.confidence and not (args.json or args.batch):
+        raise UserError("--confidence goes with --json or --batch (the terminal and the page always tell it)")
+    if args.known_rnas and (args.question or args.json or args.batch) and not args.confidence:
+        raise UserError("--known-rnas stands beside confidence: give --confidence, too (with --json or --batch)")
     if args.compare and args.record is not None:
         raise UserError("--compare takes all records of --fasta, and --record one of them: give one of the two")
     if args.record is not None and args.fasta is None:
@@ -221,11 +191,8 @@ def check_switches(args: argparse.Namespace, in_terminal: bool) -> None:
 def given_records(args: argparse.Namespace) -> list[Record]:
     """The RNAs of --fasta or --rna."""
     if args.rna is not None:
-        if is_rnacentral_id(args.rna):
-            print(f"fetching {args.rna} from RNAcentral ...", file=sys.stderr, flush=True)
-            return [fetch(args.rna)]
         try:
-            return [parse_sequence(args.rna, "--rna", "rna1")]
+            return read_rnas(args.rna, "--rna", "rna1")
         except UserError:
             if os.path.isfile(args.rna):
                 raise UserError(f"--rna takes a sequence, and {args.rna} is a file: give it by --fasta") from None
@@ -240,8 +207,8 @@ def given_records(args: argparse.Namespace) -> list[Record]:
 
 def given_evidence(args: argparse.Namespace):
     """What is laid beside the answers, with the RNAs of --known-rnas."""
-    from rnagpt.chat.evidence import Evidence
     from rnagpt.known_rnas.base import KnownRnas, rna_qa
+    from rnagpt.serving.confidence import Evidence
 
     if args.known_rnas is None:
         return Evidence(args.min_confidence)
@@ -254,53 +221,10 @@ def given_evidence(args: argparse.Namespace):
 
 def named_record(records: list[Record], args: argparse.Namespace) -> Record:
     """The record that --record names."""
-    for record in records:
-        if record.rna_id == args.record:
-            return record
+    if found := [record for record in records if record.rna_id == args.record]:
+        return found[0]
     some = ", ".join(record.rna_id for record in records[:5]) + (", ..." if len(records) > 5 else "")
     raise UserError(f"{args.fasta} has no record {args.record}: it has {some}")
-
-
-def load(checkpoint: str, dtype: str | None = None):
-    """Model and processor of a checkpoint; what libraries print meanwhile goes to standard error.
-
-    Args:
-        dtype: see `rnagpt.checkpoints.checkpoint.load`.
-    """
-    check_tokenizers(checkpoint)
-    with contextlib.redirect_stdout(sys.stderr):
-        from transformers.utils import logging
-
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        from rnagpt.checkpoints import checkpoint as checkpoints
-
-        return checkpoints.load(checkpoint, dtype)
-
-
-def check_tokenizers(checkpoint: str) -> None:
-    """UserError for a damaged tokenizer: transformers would take the LLM's in the place of a damaged RNA tokenizer."""
-    from tokenizers import Tokenizer
-
-    for path in (Path(checkpoint) / "tokenizer.json", Path(checkpoint) / "rna_tokenizer" / "tokenizer.json"):
-        if path.is_file():
-            try:
-                Tokenizer.from_file(str(path))
-            except Exception as error:  # `tokenizers` raises nothing more special
-                raise UserError(f"the tokenizer {path} is damaged ({error}): copy or download it again") from None
-
-
-def answer_questions(conversation, groups: list[list[Record]], questions: list[str], options: dict, writer) -> int:
-    """Every question about every group of RNAs, each without the others in its prompt, as one line each."""
-    for rnas in groups:
-        for question in questions:
-            conversation.read(*rnas)
-            try:
-                conversation.ask(question, weigh=writer.weigh, **options)
-            except UserError as error:
-                raise UserError(f"record {', '.join(rna.rna_id for rna in rnas)}: {error}") from None
-            writer.write(conversation)
-    return 0
 
 
 def answer_batch(args: argparse.Namespace, checkpoint: str) -> int:
@@ -323,19 +247,17 @@ def answer_batch(args: argparse.Namespace, checkpoint: str) -> int:
         "input_sha256": sha256,
         "checkpoint": args.checkpoint or "demo",
         "questions": args.question or [],
-        "weigh": args.weigh and args.min_confidence,
+        "weigh": args.confidence and args.min_confidence,  # by its name in journals that were begun before
         "known_rnas": args.known_rnas,
         **sampling,
     }
-    journal = batch.Journal(args.out, what)
-    evidence = given_evidence(args)
-    journal.open()  # before the model loads: a journal of another run is a mistake
+    journal = batch.Journal(args.out, what)  # before the model loads: a journal of another run is a mistake
+    evidence = given_evidence(args) if args.confidence else None
     model, processor = load(checkpoint)
     from rnagpt.serving.decoding import Sampling
     from rnagpt.serving.engine import Engine
 
-    weight = evidence.of_row if args.weigh else None
-    failed = batch.run_batch(Engine(model, processor), rows, journal, args.out, Sampling(**sampling), weight)
+    failed = batch.run_batch(Engine(model, processor), rows, journal, Sampling(**sampling), evidence)
     done = len(rows) - failed
     print(f"wrote {args.out}: {done:,} of {len(rows):,} rows answered", file=sys.stderr)
     if failed:

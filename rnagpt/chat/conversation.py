@@ -1,19 +1,15 @@
 """One conversation about RNAs: the turns so far, and asking the next question.
 
-conversation = Conversation(model, processor)
+conversation = Conversation(Engine(model, processor))
 conversation.read(Record("tRNA-Phe", "", "GCGGAUUU..."))
 conversation.ask("What type of RNA is this?", stream_to=print)
 """
 
 from collections.abc import Callable
-from typing import Self
 
-from transformers import GenerationMixin
-
-from processing_rnagpt import RnaGptProcessor
-from rnagpt.serving.decoding import MAX_NEW_TOKENS, Sampling
+from rnagpt.serving.decoding import Sampling
 from rnagpt.serving.engine import Answer, Engine
-from rnagpt.serving.rna_lengths import check_lengths
+from rnagpt.serving.rna_reading import check_lengths
 from rnagpt_core.errors import UserError
 from rnagpt_core.sequences import Record
 
@@ -27,16 +23,11 @@ class Conversation:
         last: the last answer, with its likelihoods and why it ended.
     """
 
-    def __init__(self, model: GenerationMixin, processor: RnaGptProcessor, engine: Engine | None = None):
-        self.engine = engine or Engine(model, processor)
+    def __init__(self, engine: Engine):
+        self.engine = engine
         self.rnas: list[Record] = []
         self.messages: list[dict[str, str]] = []
         self.last: Answer | None = None
-
-    @classmethod
-    def on(cls, engine: Engine) -> Self:
-        """A new conversation that shares an engine with others."""
-        return cls(engine.model, engine.processor, engine)
 
     @property
     def rna(self) -> Record | None:
@@ -64,13 +55,9 @@ class Conversation:
     def ask(
         self,
         question: str,
-        max_new_tokens: int = MAX_NEW_TOKENS,
+        sampling: Sampling | None = None,
         stream_to: Callable[[str], None] | None = None,
-        temperature: float = 0.0,
-        seed: int | None = None,
-        top_p: float = 1.0,
-        stop: tuple[str, ...] = (),
-        weigh: bool = False,
+        confidence: bool = False,
     ) -> str:
         """Answer a question in the light of the earlier turns; question and answer become turns themselves.
 
@@ -78,21 +65,20 @@ class Conversation:
         anything is raised, also KeyboardInterrupt or by `stream_to`, the conversation stays as it was before.
 
         Args:
-            max_new_tokens, temperature, seed, top_p, stop: see `Sampling`.
             stream_to: called with each new piece of the answer; the pieces add up to the answer returned.
-            weigh: compute what `rnagpt.chat.confidence` needs, too.
+            confidence: compute what `rnagpt.serving.confidence` needs, too.
 
         Raises:
             UserError: no RNA, no question, or a prompt that fills the LLM's context.
         """
-        turns, answer = self.prepare(
-            question, Sampling(max_new_tokens, temperature, top_p, seed, stop), stream_to=stream_to, weigh=weigh
-        )
+        turns, answer = self.prepare(question, sampling, stream_to=stream_to, confidence=confidence)
         self.engine.run([answer])
         self.add(turns, answer)
         return answer.text
 
-    def prepare(self, question: str, sampling: Sampling, **options) -> tuple[list[dict[str, str]], Answer]:
+    def prepare(
+        self, question: str, sampling: Sampling | None = None, **options
+    ) -> tuple[list[dict[str, str]], Answer]:
         """The turns with this question as the last, and its answer, ready for the engine.
 
         Args:
@@ -110,10 +96,6 @@ class Conversation:
         """Make a finished answer the last turn."""
         self.last = answer
         self.messages = [*turns, {"role": "assistant", "content": answer.text}]
-
-    def render(self, turns: list[dict[str, str]]):
-        """Model inputs of the RNAs and these turns, the assistant's turn opened (batch of one)."""
-        return self.engine.rendered(with_rnas(turns, self.rnas))
 
 
 def with_rnas(turns: list[dict[str, str]], rnas: list[Record]) -> list[dict]:

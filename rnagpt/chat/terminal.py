@@ -14,13 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rnagpt.chat.conversation import Conversation
-from rnagpt.chat.evidence import Evidence
 from rnagpt.chat.transcript import exported
 from rnagpt.checkpoints.llm import cache_dir
-from rnagpt.known_rnas.rnacentral_ids import fetch, is_rnacentral_id
+from rnagpt.known_rnas.rnacentral_ids import is_rnacentral_id
+from rnagpt.serving.confidence import Evidence
+from rnagpt.serving.decoding import Sampling
+from rnagpt.serving.rna_reading import read_rnas
 from rnagpt_core.errors import USER_MISTAKE, UserError, explain
+from rnagpt_core.files import new_file, replace_text
 from rnagpt_core.safe_text import one_line, printable
-from rnagpt_core.sequences import BARE_SEQUENCE, MAX_COMPARED, Record, parse_fasta, parse_sequence, read_fasta
+from rnagpt_core.sequences import BARE_SEQUENCE, MAX_COMPARED, Record, parse_fasta, read_fasta
 
 HELP = """\
 /rna              list the RNAs at hand
@@ -108,16 +111,15 @@ class Session:
             if len(several) > MAX_COMPARED or len(set(several)) < len(several):
                 raise UserError(f"compare 2 to {MAX_COMPARED} different RNAs")
             self.take(*(self.records[name] for name in several))
-        elif is_rnacentral_id(what):
-            say(f"fetching {what} from RNAcentral ...")
-            self.take(fetch(what))
-        elif os.path.exists(path):
+        elif not is_rnacentral_id(what) and os.path.exists(path):
             self.take_file(read_fasta(path))
         else:
             number = next(n for n in itertools.count(1) if f"rna{n}" not in self.records)
             try:
-                record = parse_sequence(what, "as a sequence", f"rna{number}")
+                (record,) = read_rnas(what, "as a sequence", f"rna{number}")
             except UserError as error:
+                if is_rnacentral_id(what):
+                    raise
                 shown = what if len(what) <= 40 else what[:40] + "..."
                 if FILE_NAME.search(what):
                     raise UserError(f"{shown} is no file and no RNA at hand: /rna lists those at hand") from None
@@ -146,26 +148,23 @@ class Session:
         if path.exists():
             raise UserError(f"{path} is there already: give another name")
         text = exported(self.conversation.rnas, self.conversation.messages, path.suffix, self.earlier)
-        part = path.with_name(path.name + ".new")
+        if not path.absolute().parent.is_dir():
+            raise UserError(f"{path} cannot be written (no such folder): give another name")
         try:
-            part.write_text(text, encoding="utf-8")
-            os.replace(part, path)
+            replace_text(path, text)
         except OSError as error:
             raise UserError(f"{path} cannot be written ({error.strerror}): give another name") from None
         say(f"wrote {path}")
 
     def described(self) -> str:
         """The current RNA in words: "tRNA-Phe, 76 nt (1 of 3; /rna lists them)"."""
-        if len(self.conversation.rnas) > 1:
-            return "; ".join(
-                f"RNA {number} = {rna.rna_id}, {len(rna):,} nt"
-                for number, rna in enumerate(self.conversation.rnas, start=1)
-            )
-        rna = self.conversation.rna
-        place = ""
-        if len(self.records) > 1 and rna.rna_id in self.records:
-            place = f" ({list(self.records).index(rna.rna_id) + 1} of {len(self.records):,}; /rna lists them)"
-        return f"{rna.rna_id}, {len(rna):,} nt{place}"
+        words = [f"{rna.rna_id}, {len(rna):,} nt" for rna in self.conversation.rnas]
+        if len(words) > 1:
+            return "; ".join(f"RNA {number} = {rna}" for number, rna in enumerate(words, start=1))
+        rna_id = self.conversation.rnas[0].rna_id
+        if len(self.records) > 1 and rna_id in self.records:
+            words.append(f"({list(self.records).index(rna_id) + 1} of {len(self.records):,}; /rna lists them)")
+        return " ".join(words)
 
     def list_records(self) -> None:
         """The RNAs at hand, a star before the current one."""
@@ -193,7 +192,7 @@ class Writer:
 
     checkpoint: str
     as_json: bool = False
-    weigh: bool = False
+    confidence: bool = False
     evidence: Evidence = field(default_factory=Evidence)
 
     def write(self, conversation: Conversation) -> None:
@@ -206,7 +205,7 @@ class Writer:
             if len(rnas) > 1:
                 row = {"rna_ids": [rna.rna_id for rna in rnas], "lengths_nt": [len(rna) for rna in rnas]}
             row |= {"question": printable(question), "answer": printable(answer), "checkpoint": self.checkpoint}
-            if self.weigh:
+            if self.confidence:
                 row |= self.evidence.as_json(conversation.last, rnas)
             print(json.dumps(row, ensure_ascii=False))
         sys.stdout.flush()
@@ -223,9 +222,9 @@ def say_cut(conversation: Conversation) -> None:
 
 
 def run_terminal(
-    conversation: Conversation, records: list[Record], options: dict, evidence: Evidence | None = None
+    conversation: Conversation, records: list[Record], sampling: Sampling, evidence: Evidence | None = None
 ) -> int:
-    """Questions from a person; `options` go to `Conversation.ask`."""
+    """Questions from a person."""
     evidence = evidence or Evidence()
 
     def answer(question: str) -> None:
@@ -234,7 +233,7 @@ def run_terminal(
             say(f"(reading {length:,} nt, which may take a while; Ctrl-C stops it)")
         try:
             text = conversation.ask(
-                question, stream_to=lambda piece: print(printable(piece), end="", flush=True), weigh=True, **options
+                question, sampling, lambda piece: print(printable(piece), end="", flush=True), confidence=True
             )
         except KeyboardInterrupt:
             print(flush=True)
@@ -244,8 +243,8 @@ def run_terminal(
             if not printable(text).strip():
                 say("(the model gave no answer)")
             say_cut(conversation)
-            if weight := evidence.weight(conversation.last):
-                say(f"({weight.described()})")
+            if confidence := evidence.confidence(conversation.last):
+                say(f"({confidence.described()})")
             if first:
                 say_closest(evidence, conversation.rnas)
         say()
@@ -285,11 +284,7 @@ def say_closest(evidence: Evidence, rnas: list[Record]) -> None:
 
 
 def read_line(prompt: str) -> str:
-    """A line from the terminal, with editing, history and completion where Python has readline."""
-    try:
-        import readline  # noqa: F401  importing it is what makes input() use it
-    except ImportError:
-        pass
+    """A line from the terminal, with editing, history and completion where Python has readline (`line_history`)."""
     if sys.stdout.isatty():
         return input(prompt)
     # input() would write its prompt between the answers
@@ -325,41 +320,32 @@ def line_history(session: Session) -> Iterator[None]:
         yield
     finally:
         lines = [readline.get_history_item(i + 1) or "" for i in range(readline.get_current_history_length())]
-        questions = [line for line in lines if not line.startswith((">", "/rna ")) and not looks_like_rna(line)]
+        questions = [
+            line for line in lines if not line.startswith((">", "/rna ")) and not BARE_SEQUENCE.fullmatch(line.strip())
+        ]
         with suppress(OSError):  # a history that cannot be kept is no reason to fail
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(path.name + ".new")
-            with open(part, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            with new_file(path) as file:
+                os.fchmod(file.fileno(), 0o600)
                 file.writelines(f"{line}\n" for line in questions[-HISTORY:])
-            os.replace(part, path)
 
 
-def looks_like_rna(line: str) -> bool:
-    """Whether a line is a sequence, or a part of a pasted one.
-
-    >>> looks_like_rna("GCGGAUUUAGCUC"), looks_like_rna("What is this?")
-    (True, False)
-    """
-    return BARE_SEQUENCE.fullmatch(line.strip()) is not None
-
-
-def run_script(conversation: Conversation, records: list[Record], options: dict, writer: Writer) -> int:
+def run_script(conversation: Conversation, records: list[Record], sampling: Sampling, writer: Writer) -> int:
     """One question or command per line of standard input; exit code 2 when any of them could not be carried out."""
 
     def answer(question: str) -> None:
-        conversation.ask(question, weigh=writer.weigh, **options)
+        conversation.ask(question, sampling, confidence=writer.confidence)
         writer.write(conversation)
 
     session = Session(conversation, records, answer)
-    code, said = 0, False
+    code, empty = 0, True
     for number, line in enumerate(itertools.chain(sys.stdin, [""]), start=1):  # the empty line ends pasted text
-        said = said or bool(line.strip())
+        empty = empty and not line.strip()
         try:
             if not session.handle(line):
                 break
         except UserError as error:
             say(f"line {number}: {error}")
             code = USER_MISTAKE
-    if not said:
+    if empty:
         raise UserError("standard input held no question: write one per line, or give --question")
     return code

@@ -50,8 +50,8 @@ def as_markdown(rnas: Sequence[Record], messages: Sequence[dict]) -> list[str]:
         lines += [f"**{as_text(f'{rna.rna_id} {rna.description}'.strip())}**, {len(rna):,} nt", ""]
         lines += ["```", *(rna.sequence[i : i + 80] for i in range(0, len(rna), 80)), "```", ""]
     for turn in messages:
-        said = "\n> ".join(as_text(line) for line in printable(turn["content"]).splitlines())
-        lines += [f"**{'Question' if turn['role'] == 'user' else 'Answer'}**", "", f"> {said}", ""]
+        quoted = "\n> ".join(as_text(line) for line in printable(turn["content"]).splitlines())
+        lines += [f"**{'Question' if turn['role'] == 'user' else 'Answer'}**", "", f"> {quoted}", ""]
     return lines
 
 

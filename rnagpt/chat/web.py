@@ -16,18 +16,16 @@ from pathlib import Path
 
 from dataset_builder.facts_table.fact_answers import type_name
 from rnagpt.chat.conversation import Conversation
-from rnagpt.chat.evidence import Evidence
-from rnagpt.chat.fold_drawing import drawn
+from rnagpt.chat.fold_drawing import drawing
 from rnagpt.chat.transcript import NOTICE, exported
 from rnagpt.known_rnas.base import SHOWN_PAPERS, page_of_paper, paper_name
-from rnagpt.known_rnas.rnacentral_ids import fetch, is_rnacentral_id
+from rnagpt.serving.confidence import Evidence
 from rnagpt.serving.decoding import Sampling
-from rnagpt.serving.engine import Engine
-from rnagpt.serving.rna_lengths import check_lengths
+from rnagpt.serving.rna_reading import check_lengths, read_rnas
 from rnagpt.serving.worker import Worker
 from rnagpt_core.errors import UserError
 from rnagpt_core.safe_text import one_line, printable
-from rnagpt_core.sequences import MAX_COMPARED, Record, parse_fasta, parse_sequence, read_fasta
+from rnagpt_core.sequences import MAX_COMPARED, Record, read_fasta
 
 MAX_BYTES = 10_000_000  # of an upload, also once unpacked
 MAX_RECORDS = 1000
@@ -41,10 +39,10 @@ EXAMPLES = (
 STYLE = """
 .gradio-container { max-width: 1100px !important; margin: 0 auto !important; }
 svg.fold { width: 100%; max-height: 340px; }
-svg.fold text { font: 7px ui-monospace, monospace; text-anchor: middle; fill: #222; }
-svg.fold line.backbone { stroke: #999; stroke-width: 1.2; }
-svg.fold line.pair { stroke: #3b6ea5; stroke-width: 1.6; }
-svg.fold circle { stroke: #555; stroke-width: .5; }
+svg.fold text { font: 10px ui-monospace, monospace; fill: #222; stroke: #fff; stroke-width: 3; paint-order: stroke; }
+svg.fold text.end { font-weight: 700; fill: #3b6ea5; }
+svg.fold .backbone { fill: none; stroke: #999; stroke-width: 1.2; }
+svg.fold .basepairs { stroke: #3b6ea5; stroke-width: 2.4; }
 .card table { width: 100%; table-layout: fixed; border-collapse: collapse; border: 0; margin: 0 0 1em; }
 .card tr { border: 0; border-bottom: 1px solid var(--border-color-primary); }
 .card th, .card td { border: 0; padding: .4em 0; vertical-align: top; overflow-wrap: anywhere; }
@@ -58,30 +56,21 @@ p[role=alert], p.unsure { border-left: 4px solid #c77700; padding: .1em 0 .1em .
 """
 
 
-def run_web(
-    engine: Engine, records: list[Record], options: dict, evidence: Evidence, port: int, note: str = ""
-) -> int:
+# this machine only; nothing is sent elsewhere, and Node.js is not looked for
+LAUNCH = {"server_name": "127.0.0.1", "share": False, "enable_monitoring": False, "ssr_mode": False, "css": STYLE}
+LAUNCH |= {"quiet": True, "prevent_thread_lock": True, "max_file_size": MAX_BYTES, "footer_links": []}
+
+
+def run_web(engine, records: list[Record], sampling: Sampling, evidence: Evidence, port: int, note: str = "") -> int:
     """Serve the page on 127.0.0.1 until Ctrl-C or SIGTERM; `note` stands on it and says what the model is."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     with Worker(engine) as worker, tempfile.TemporaryDirectory(prefix="rnagpt-") as folder:
-        page = Page(worker, records, options, evidence, Path(folder), note)
+        page = Page(worker, records, sampling, evidence, Path(folder), note)
         try:
-            _, address, _ = page.build().launch(
-                server_name="127.0.0.1",
-                server_port=port or None,
-                share=False,
-                quiet=True,
-                prevent_thread_lock=True,
-                max_file_size=MAX_BYTES,
-                footer_links=[],
-                ssr_mode=False,
-                enable_monitoring=False,
-                theme=theme(),
-                css=STYLE,
-            )
+            _, address, _ = page.build().launch(**LAUNCH, server_port=port or None, theme=theme())
         except OSError:
             raise UserError(f"port {port} cannot be used: give another --port") from None
         print(f"open {address} in a browser (Ctrl-C ends)", file=sys.stderr, flush=True)
@@ -104,11 +93,17 @@ class Page:
     """
 
     def __init__(
-        self, worker: Worker, records: list[Record], options: dict, evidence: Evidence, folder: Path, note: str = ""
+        self,
+        worker: Worker,
+        records: list[Record],
+        sampling: Sampling,
+        evidence: Evidence,
+        folder: Path,
+        note: str = "",
     ):
         self.worker, self.engine, self.evidence, self.folder = worker, worker.engine, evidence, folder
         self.note = f" This is a {note}." if note else ""
-        self.records, self.sampling = records, Sampling(**options)
+        self.records, self.sampling = records, sampling
 
     def build(self):
         """The page, a `gradio.Blocks`."""
@@ -134,7 +129,7 @@ class Page:
                         examples = [
                             gr.Button(f"Example: {example.rna_id}", min_width=80, size="sm") for example in EXAMPLES
                         ]
-                    told = gr.HTML(elem_id="told", padding=False)
+                    reading = gr.HTML(elem_id="told", padding=False)
                     chosen = gr.Dropdown(
                         label=f"RNA (choose up to {MAX_COMPARED} to compare)",
                         multiselect=True,
@@ -176,7 +171,7 @@ class Page:
                         save_md = gr.DownloadButton("Save as Markdown", elem_id="save-md", **save)
                         save_json = gr.DownloadButton("Save as JSON", elem_id="save-json", **save)
 
-            about = [state, chosen, card, chat, beside, told]
+            about = [state, chosen, card, chat, beside, reading]
             upload.upload(self.read_file, [upload, state], about)
             read.click(self.read_text, [typed, state], about)
             typed.submit(self.read_text, [typed, state], about)
@@ -186,12 +181,12 @@ class Page:
             answering = [state, chat, beside, status, question, save_md, save_json]
             how = {"concurrency_limit": self.engine.max_answers, "show_progress": "minimal"}
             triggers = (ask.click, question.submit)
-            asked = [trigger(self.ask, [question, state], answering, **how) for trigger in triggers]
+            events = [trigger(self.ask, [question, state], answering, **how) for trigger in triggers]
             for button, text in zip(suggested, QUESTIONS, strict=True):
-                asked.append(button.click(partial(self.ask, text), [state], answering, **how))
-            stop.click(None, cancels=asked)
+                events.append(button.click(partial(self.ask, text), [state], answering, **how))
+            stop.click(None, cancels=events)
             for clear in (new.click, chat.clear):
-                clear(self.begin_anew, [state], [state, chat, beside, status], cancels=asked)
+                clear(self.begin_anew, [state], [state, chat, beside, status], cancels=events)
             if self.records:
                 page.load(lambda state: self.take(self.records, state), [state], about)
         return page.queue(max_size=64)
@@ -211,13 +206,9 @@ class Page:
     def read_text(self, text: str, state: dict) -> list:
         """A typed or pasted RNA."""
         try:
-            if is_rnacentral_id(text):
-                return self.take([fetch(text)], state)
-            if text.lstrip().startswith(">"):
-                return self.take(parse_fasta(text, "the text", max_records=MAX_RECORDS), state)
             if len(text) > MAX_BYTES:
                 raise UserError(f"the text is longer than {MAX_BYTES:,} characters: upload a part of it")
-            return self.take([parse_sequence(text, "the text", "my RNA")], state)
+            return self.take(read_rnas(text, "the text", "my RNA", MAX_RECORDS), state)
         except UserError as error:
             return self.unchanged(state, str(error))
 
@@ -245,15 +236,14 @@ class Page:
             return [state, gr.Dropdown(value=state["chosen"], **listed), *about, notice(str(error))]
         state = {**state, "chosen": [record.rna_id for record in chosen], "messages": []}
         more = f"The first {LISTED} of {len(names):,} records can be chosen." if len(names) > LISTED else ""
-        listing = gr.Dropdown(value=state["chosen"], **listed)
-        cards = "".join(self.card(record) for record in chosen)
-        return [state, listing, cards, [], "", notice(more)]
+        cards = "".join(map(self.card, chosen))
+        return [state, gr.Dropdown(value=state["chosen"], **listed), cards, [], "", notice(more)]
 
     def unchanged(self, state: dict, sentence: str) -> list:
         """Everything as it was, and what went wrong."""
         import gradio as gr
 
-        return [state, gr.skip(), gr.skip(), gr.skip(), gr.skip(), notice(sentence)]
+        return [state, *[gr.skip()] * 4, notice(sentence)]
 
     def card(self, record: Record) -> str:
         """What can be said of an RNA without the model."""
@@ -269,7 +259,7 @@ class Page:
             ("Type of the closest known RNAs", html.escape(", ".join(kinds)) or "none is close"),
         ]
         table = "".join(f'<tr><th scope="row">{head}</th><td>{cell}</td></tr>' for head, cell in rows)
-        return f"<table>{table}</table>{drawn(record.sequence, one_line(record.rna_id))}"
+        return f"<table>{table}</table>{drawing(record.sequence, one_line(record.rna_id))}"
 
     # --- questions
 
@@ -277,39 +267,38 @@ class Page:
         """The answer as it grows, then what lies beside it."""
         import gradio as gr
 
-        kept = [gr.skip(), gr.skip()]
-        conversation = Conversation.on(self.engine)
+        files = [gr.skip(), gr.skip()]
+        conversation = Conversation(self.engine)
         conversation.rnas = [state["records"][rna_id] for rna_id in state["chosen"]]
         conversation.messages = state["messages"]
         pieces: queue.Queue[str | None] = queue.Queue()
         try:
             turns, answer = conversation.prepare(
-                question, self.sampling, stream_to=pieces.put, weigh=True, when_done=lambda _: pieces.put(None)
+                question, self.sampling, stream_to=pieces.put, confidence=True, when_done=lambda _: pieces.put(None)
             )
         except UserError as error:
-            yield [state, shown(state["messages"]), gr.skip(), notice(str(error)), gr.skip(), *kept]
+            yield [state, escaped(state["messages"]), gr.skip(), notice(str(error)), gr.skip(), *files]
             return
         self.worker.submit(answer)
         text = ""
         try:
-            yield [state, shown([*turns, said("...")]), "", notice(""), "", *kept]
+            yield [state, escaped([*turns, assistant_turn("...")]), "", notice(""), "", *files]
             while (piece := pieces.get()) is not None:
                 text += piece
-                yield [state, shown([*turns, said(text)]), "", notice(""), gr.skip(), *kept]
+                yield [state, escaped([*turns, assistant_turn(text)]), "", notice(""), gr.skip(), *files]
         finally:
             answer.cancel()  # the visitor pressed Stop or left; a finished answer does not mind
         if answer.error is not None:
-            yield [state, shown(state["messages"]), "", notice("answering failed: ask again"), gr.skip(), *kept]
+            yield [state, escaped(state["messages"]), "", notice("answering failed: ask again"), gr.skip(), *files]
             return
         conversation.add(turns, answer)
         state = {**state, "messages": conversation.messages}
-        told = "the answer was cut at its longest length" if conversation.cut_off else ""
-        told = told if answer.text.strip() else "the model gave no answer"
+        remark = "the answer was cut at its longest length" if conversation.cut_off else ""
         yield [
             state,
-            shown(conversation.messages),
+            escaped(conversation.messages),
             self.beside(answer, conversation.rnas),
-            notice(told),
+            notice(remark if answer.text.strip() else "the model gave no answer"),
             gr.skip(),
             *self.saved(conversation),
         ]
@@ -319,12 +308,11 @@ class Page:
         return [{**state, "messages": []}, [], "", notice("")]
 
     def beside(self, answer, rnas: list[Record]) -> str:
-        """The answer's weight and the closest known RNAs."""
-        weight = self.evidence.weight(answer)
+        """The answer's confidence and the closest known RNAs."""
         lines = []
-        if weight:
-            mark = ' class="unsure"' if weight.abstains else ""
-            lines.append(f"<p{mark}>The last answer: {html.escape(weight.described())}.</p>")
+        if confidence := self.evidence.confidence(answer):
+            mark = ' class="unsure"' if confidence.abstains else ""
+            lines.append(f"<p{mark}>The last answer: {html.escape(confidence.described())}.</p>")
         for rna in rnas:
             closest = self.evidence.closest(rna.sequence)
             about = f" to {html.escape(one_line(rna.rna_id))}" if len(rnas) > 1 else ""
@@ -361,12 +349,12 @@ class Page:
         return buttons
 
 
-def said(text: str) -> dict[str, str]:
+def assistant_turn(text: str) -> dict[str, str]:
     """An assistant's turn."""
     return {"role": "assistant", "content": text}
 
 
-def shown(messages: list[dict]) -> list[dict]:
+def escaped(messages: list[dict]) -> list[dict]:
     """Turns for the chat component, which reads a text as HTML (and drops tags it does not like): escaped for it."""
     return [{**turn, "content": html.escape(printable(turn["content"]), quote=False)} for turn in messages]
 

@@ -25,7 +25,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from rnagpt.chat.confidence import weight_of
+from rnagpt.serving.confidence import confidence_of
 from rnagpt.serving.engine import Answer, Engine
 from rnagpt.serving.schema import ChatRequest
 from rnagpt.serving.worker import Worker
@@ -88,7 +88,7 @@ class Exchange:
         self.pieces: asyncio.Queue[str | None] = asyncio.Queue()  # None: the answer is finished
         self.loop = asyncio.get_running_loop()
         self.answer: Answer | None = None
-        self.first_seen = False
+        self.first_passed = False
 
     async def start(self) -> None:
         """Prepare the answer and hand it to the engine; UserError for what it cannot take."""
@@ -99,13 +99,13 @@ class Exchange:
         return self.desk.engine.prepare(
             self.request.conversation(),
             self.request.sampling(),
-            stream_to=self._tell,
-            weigh=self.request.weigh,
+            stream_to=self._pass_on,
+            confidence=self.request.confidence or self.request.weigh,
             deadline=self.began + self.desk.limits.timeout,
-            when_done=lambda answer: self._tell(None),
+            when_done=lambda answer: self._pass_on(None),
         )
 
-    def _tell(self, piece: str | None) -> None:
+    def _pass_on(self, piece: str | None) -> None:
         try:
             self.loop.call_soon_threadsafe(self.pieces.put_nowait, piece)
         except RuntimeError:  # the loop is closed: nobody listens any more
@@ -114,8 +114,8 @@ class Exchange:
     async def next_piece(self) -> str | None:
         """The next piece of text, or None at the end."""
         piece = await self.pieces.get()
-        if piece is not None and not self.first_seen:
-            self.first_seen = True
+        if piece is not None and not self.first_passed:
+            self.first_passed = True
             self.desk.metrics.first.observe(time.monotonic() - self.began)
         return piece
 
@@ -131,11 +131,11 @@ class Exchange:
 
     def usage(self) -> dict:
         """Tokens, as OpenAI counts them."""
-        prompt, said = len(self.answer.prompt_ids), len(self.answer.token_ids)
+        prompt, completion = len(self.answer.prompt_ids), len(self.answer.token_ids)
         return {
             "prompt_tokens": prompt,
-            "completion_tokens": said,
-            "total_tokens": prompt + said,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
             "prompt_tokens_details": {"cached_tokens": self.answer.cached_tokens},
         }
 
@@ -147,10 +147,10 @@ class Exchange:
     def head(self, kind: str) -> dict:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.desk.name}
 
-    def weight(self) -> dict:
-        """{"rnagpt": ...} for requests with `weigh`."""
-        weight = weight_of(self.answer)
-        return {"rnagpt": weight.as_json()} if weight else {}
+    def confidence(self) -> dict:
+        """{"rnagpt": ...} for requests with `confidence`."""
+        confidence = confidence_of(self.answer)
+        return {"rnagpt": confidence.as_json()} if confidence else {}
 
     def failure(self) -> tuple[int, str] | None:
         """Status and sentence for an answer that did not come to its end."""
@@ -250,8 +250,7 @@ def build_app(
     app.add_exception_handler(HTTPException, lambda _, error: failed(error.status_code, error.detail, error.headers))
     app.add_exception_handler(UserError, lambda _, error: failed(400, str(error)))
     app.add_exception_handler(RequestValidationError, lambda _, error: failed(400, validation_sentence(error)))
-    app.add_middleware(BodyLimit, limits=limits)
-    app.add_middleware(StatusCount, counter=desk.metrics.requests)
+    app.add_middleware(Gate, limits=limits, counter=desk.metrics.requests)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     return app
 
@@ -276,7 +275,7 @@ async def whole(exchange: Exchange, request: Request) -> JSONResponse:
     message = {"role": "assistant", "content": printable(exchange.answer.text), "refusal": None}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": exchange.answer.finish_reason}
     return JSONResponse(
-        {**exchange.head("chat.completion"), "choices": [choice], "usage": exchange.usage(), **exchange.weight()}
+        {**exchange.head("chat.completion"), "choices": [choice], "usage": exchange.usage(), **exchange.confidence()}
     )
 
 
@@ -302,7 +301,7 @@ async def events(exchange: Exchange) -> AsyncIterator[str]:
     if failure := exchange.failure():
         yield event(error_body(*failure))
     else:
-        yield exchange.chunk({}, exchange.answer.finish_reason, **exchange.weight())
+        yield exchange.chunk({}, exchange.answer.finish_reason, **exchange.confidence())
         options = exchange.request.stream_options
         if options and options.include_usage:
             yield event({**exchange.head("chat.completion.chunk"), "choices": [], "usage": exchange.usage()})
@@ -335,18 +334,26 @@ def validation_sentence(error: RequestValidationError) -> str:
     return one_line(f"{place[:200]}: {first['msg']}" if place else str(first["msg"]))
 
 
-class BodyLimit:
-    """ASGI middleware: reads a request's body before anything else, at most so many bytes in so many seconds."""
+class Gate:
+    """ASGI middleware: reads a request's body before anything else, at most so many bytes in so many seconds, so that
+    no handler waits for a slow or endless one; counts the statuses of chat completions."""
 
-    def __init__(self, app, limits: Limits):
-        self.app, self.limits = app, limits
+    def __init__(self, app, limits: Limits, counter: Counter):
+        self.app, self.limits, self.counter = app, limits, counter
 
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+
+        async def counted(message):
+            if message["type"] == "http.response.start" and scope["path"] == "/v1/chat/completions":
+                self.counter.labels(str(message["status"])).inc()
+            await send(message)
+
+        too_large = failed(413, f"the request's body is larger than {self.limits.max_body:,} bytes")
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if not length.isdigit() or int(length) > self.limits.max_body:
-            return await self.refuse(scope, receive, send)
+            return await too_large(scope, receive, counted)
         body = bytearray()
         try:
             async with asyncio.timeout(self.limits.read_timeout):
@@ -358,30 +365,12 @@ class BodyLimit:
                     body += message.get("body", b"")
                     more = message.get("more_body", False)
                     if len(body) > self.limits.max_body:
-                        return await self.refuse(scope, receive, send)
+                        return await too_large(scope, receive, counted)
         except TimeoutError:
-            return await failed(408, "the request's body did not arrive in time")(scope, receive, send)
+            return await failed(408, "the request's body did not arrive in time")(scope, receive, counted)
         unread = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
         async def replayed():
             return unread.pop() if unread else await receive()
 
-        return await self.app(scope, replayed, send)
-
-    async def refuse(self, scope, receive, send) -> None:
-        await failed(413, f"the request's body is larger than {self.limits.max_body:,} bytes")(scope, receive, send)
-
-
-class StatusCount:
-    """ASGI middleware: counts the statuses of chat completions."""
-
-    def __init__(self, app, counter: Counter):
-        self.app, self.counter = app, counter
-
-    async def __call__(self, scope, receive, send):
-        async def counted(message):
-            if message["type"] == "http.response.start" and scope["path"] == "/v1/chat/completions":
-                self.counter.labels(str(message["status"])).inc()
-            await send(message)
-
-        return await self.app(scope, receive, counted if scope["type"] == "http" else send)
+        return await self.app(scope, replayed, counted)

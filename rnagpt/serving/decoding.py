@@ -1,4 +1,4 @@
-"""From logits to text: drawing a token, ending an answer, passing its text on while it grows."""
+"""From logits to text: sampling a token, ending an answer, passing its text on while it grows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ MAX_NEW_TOKENS = 256
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an answer is drawn and where it ends.
+    """How an answer is sampled and where it ends.
 
     Attributes:
         max_new_tokens: most tokens of the answer; fewer where the LLM's context ends before.
-        temperature: 0 takes the likeliest token each time; above 0 the tokens are drawn.
-        top_p: draw from the likeliest tokens that together reach this probability.
-        seed: for the same draw again; it belongs to this answer, whatever else is answered at the same time.
+        temperature: 0 takes the likeliest token each time; above 0 the tokens are sampled.
+        top_p: sample from the likeliest tokens that together reach this probability.
+        seed: for the same sample again; it belongs to this answer, whatever else is answered at the same time.
         stop: texts that end the answer; they are no part of it.
     """
 
@@ -27,19 +27,10 @@ class Sampling:
     seed: int | None = None
     stop: tuple[str, ...] = ()
 
-    def generator(self) -> torch.Generator:
-        """The source of this answer's draws."""
-        generator = torch.Generator()
-        if self.seed is None:
-            generator.seed()
-        else:
-            generator.manual_seed(self.seed)
-        return generator
 
-
-def draw(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:
+def sample(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:
     """Logits (vocabulary,) -> token id."""
-    if sampling.temperature < 1e-3:  # dividing by less would overflow, and the likeliest is drawn anyway
+    if sampling.temperature < 1e-3:  # dividing by less would overflow, and the likeliest is taken anyway
         return int(logits.argmax())
     probabilities = torch.softmax(logits.double().cpu() / sampling.temperature, dim=-1)
     if sampling.top_p < 1:
@@ -51,7 +42,7 @@ def draw(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -
 
 
 class AnswerStream:
-    """Decodes an answer while its tokens are drawn, and passes on each new piece of text.
+    """Decodes an answer while its tokens are sampled, and passes on each new piece of text.
 
     The whole answer is decoded at each step: pieces decoded on their own lose spaces and cut characters in half. White
     space at either end of the answer is left out; a piece that may still change, or turn out to begin a stop text, is
@@ -100,11 +91,8 @@ def beginning_at_end(text: str, stops: tuple[str, ...]) -> int:
     >>> beginning_at_end("yes ##", ("###", "Human:"))
     2
     """
-    longest = max((len(stop) for stop in stops), default=0)
-    for length in range(min(longest, len(text)), 0, -1):
-        if any(stop.startswith(text[-length:]) for stop in stops):
-            return length
-    return 0
+    lengths = range(min(max(map(len, stops), default=0), len(text)), 0, -1)
+    return next((n for n in lengths if any(stop.startswith(text[-n:]) for stop in stops)), 0)
 
 
 def stop_token_ids(model: GenerationMixin, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from transformers import GenerationMixin, RepetitionPenaltyLogitsProcessor
 
-from processing_rnagpt import RnaGptProcessor
-from rnagpt.serving.decoding import AnswerStream, Sampling, draw, stop_token_ids
+from processing_rnagpt import RnaGptProcessor, RnaInput
+from rnagpt.serving.decoding import AnswerStream, Sampling, sample, stop_token_ids
 from rnagpt.serving.key_values import KeyValues, PrefixCache, stacked
-from rnagpt.serving.rna_lengths import check_lengths
+from rnagpt.serving.rna_reading import check_lengths
 from rnagpt_core.errors import UserError
 from rnagpt_core.sequences import Record
 
@@ -41,7 +41,7 @@ class Answer:
         prompt_ids: tokens of the rendered conversation; cached_tokens of them were not computed again.
         token_ids, logprobs: the answer's tokens so far, the stop token included, and the model's log-probability
             (nats, at temperature 1) of each.
-        plain_logprobs: the same tokens' log-probabilities without the RNAs; with `weigh`, once the answer is finished.
+        plain_logprobs: the same tokens' log-probabilities without the RNAs; with `confidence`, once it is finished.
         finish_reason: None while under way; "stop" (its own end or a stop text), "length", "cancelled", "timeout", or
             "error", with `error`.
     """
@@ -50,20 +50,22 @@ class Answer:
     stream: AnswerStream
     prompt_ids: list[int]
     prefix_key: np.ndarray
-    rnas: list[str]
-    features: list[torch.Tensor]
+    rnas: list[RnaInput]
     plain_ids: list[int] | None
     room: int
     deadline: float | None
     when_done: Callable[["Answer"], None] | None
-    generator: torch.Generator
-    stop_ids: list[int]
+    generator: torch.Generator = field(init=False)
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     plain_logprobs: list[float] | None = None
     cached_tokens: int = 0
     finish_reason: str | None = None
     error: BaseException | None = None
+
+    def __post_init__(self):
+        self.generator, seed = torch.Generator(), self.sampling.seed
+        self.generator.seed() if seed is None else self.generator.manual_seed(seed)
 
     @property
     def text(self) -> str:
@@ -95,7 +97,7 @@ class Engine:
     ):
         self.model, self.processor, self.max_answers = model, processor, max_answers
         self.prefixes = PrefixCache(cached_bytes)
-        self.rna_features: OrderedDict[str, torch.Tensor] = OrderedDict()  # by sequence, last used last
+        self.rnas: OrderedDict[str, RnaInput] = OrderedDict()  # by sequence, read and encoded; last used last
         self.rna_bytes = 0
         self.waiting: deque[Answer] = deque()
         self.active: list[Answer] = []
@@ -115,17 +117,18 @@ class Engine:
         messages: Sequence[dict],
         sampling: Sampling | None = None,
         stream_to: Callable[[str], None] | None = None,
-        weigh: bool = False,
+        confidence: bool = False,
         deadline: float | None = None,
         when_done: Callable[[Answer], None] | None = None,
     ) -> Answer:
-        """Tokenise a conversation and encode its RNAs. Whatever its texts hold is text, control tokens too.
+        """Read and encode a conversation's RNAs, render it once and tokenise it. Whatever its texts hold is text,
+        control tokens too.
 
         Args:
             messages: {"role", "content"}, the content a string or parts {"type": "rna", "rna"}, {"type": "text",
                 "text"}; the last is the question.
             stream_to: called with each new piece of the answer, by the thread that runs the engine.
-            weigh: compute the likelihood of the answer without the RNAs, too.
+            confidence: compute the likelihood of the answer without the RNAs, too.
             deadline: of `time.monotonic`, when to give up.
             when_done: called once with the finished answer, by the thread that runs the engine.
 
@@ -133,63 +136,64 @@ class Engine:
             UserError: an RNA cannot be read, or the prompt fills the LLM's context.
         """
         sampling = sampling or Sampling()
-        rnas = rnas_of(messages)
+        sequences = rnas_of(messages)
         # a genome is not tokenised only to say that it is too long
-        named = [Record(f"rna{number}", "", rna) for number, rna in enumerate(rnas, start=1)]
+        named = [Record(f"rna{number}", "", rna) for number, rna in enumerate(sequences, start=1)]
         check_lengths(named, self.processor, self.context)
-        ids = self.rendered(messages)["input_ids"][0].tolist()
+        rnas = self.encode(sequences)
+        ids = self.token_ids(messages, dict(zip(sequences, rnas, strict=True)))
+        plain_ids = self.token_ids(messages, {}) if confidence and rnas else None
         room = self.context - len(ids)
         if room < 1:
             raise UserError(
                 f"the RNA and the conversation are {len(ids):,} tokens, and this model's context of {self.context:,} "
                 "leaves no room for an answer: begin a new conversation, or give a shorter RNA or question"
             )
-        features = [self.encode(rna) for rna in rnas]
-        plain_ids = self.rendered(without_rnas(messages))["input_ids"][0].tolist() if weigh and rnas else None
         return Answer(
             sampling,
             AnswerStream(self.processor.tokenizer, stream_to, sampling.stop),
             ids,
-            self.prefix_key(ids, rnas, features),
+            self.prefix_key(ids, sequences, rnas),
             rnas,
-            features,
             plain_ids,
             min(sampling.max_new_tokens, room),
             deadline,
             when_done,
-            sampling.generator(),
-            stop_token_ids(self.model, self.processor.tokenizer),
         )
 
-    def rendered(self, messages: Sequence[dict]):
-        """Model inputs of one conversation, the assistant's turn opened (batch of one)."""
+    def token_ids(self, messages: Sequence[dict], rnas: dict[str, RnaInput]) -> list[int]:
+        """Tokens of a conversation about these RNAs, by sequence, or without any; the assistant's turn opened."""
         with self._processor_lock:
-            try:
-                return self.processor(well_formed(messages), sanitize_control_tokens=True)
-            except ValueError as error:  # the processor's word for an RNA that it cannot read
-                raise UserError(str(error)) from None
+            batch = self.processor(well_formed(messages, rnas), sanitize_control_tokens=True)
+        return batch["input_ids"][0].tolist()
 
     @torch.inference_mode()
-    def encode(self, rna: str) -> torch.Tensor:
-        """Encoder output of an RNA, (slots, encoder hidden size); computed once."""
+    def encode(self, sequences: list[str]) -> list[RnaInput]:
+        """RNAs with their features, each read and encoded once for all the questions about it."""
         with self._encoder_lock:
-            if rna in self.rna_features:
-                self.rna_features.move_to_end(rna)
-            else:
-                batch = self.rendered([{"role": "user", "content": [{"type": "rna", "rna": rna}]}])
-                inputs = {name: batch[name].to(self.model.device) for name in batch if name.startswith("rna_")}
-                self.rna_features[rna] = self.model.model.encode_rna(**inputs)[0]
-                self.rna_bytes += self.rna_features[rna].nbytes
-                while self.rna_bytes > self.prefixes.max_bytes // RNA_SHARE and len(self.rna_features) > 1:
-                    self.rna_bytes -= self.rna_features.popitem(last=False)[1].nbytes
-            return self.rna_features[rna]
+            try:
+                rnas = self.processor.rna_inputs([self.rnas.get(sequence, sequence) for sequence in sequences])
+            except ValueError as error:  # the processor's word for an RNA that it cannot read
+                raise UserError(str(error)) from None
+            for sequence, rna in zip(sequences, rnas, strict=True):
+                if rna.features is None:
+                    batch = self.processor.rna_batch([[rna]])
+                    inputs = {name: tensor.to(self.model.device) for name, tensor in batch.items()}
+                    rna.features = self.model.model.encode_rna(**inputs)[0]
+                    self.rna_bytes += rna.features.nbytes
+                self.rnas[sequence] = rna
+                self.rnas.move_to_end(sequence)
+            while self.rna_bytes > self.prefixes.max_bytes // RNA_SHARE and len(self.rnas) > 1:
+                self.rna_bytes -= self.rnas.popitem(last=False)[1].features.nbytes
+            return rnas
 
-    def prefix_key(self, ids: list[int], rnas: list[str], features: list[torch.Tensor]) -> np.ndarray:
-        """The prompt's tokens, each placeholder replaced by a negative number that stands for its RNA."""
+    def prefix_key(self, ids: list[int], sequences: list[str], rnas: list[RnaInput]) -> np.ndarray:
+        """The prompt's tokens, each placeholder replaced by a negative number that stands for its RNA: two prompts
+        about different RNAs have the same tokens, and must not share their keys and values."""
         key = np.array(ids, dtype=np.int64)
-        numbers = [-1 - int.from_bytes(blake2b(rna.encode(), digest_size=7).digest()) for rna in rnas]
-        slots = [len(rows) for rows in features]
-        key[key == self.processor.rna_token_id] = np.repeat(np.array(numbers, dtype=np.int64), slots)
+        numbers = [-1 - int.from_bytes(blake2b(rna.encode(), digest_size=7).digest()) for rna in sequences]
+        soft_tokens = [rna.soft_tokens for rna in rnas]
+        key[key == self.processor.rna_token_id] = np.repeat(np.array(numbers, dtype=np.int64), soft_tokens)
         return key
 
     # --- answering
@@ -250,16 +254,16 @@ class Engine:
         return joining
 
     def prefill(self, answers: list[Answer]) -> None:
-        """Compute the prompts, from where they leave what is kept, and draw each answer's first token."""
+        """Compute the prompts, from where they leave what is kept, and sample each answer's first token."""
         self.active += answers  # first, so that `give_up` knows them whatever happens below
+        # Rows of different lengths in one pass: what is kept of each stands right-aligned, its new tokens after it,
+        # padded on the left. Gaps fall between the two; the mask hides them, and positions do not count them.
         pasts = []
         for answer in answers:
             length, layers = self.prefixes.longest(answer.prefix_key)
-            length = self.usable_prefix(answer, length)
-            answer.cached_tokens = length
-            layers = [(keys[:, :, :length], values[:, :, :length]) for keys, values in layers] if length else []
-            pasts.append(KeyValues(layers, torch.ones(1, length, dtype=torch.bool, device=self.model.device)))
-        held = stacked(pasts)
+            answer.cached_tokens = length = self.usable_prefix(answer, length)
+            pasts.append([(keys[:, :, :length], values[:, :, :length]) for keys, values in layers if length])
+        held = stacked([KeyValues.of(past, self.model.device) for past in pasts])
         fresh = [answer.prompt_ids[answer.cached_tokens :] for answer in answers]
         width = max(map(len, fresh))
         ids = torch.zeros(len(answers), width, dtype=torch.long)
@@ -271,7 +275,7 @@ class Engine:
             mask[i, width - len(tokens) :] = True
         # the padding must not look like a placeholder
         ids.masked_fill_(~mask, 1 if self.processor.rna_token_id == 0 else 0)
-        logits, held = self.forward(held, ids, positions, mask, self.feature_inputs(answers))
+        logits, held = self.forward(held, ids, positions, mask, self.rna_inputs(answers))
         self.held = held if self.held is None else stacked([self.held, held])
         self.take_tokens(answers, logits)
 
@@ -286,29 +290,17 @@ class Engine:
             length -= 1
         return length
 
-    def feature_inputs(self, answers: list[Answer]) -> dict[str, torch.Tensor]:
-        """Encoder outputs of the RNAs whose placeholders are computed now: (rows, RNAs, slots, hidden) and a mask."""
+    def rna_inputs(self, answers: list[Answer]) -> dict[str, torch.Tensor]:
+        """Features of the RNAs whose placeholders are computed now, as the model takes them."""
         rows = []
         for answer in answers:
             placeholders = int((answer.prefix_key[answer.cached_tokens :] < 0).sum())
-            row, slots = [], 0
-            for features in reversed(answer.features):  # those kept come first
-                if slots == placeholders:
-                    break
-                row.insert(0, features)
-                slots += len(features)
+            row: list[RnaInput] = []
+            for rna in reversed(answer.rnas):  # those whose keys are kept come first
+                if sum(one.soft_tokens for one in row) < placeholders:
+                    row.insert(0, rna)
             rows.append(row)
-        present = [features for row in rows for features in row]
-        if not present:
-            return {}
-        shape = (len(rows), max(map(len, rows)), max(map(len, present)))
-        padded = present[0].new_zeros(*shape, present[0].shape[-1])
-        mask = torch.zeros(shape, dtype=torch.bool, device=padded.device)
-        for i, row in enumerate(rows):
-            for k, features in enumerate(row):
-                padded[i, k, : len(features)] = features
-                mask[i, k, : len(features)] = True
-        return {"rna_features": padded, "rna_feature_mask": mask}
+        return self.processor.rna_batch(rows)
 
     def decode(self) -> None:
         """One more token of each active answer."""
@@ -320,39 +312,40 @@ class Engine:
     def forward(
         self, held: KeyValues, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, rna_inputs: dict
     ) -> tuple[torch.Tensor, KeyValues]:
-        """Logits (rows, vocabulary) after the last of `ids` (rows, new), and all keys and values."""
+        """Logits (rows, vocabulary) after the last of `ids` (rows, new), and `held` grown by them."""
         device = self.model.device
-        mask = torch.cat([held.mask, mask.to(device)], dim=1)
+        held.mask = torch.cat([held.mask, mask.to(device)], dim=1)
         output = self.model(
             input_ids=ids.to(device),
-            attention_mask=mask.long(),
+            attention_mask=held.mask.long(),
             position_ids=positions.to(device),
-            past_key_values=held.cache(),
+            past_key_values=held.cache,
             use_cache=True,
             logits_to_keep=1,
             **rna_inputs,
         )
-        return output.logits[:, -1].float(), KeyValues.of(output.past_key_values, mask)
+        return output.logits[:, -1].float(), held
 
     def take_tokens(self, answers: list[Answer], logits: torch.Tensor) -> None:
-        """Draw a token of each answer, pass its text on, and see which end."""
+        """Sample a token of each answer, pass its text on, and see which end."""
         logprobs = torch.log_softmax(logits, dim=-1)
-        # where the vocabulary has the placeholder it can be drawn, and would stand for an RNA that is not there
+        # where the vocabulary has the placeholder it can be sampled, and would stand for an RNA that is not there
         logits[:, self.processor.rna_token_id : self.processor.rna_token_id + 1] = -torch.inf
         penalty = self.model.generation_config.repetition_penalty
+        ends = stop_token_ids(self.model, self.processor.tokenizer)
         for i, answer in enumerate(answers):
             row = logits[i]
             if penalty not in (None, 1.0):  # some LLMs' own settings ask for it
                 seen = torch.tensor([answer.prompt_ids + answer.token_ids], device=row.device)
                 seen = seen[:, (seen[0] < len(row)).nonzero()[:, 0]]  # placeholders may lie beyond the vocabulary
                 row = RepetitionPenaltyLogitsProcessor(penalty)(seen, row[None].clone())[0]
-            token = draw(row, answer.sampling, answer.generator)
+            token = sample(row, answer.sampling, answer.generator)
             answer.token_ids.append(token)
             answer.logprobs.append(float(logprobs[i, token]))
             answer.stream.add(token)
             if answer.finish_reason is not None:
                 continue
-            if token in answer.stop_ids or answer.stream.stopped:
+            if token in ends or answer.stream.stopped:
                 answer.finish_reason = "stop"
             elif len(answer.token_ids) >= answer.room:
                 answer.finish_reason = "length"
@@ -362,16 +355,14 @@ class Engine:
         gone = [answer for answer in self.waiting if answer.finish_reason is not None]
         for answer in gone:
             self.waiting.remove(answer)
-        finished = [i for i, answer in enumerate(self.active) if answer.finish_reason is not None]
-        if finished:
-            for i in finished:
-                answer = self.active[i]
-                # the last token drawn was not computed yet
-                key = np.append(answer.prefix_key, answer.token_ids[:-1])
-                if self.prefixes.max_bytes:
-                    self.prefixes.put(key, self.held.row(i))
-                gone.append(answer)
-            staying = [i for i in range(len(self.active)) if i not in finished]
+        staying = [i for i, answer in enumerate(self.active) if answer.finish_reason is None]
+        if len(staying) < len(self.active):
+            for i, answer in enumerate(self.active):
+                if answer.finish_reason is not None:
+                    if self.prefixes.max_bytes:
+                        # the last token sampled was not computed yet
+                        self.prefixes.put(np.append(answer.prefix_key, answer.token_ids[:-1]), self.held.row(i))
+                    gone.append(answer)
             self.active = [self.active[i] for i in staying]
             self.held = self.held.keep(staying) if staying else None
         for answer in gone:
@@ -396,8 +387,9 @@ def rnas_of(messages: Sequence[dict]) -> list[str]:
     return [part["rna"] for part in parts if part["type"] == "rna"]
 
 
-def well_formed(messages: Sequence[dict]) -> list[dict]:
-    """The same messages without what cannot be rendered.
+def well_formed(messages: Sequence[dict], rnas: dict[str, RnaInput]) -> list[dict]:
+    """The same messages with the RNAs that were read, or without any where there are none, and without what cannot be
+    rendered.
 
     Halves of characters are replaced. A message that is empty (an answer that ended at once, an RNA alone without its
     RNA) becomes a space: transformers' sanitised rendering hands templates a list in the place of an empty text.
@@ -409,18 +401,13 @@ def well_formed(messages: Sequence[dict]) -> list[dict]:
     def content(given):
         if isinstance(given, str):
             return whole(given) or " "
-        if not any(part["type"] == "rna" or part["text"] for part in given):
-            return " "
-        return [{**part, "text": whole(part["text"])} if part["type"] == "text" else part for part in given]
+        parts = [
+            {"type": "rna", "rna": rnas[part["rna"]]}
+            if part["type"] == "rna"
+            else {"type": "text", "text": whole(part["text"])}
+            for part in given
+            if part["type"] == "text" or rnas
+        ]
+        return parts if any(part["type"] == "rna" or part["text"] for part in parts) else " "
 
     return [{**message, "content": content(message["content"])} for message in messages]
-
-
-def without_rnas(messages: Sequence[dict]) -> list[dict]:
-    """The same conversation without its RNA parts."""
-    return [
-        message
-        if isinstance(message["content"], str)
-        else {**message, "content": [part for part in message["content"] if part["type"] != "rna"]}
-        for message in messages
-    ]

@@ -1,12 +1,12 @@
-"""Write the language model as a plain checkpoint for vLLM, and beside it a front that turns RNAs into embeddings.
+"""Write the language model as a plain checkpoint for vLLM, and beside it a client that turns RNAs into embeddings.
 
     rnagpt export-llm runs/mine/checkpoint --out export --dtype bfloat16
     vllm serve export/llm --host 127.0.0.1 --port 8000 --enable-prompt-embeds        where the GPU is
-    python export/front/front.py --rna GCGGAUUUAGC... --question "What type of RNA is this?"
+    python export/client/client.py --rna GCGGAUUUAGC... --question "What type of RNA is this?"
 
 reads   a checkpoint (a folder written by RNA-GPT's training, or a Hub id); an adapter is merged
 writes  OUT/llm: the language model and its tokenizer, which AutoModelForCausalLM and vLLM load without our code
-        OUT/front: encoder, projector, embedding table, processor and front.py; it needs torch and transformers
+        OUT/client: encoder, projector, embedding table, processor and client.py; it needs torch and transformers
 
 Before anything is written a probe is answered both ways, and the largest difference between the logits is told.
 """
@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rnagpt.chat.chat_command import chosen_checkpoint, load
+from rnagpt.checkpoints.opening import add_checkpoint, chosen_checkpoint, load
 from rnagpt_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,9 +41,7 @@ TOLERANCE = 1e-4  # of the largest logit
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `rnagpt export-llm`."""
-    parser.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help="folder of a checkpoint, or a Hub id")
-    parser.add_argument("--demo", action="store_true", help="use the small checkpoint that comes with RNA-GPT")
+    add_checkpoint(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder to write; it must not exist")
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the language model (default: as stored)")
     parser.add_argument("--max-shard-size", default="5GB", help="of one weights file (default: 5GB)")
@@ -71,18 +69,18 @@ def run(args: argparse.Namespace) -> int:
         for part in (model.model.language_model, model.lm_head):
             part.to(getattr(torch, args.dtype))
         model.config.text_config.dtype = getattr(torch, args.dtype)
-    llm, front = plain_llm(model), front_model(model)
-    difference = compare(model, processor, llm, front)
-    check_space(args.out, [llm, front])
+    llm, client = plain_llm(model), client_model(model)
+    difference = compare(model, processor, llm, client)
+    check_space(args.out, [llm, client])
     with replacing(args.out) as part:
         save_llm(llm, part / "llm", args.max_shard_size)
         save_tokenizer(processor, part / "llm")
-        front.save_pretrained(part / "front", max_shard_size=args.max_shard_size)
-        processor.save_pretrained(part / "front")
-        write_front(model, processor, part / "front")
+        client.save_pretrained(part / "client", max_shard_size=args.max_shard_size)
+        processor.save_pretrained(part / "client")
+        write_client(model, processor, part / "client")
     kind = str(llm.dtype).removeprefix("torch.")
     print(f"largest difference between the two ways' logits on a probe: {difference:.2g}", file=sys.stderr)
-    print(f"wrote {args.out}/llm ({type(llm).__name__}, {kind}) and {args.out}/front")
+    print(f"wrote {args.out}/llm ({type(llm).__name__}, {kind}) and {args.out}/client")
     return 0
 
 
@@ -100,7 +98,7 @@ def plain_llm(model) -> "PreTrainedModel":
     return llm.eval()
 
 
-def front_model(model) -> "PreTrainedModel":
+def client_model(model) -> "PreTrainedModel":
     """Encoder, projector and embedding table: an `RnaGptModel` whose LLM has no layers; the weights are shared."""
     import torch
 
@@ -113,16 +111,16 @@ def front_model(model) -> "PreTrainedModel":
         config.text_config.layer_types = []
     config.text_config.name_or_path = config.name_or_path = ""
     with torch.device("meta"):
-        front = RnaGptModel(config)
+        client = RnaGptModel(config)
     body, whole = build_body(config.text_config), model.model.language_model.state_dict()
     # what stands outside the layers: the embedding table, and a norm that nobody uses
     body.load_state_dict({name: whole[name] for name in body.state_dict()}, assign=True)
-    front.rna_encoder, front.projector, front.language_model = model.model.rna_encoder, model.model.projector, body
-    return front.eval()
+    client.rna_encoder, client.projector, client.language_model = model.model.rna_encoder, model.model.projector, body
+    return client.eval()
 
 
-def compare(model, processor, llm, front) -> float:
-    """Largest difference between RNA-GPT's logits and those of the LLM on the front's embeddings.
+def compare(model, processor, llm, client) -> float:
+    """Largest difference between RNA-GPT's logits and those of the LLM on the client's embeddings.
 
     Raises:
         UserError: they differ: the family treats logits in a way that RNA-GPT does not.
@@ -132,7 +130,7 @@ def compare(model, processor, llm, front) -> float:
     with torch.inference_mode():
         batch = processor(PROBE)
         wanted = model(**batch).logits.float()
-        embeds = front.embed(**{name: batch[name] for name in batch if name != "attention_mask"})
+        embeds = client.embed(**{name: batch[name] for name in batch if name != "attention_mask"})
         found = llm(inputs_embeds=embeds).logits.float()
         difference = float((wanted - found).abs().max())
     if not difference <= TOLERANCE * float(wanted.abs().max()):
@@ -180,16 +178,16 @@ def save_tokenizer(processor, folder: Path) -> None:
             stored["tokenizer_class"] = "PreTrainedTokenizerFast"
 
 
-def write_front(model, processor, folder: Path) -> None:
-    """front.py, and what its requests say of this model."""
-    from rnagpt.serving import llm_client as llm_front
+def write_client(model, processor, folder: Path) -> None:
+    """client.py, and what its requests say of this model."""
+    from rnagpt.serving import llm_client
     from rnagpt.serving.decoding import stop_token_ids
 
     settings: dict = {"stop_token_ids": stop_token_ids(model, processor.tokenizer)}
     if processor.rna_token_id < model.config.text_config.vocab_size:
         settings["logit_bias"] = {str(processor.rna_token_id): -100}  # it would stand for an RNA that is not there
-    (folder / llm_front.SETTINGS).write_text(json.dumps(settings) + "\n", encoding="utf-8")
-    shutil.copyfile(llm_front.__file__, folder / "front.py")
+    (folder / llm_client.SETTINGS).write_text(json.dumps(settings) + "\n", encoding="utf-8")
+    shutil.copyfile(llm_client.__file__, folder / "client.py")
 
 
 @contextmanager

@@ -20,55 +20,61 @@ class KeyValues:
     """Keys and values of several rows.
 
     Attributes:
-        layers: per layer keys and values, each (rows, heads, columns, head size); empty where nothing is held yet.
+        cache: the form in which transformers' models take and grow it, one for as long as the same rows are decoded;
+            per layer keys and values, (rows, heads, columns, head size); no layers where nothing is held yet.
         mask: (rows, columns) bool, True where a row has a token.
     """
 
-    layers: Layers
+    cache: DynamicCache
     mask: torch.Tensor
 
     @classmethod
-    def of(cls, cache: DynamicCache, mask: torch.Tensor) -> "KeyValues":
-        """What `cache` holds after a forward pass."""
-        return cls([(layer.keys, layer.values) for layer in cache.layers], mask)
+    def of(cls, layers: Layers, device: torch.device) -> "KeyValues":
+        """One row without gaps."""
+        return cls(cache_of(layers), torch.ones(1, layers[0][0].shape[2] if layers else 0, dtype=bool, device=device))
 
-    def cache(self) -> DynamicCache:
-        """The form in which transformers' models take and grow it."""
-        cache = DynamicCache()
-        for i, (keys, values) in enumerate(self.layers):
-            cache.update(keys, values, i)
-        return cache
+    @property
+    def layers(self) -> Layers:
+        return [(layer.keys, layer.values) for layer in self.cache.layers]
 
-    def row(self, i: int, length: int | None = None) -> Layers:
-        """A copy of row i without gaps, (1, heads, length, head size), its first `length` tokens."""
-        columns = self.mask[i].nonzero()[:length, 0]
+    def row(self, i: int) -> Layers:
+        """A copy of row i without gaps, (1, heads, length, head size)."""
+        columns = self.mask[i].nonzero()[:, 0]
         return [(keys[i : i + 1, :, columns], values[i : i + 1, :, columns]) for keys, values in self.layers]
 
     def keep(self, rows: list[int]) -> "KeyValues":
         """These rows only, without the columns in which none of them has a token."""
         mask = self.mask[rows]
         columns = mask.any(dim=0).nonzero()[:, 0]
-        return KeyValues(
-            [(keys[rows][:, :, columns], values[rows][:, :, columns]) for keys, values in self.layers],
-            mask[:, columns],
-        )
+        kept = [(keys[rows][:, :, columns], values[rows][:, :, columns]) for keys, values in self.layers]
+        return KeyValues(cache_of(kept), mask[:, columns])
+
+
+def cache_of(layers: Layers) -> DynamicCache:
+    """A cache that holds these keys and values."""
+    cache = DynamicCache()
+    for i, (keys, values) in enumerate(layers):
+        cache.update(keys, values, i)
+    return cache
 
 
 def stacked(parts: list[KeyValues]) -> KeyValues:
-    """The rows of all parts, padded on the left to the same number of columns."""
+    """The rows of all parts, padded on the left to the same number of columns: the newest token of every row stands
+    last, where the next one is appended."""
+    if len(parts) == 1:
+        return parts[0]
     width = max(part.mask.shape[1] for part in parts)
     gaps = [width - part.mask.shape[1] for part in parts]
-    like = next((part.layers for part in parts if part.layers), [])
     layers = []
-    for i, (first_keys, _) in enumerate(like):
+    for i, like in enumerate(next((part.layers for part in parts if part.layers), [])):
         pairs = []
         for part, gap in zip(parts, gaps, strict=True):
-            shape = (part.mask.shape[0], first_keys.shape[1], 0, first_keys.shape[3])
-            nothing = first_keys.new_zeros(shape)
-            keys, values = part.layers[i] if part.layers else (nothing, nothing)
-            pairs.append((pad(keys, (0, 0, gap, 0)), pad(values, (0, 0, gap, 0))))
+            # a part that holds nothing yet has no layers: rows of gaps
+            empty = [tensor.new_zeros(len(part.mask), tensor.shape[1], 0, tensor.shape[3]) for tensor in like]
+            pairs.append([pad(tensor, (0, 0, gap, 0)) for tensor in (part.layers[i] if part.layers else empty)])
         layers.append(tuple(torch.cat(tensors) for tensors in zip(*pairs, strict=True)))
-    return KeyValues(layers, torch.cat([pad(part.mask, (gap, 0)) for part, gap in zip(parts, gaps, strict=True)]))
+    masks = [pad(part.mask, (gap, 0)) for part, gap in zip(parts, gaps, strict=True)]
+    return KeyValues(cache_of(layers), torch.cat(masks))
 
 
 class PrefixCache:

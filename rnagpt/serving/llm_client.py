@@ -1,13 +1,13 @@
 """Answers about RNAs from a server that runs the language model alone: vLLM's, by its prompt embeddings.
 
-`rnagpt export-llm` writes this file into the front's folder, as front.py; it needs torch and transformers, no rnagpt.
+`rnagpt export-llm` writes this file beside the client's weights, as client.py; it needs torch and transformers alone.
 
-    python front.py --server http://127.0.0.1:8000/v1 --rna GCGGAUUUAGC... --question "What type of RNA is this?"
+    python client.py --server http://127.0.0.1:8000/v1 --rna GCGGAUUUAGC... --question "What type of RNA is this?"
 
     content = [{"type": "rna", "rna": "GCGG..."}, {"type": "text", "text": "What type of RNA is this?"}]
-    RnaFront(folder).ask([{"role": "user", "content": content}], "http://127.0.0.1:8000/v1")
+    RnaClient(folder).ask([{"role": "user", "content": content}], "http://127.0.0.1:8000/v1")
 
-The front holds the RNA encoder, the projector, the LLM's embedding table and the processor, and sends the server no
+The client holds the RNA encoder, the projector, the LLM's embedding table and the processor, and sends the server no
 tokens but embeddings. The key that the server may ask for is read from the environment, VLLM_API_KEY.
 """
 
@@ -24,19 +24,19 @@ from pathlib import Path
 import torch
 from transformers import AutoModel, AutoProcessor
 
-SETTINGS = "front.json"  # what a request must say of this model: where answers end, which token is never drawn
+SETTINGS = "client.json"  # what a request must say of this model: where answers end, which token is never sampled
 MAX_TOKENS = 256
 TIMEOUT = 300  # seconds
 MAX_ANSWER = 10_000_000  # bytes
 ADVICE = "start it by `vllm serve FOLDER --enable-prompt-embeds` and give its address by --server"
 
 
-class FrontError(Exception):
+class ClientError(Exception):
     """What the server said instead of an answer, or why it could not be asked; one sentence."""
 
 
-class RnaFront:
-    """What stands before the LLM.
+class RnaClient:
+    """Encoder, projector and embedding table, and questions to the LLM's server.
 
     Args:
         folder: as `rnagpt export-llm` wrote it.
@@ -60,12 +60,9 @@ class RnaFront:
         Raises:
             ValueError: an RNA cannot be read.
         """
-        return self.model.embed(**self.inputs(messages))[0]
-
-    def inputs(self, messages: list[dict]) -> dict:
-        """Arguments of the model's `embed`: the processor's, without the mask of a batch of one."""
         batch = self.processor(messages, sanitize_control_tokens=True)
-        return {name: batch[name] for name in batch if name != "attention_mask"}
+        # a batch of one needs no mask
+        return self.model.embed(**{name: batch[name] for name in batch if name != "attention_mask"})[0]
 
     def request(
         self, messages: list[dict], model: str, max_tokens: int = MAX_TOKENS, temperature: float = 0.0, **more
@@ -91,7 +88,7 @@ class RnaFront:
             sampling: further arguments of `request`.
 
         Raises:
-            FrontError: no server there, or no answer.
+            ClientError: no server there, or no answer.
         """
         model = model or send(f"{server}/models")["data"][0]["id"]
         answer = send(f"{server}/completions", self.request(messages, model, **sampling))
@@ -108,12 +105,12 @@ def send(address: str, body: dict | None = None) -> dict:
         with urllib.request.urlopen(urllib.request.Request(address, data, headers), timeout=TIMEOUT) as answer:
             return json.loads(answer.read(MAX_ANSWER))
     except urllib.error.HTTPError as error:
-        said = " ".join(error.read(2000).decode("utf-8", "replace").split())
-        raise FrontError(f"{address} answered {error.code}: {said}") from None
+        sentence = " ".join(error.read(2000).decode("utf-8", "replace").split())
+        raise ClientError(f"{address} answered {error.code}: {sentence}") from None
     except OSError as error:  # URLError and time-outs are OSErrors
-        raise FrontError(f"{address} could not be reached ({getattr(error, 'reason', error)}): {ADVICE}") from None
+        raise ClientError(f"{address} could not be reached ({getattr(error, 'reason', error)}): {ADVICE}") from None
     except ValueError:
-        raise FrontError(f"{address} answered no JSON: {ADVICE}") from None
+        raise ClientError(f"{address} answered no JSON: {ADVICE}") from None
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -130,9 +127,9 @@ def main(arguments: list[str] | None = None) -> int:
     messages = [{"role": "user", "content": content}]
     sampling = {"max_tokens": args.max_tokens, "temperature": args.temperature}
     try:
-        print(RnaFront().ask(messages, args.server.rstrip("/"), args.model, **sampling))
-    except (FrontError, ValueError) as error:
-        print(f"front: error: {error}", file=sys.stderr)
+        print(RnaClient().ask(messages, args.server.rstrip("/"), args.model, **sampling))
+    except (ClientError, ValueError) as error:
+        print(f"client: error: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -4,13 +4,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rnagpt.serving.decoding import Sampling
+from rnagpt.serving.decoding import MAX_NEW_TOKENS, Sampling
+from rnagpt.serving.rna_reading import read_rnas
 from rnagpt_core.errors import UserError
-from rnagpt_core.sequences import parse_fasta, parse_sequence
 
 MAX_MESSAGES = 256
 MAX_TOKENS = 1 << 20
-DEFAULT_MAX_TOKENS = 256
 # asks for something that an answer in plain text is not; ignoring it would mislead
 REFUSED = ("tools", "tool_choice", "functions", "function_call", "logprobs", "top_logprobs", "audio", "logit_bias")
 
@@ -39,7 +38,8 @@ class StreamOptions(BaseModel):
 class ChatRequest(BaseModel):
     """A chat completion; fields of OpenAI's that are not named here are ignored, or refused where that would mislead.
 
-    `weigh` is ours: the answer's confidence and source come with it (see `rnagpt.chat.confidence`).
+    `confidence` is ours: how far to trust the answer comes with it (see `rnagpt.serving.confidence`). `weigh` is its
+    old name, which goes with the next release.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -59,13 +59,14 @@ class ChatRequest(BaseModel):
     ) = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    confidence: bool = False
     weigh: bool = False
 
     def sampling(self) -> Sampling:
-        """How to draw; greedy unless a temperature is given."""
+        """How to sample; greedy unless a temperature is given."""
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         return Sampling(
-            self.max_completion_tokens or self.max_tokens or DEFAULT_MAX_TOKENS,
+            self.max_completion_tokens or self.max_tokens or MAX_NEW_TOKENS,
             self.temperature or 0.0,
             self.top_p or 1.0,
             self.seed,
@@ -103,12 +104,8 @@ def as_message(number: int, message: Message) -> dict[str, Any]:
         where = f"the RNA of message {number + 1}"
         if role != "user":
             raise UserError(f"{where} stands in a message of the {role}: an RNA belongs in the user's")
-        if part.rna.lstrip().startswith(">"):
-            records = parse_fasta(part.rna, where)
-            if len(records) > 1:
-                raise UserError(f"{where} holds {len(records)} records: give each an `rna` part of its own")
-            record = records[0]
-        else:
-            record = parse_sequence(part.rna, where)
-        parts.append({"type": "rna", "rna": record.sequence})
+        records = read_rnas(part.rna, where, online=False)
+        if len(records) > 1:
+            raise UserError(f"{where} holds {len(records)} records: give each an `rna` part of its own")
+        parts.append({"type": "rna", "rna": records[0].sequence})
     return {"role": role, "content": parts}

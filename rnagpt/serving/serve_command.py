@@ -9,7 +9,8 @@ reads   a checkpoint (a folder written by RNA-GPT's training, or a Hub id)
 writes  nothing; one line to standard error when it is ready
 
 Routes: POST /v1/chat/completions (also streamed), GET /v1/models, /health, /metrics. An RNA is a content part of type
-"rna". Answers are greedy unless a temperature is given. With "weigh": true the answer's confidence comes with it.
+"rna". Answers are greedy unless a temperature is given. With "confidence": true
+how far to trust the answer comes with it.
 When more requests wait than --max-waiting, the next one gets 429 and Retry-After. It listens on this machine only; to
 let others in, set --host and an API key. SIGTERM or Ctrl-C: what is under way is finished first.
 """
@@ -18,19 +19,18 @@ import argparse
 import ipaddress
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
-from rnagpt.chat.chat_command import DEMO_NOTE, check_port, chosen_checkpoint, load, share_processors
+from rnagpt.checkpoints.opening import DEMO_NOTE, add_checkpoint, chosen_checkpoint, load, share_processors
 from rnagpt_core.errors import UserError
 
 KEY_VARIABLE = "RNAGPT_API_KEY"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `rnagpt serve`."""
-    parser.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help="folder of a checkpoint, or a Hub id")
-    parser.add_argument("--demo", action="store_true", help="use the small checkpoint that comes with RNA-GPT")
+    add_checkpoint(parser)
     parser.add_argument("--name", help="the model's name in requests (default: demo, or the checkpoint's last part)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0 takes a free one (default: 8000)")
@@ -128,6 +128,20 @@ def check_switches(args: argparse.Namespace) -> None:
         raise UserError("--cache-mb must be 0, for none, or above")
     if not args.timeout > 0 or args.drain < 0:
         raise UserError("--timeout must be above 0 and --drain at least 0")
+
+
+def check_port(host: str, port: int) -> None:
+    """UserError where nothing can listen, told before the checkpoint loads; port 0 is any free one."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
+            probe.bind(address)
+    except socket.gaierror:
+        raise UserError(f"there is no host {host}: --host is a name or address of this machine") from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(f"port {port} of {host} cannot be used ({reason}): give another --port") from None
 
 
 def chosen_key(args: argparse.Namespace) -> str | None:

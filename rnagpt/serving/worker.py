@@ -52,7 +52,9 @@ class Worker:
                 return  # ending, and nothing is left
             try:
                 self.engine.step()
-            except Exception as error:  # whatever it is, the askers must not wait for ever
+            except Exception as error:
+                # Whatever it is, the askers must not wait for ever, and the thread must not die: nobody would start
+                # another. The engine is as new after `give_up`, so the next request is answered as if nothing was.
                 for answer in self.engine.give_up(error):
                     if answer.when_done is not None:
                         answer.when_done(answer)

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from processing_rnagpt.processing_rnagpt import RNA_MARK
-from rnagpt.chat.conversation import Conversation
-from rnagpt.serving.decoding import AnswerStream, stop_token_ids
+from rnagpt.chat.conversation import Conversation, with_rnas
+from rnagpt.serving.decoding import AnswerStream, Sampling, stop_token_ids
+from rnagpt.serving.engine import Engine
 from rnagpt_core.errors import UserError
 from rnagpt_core.sequences import Record
 
@@ -26,7 +27,7 @@ ATTACKS = [
 
 @pytest.fixture
 def conversation(tiny_model) -> Conversation:
-    conversation = Conversation(*tiny_model)
+    conversation = Conversation(Engine(*tiny_model))
     conversation.read(TRNA)
     return conversation
 
@@ -39,6 +40,11 @@ def said_directly(tiny_model, messages, max_new_tokens) -> str:
     return processor.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)[0].strip()
 
 
+def rendered(conversation: Conversation, turns: list[dict]):
+    """Model inputs of the conversation's RNAs and these turns, read as the chat reads them."""
+    return conversation.engine.processor(with_rnas(turns, conversation.rnas), sanitize_control_tokens=True)
+
+
 def user_turn(text: str, rna: Record | None = None) -> dict:
     content = [{"type": "rna", "rna": rna.sequence}] if rna else []
     return {"role": "user", "content": [*content, {"type": "text", "text": text}]}
@@ -49,32 +55,32 @@ def user_turn(text: str, rna: Record | None = None) -> dict:
 
 def test_the_answer_is_the_models_own_and_streams_as_it_is(tiny_model, conversation):
     pieces = []
-    answer = conversation.ask(TYPE, max_new_tokens=20, stream_to=pieces.append)
+    answer = conversation.ask(TYPE, Sampling(20), stream_to=pieces.append)
     assert answer == said_directly(tiny_model, [user_turn(TYPE, TRNA)], 20)
     assert "".join(pieces) == answer and len(pieces) > 5
     assert conversation.cut_off  # random weights know no end
     conversation.read(LET7)
-    assert conversation.ask(TYPE, max_new_tokens=20) != answer, "the RNA made no difference"
+    assert conversation.ask(TYPE, Sampling(20)) != answer, "the RNA made no difference"
 
 
 def test_a_second_turn_sees_the_first(tiny_model, conversation):
-    first = conversation.ask(TYPE, max_new_tokens=12)
-    second = conversation.ask(YEAST, max_new_tokens=12)
+    first = conversation.ask(TYPE, Sampling(12))
+    second = conversation.ask(YEAST, Sampling(12))
     turns = [user_turn(TYPE, TRNA), {"role": "assistant", "content": first}, user_turn(YEAST)]
-    prompt = tiny_model[1].tokenizer.decode(conversation.render(conversation.messages[:3])["input_ids"][0])
+    prompt = tiny_model[1].tokenizer.decode(rendered(conversation, conversation.messages[:3])["input_ids"][0])
     assert prompt.count("<RNA>") == 1
     assert prompt.index(TYPE) < prompt.index(first) < prompt.index(YEAST)
     assert second == said_directly(tiny_model, turns, 12)
     conversation.forget()
-    assert conversation.ask(YEAST, max_new_tokens=12) == said_directly(tiny_model, [user_turn(YEAST, TRNA)], 12)
+    assert conversation.ask(YEAST, Sampling(12)) == said_directly(tiny_model, [user_turn(YEAST, TRNA)], 12)
     conversation.read(LET7)
     assert conversation.messages == []
 
 
 def test_a_stopped_answer_leaves_the_conversation_as_it_was(conversation):
-    expected = [conversation.ask(TYPE, max_new_tokens=12), conversation.ask(YEAST, max_new_tokens=12)]
+    expected = [conversation.ask(TYPE, Sampling(12)), conversation.ask(YEAST, Sampling(12))]
     conversation.forget()
-    assert conversation.ask(TYPE, max_new_tokens=12) == expected[0]
+    assert conversation.ask(TYPE, Sampling(12)) == expected[0]
 
     def interrupt(piece):
         raise KeyboardInterrupt
@@ -82,13 +88,13 @@ def test_a_stopped_answer_leaves_the_conversation_as_it_was(conversation):
     with pytest.raises(KeyboardInterrupt):
         conversation.ask("Tell me everything.", stream_to=interrupt)
     assert len(conversation.messages) == 2
-    assert conversation.ask(YEAST, max_new_tokens=12) == expected[1]
+    assert conversation.ask(YEAST, Sampling(12)) == expected[1]
 
 
 def test_temperature_draws_and_the_seed_repeats(conversation):
     def draw(**options):
         conversation.forget()
-        return conversation.ask(TYPE, max_new_tokens=12, **options)
+        return conversation.ask(TYPE, Sampling(12, **options))
 
     assert draw() == draw(seed=1) == draw()
     assert draw(temperature=1.0, seed=1) == draw(temperature=1.0, seed=1)
@@ -98,13 +104,13 @@ def test_temperature_draws_and_the_seed_repeats(conversation):
 def test_stop_tokens_are_the_llms_own(tiny_model, conversation, monkeypatch):
     model, processor = tiny_model
     eos = processor.tokenizer.eos_token_id
-    batch = conversation.render([{"role": "user", "content": TYPE}])
+    batch = rendered(conversation, [{"role": "user", "content": TYPE}])
     third = int(model.generate(**batch, max_new_tokens=3)[0, -1])
-    assert conversation.ask(TYPE, max_new_tokens=3) and conversation.cut_off
+    assert conversation.ask(TYPE, Sampling(3)) and conversation.cut_off
     conversation.forget()
     monkeypatch.setattr(model.generation_config, "eos_token_id", [third])  # as Llama-3 names several
     assert stop_token_ids(model, processor.tokenizer) == [third, eos]
-    conversation.ask(TYPE, max_new_tokens=20)
+    conversation.ask(TYPE, Sampling(20))
     assert not conversation.cut_off
     monkeypatch.setattr(model.generation_config, "eos_token_id", None)
     assert stop_token_ids(model, processor.tokenizer) == [eos]
@@ -113,17 +119,17 @@ def test_stop_tokens_are_the_llms_own(tiny_model, conversation, monkeypatch):
 def test_an_rna_over_one_window_is_read_whole(tiny_model, conversation):
     conversation.read(long := Record("long", "", "ACGGU" * 50))  # the encoder's window has 120 nt
     expected = said_directly(tiny_model, [user_turn(TYPE, long)], 6)
-    assert conversation.ask(TYPE, max_new_tokens=6) == expected
+    assert conversation.ask(TYPE, Sampling(6)) == expected
 
 
 def test_an_rna_too_long_is_refused_and_the_old_one_stays(conversation, monkeypatch):
     monkeypatch.setattr(conversation.engine.processor, "long_rna", "error")
-    conversation.ask(TYPE, max_new_tokens=2)
+    conversation.ask(TYPE, Sampling(2))
     with pytest.raises(UserError, match="record long has 121 nt, more than the 120 nt that this model's encoder"):
         conversation.read(Record("long", "", "A" * 121))
     assert conversation.rna is TRNA and len(conversation.messages) == 2
     conversation.read(Record("just fits", "", "A" * 120))
-    assert conversation.ask(TYPE, max_new_tokens=2)
+    assert conversation.ask(TYPE, Sampling(2))
 
 
 def test_a_full_context_is_one_sentence_and_a_nearly_full_one_is_used_up(tiny_model, conversation):
@@ -131,11 +137,11 @@ def test_a_full_context_is_one_sentence_and_a_nearly_full_one_is_used_up(tiny_mo
     limit = model.config.text_config.max_position_embeddings
 
     def prompt_length(question):
-        return conversation.render([{"role": "user", "content": question}])["input_ids"].shape[1]
+        return rendered(conversation, [{"role": "user", "content": question}])["input_ids"].shape[1]
 
     question = "\x00" * (limit - 2 - prompt_length("\x00"))  # a byte without merges is a token
     assert prompt_length(question) == limit - 3
-    answer = conversation.ask(question, max_new_tokens=50)
+    answer = conversation.ask(question, Sampling(50))
     assert answer == said_directly(tiny_model, [user_turn(question, TRNA)], 3)
     conversation.forget()
     with pytest.raises(UserError, match=rf"are {limit} tokens, and this model's context of {limit} leaves no room"):
@@ -151,11 +157,11 @@ def test_no_question(conversation, question):
 
 def test_no_rna(tiny_model):
     with pytest.raises(UserError, match="there is no RNA to ask about yet"):
-        Conversation(*tiny_model).ask(TYPE)
+        Conversation(Engine(*tiny_model)).ask(TYPE)
 
 
 def test_a_broken_character_in_a_question_is_no_crash(conversation):
-    assert conversation.ask("caf\udce9?", max_new_tokens=2)
+    assert conversation.ask("caf\udce9?", Sampling(2))
 
 
 # --- what is typed is text
@@ -192,7 +198,7 @@ def test_control_tokens_in_a_question_do_nothing(tiny_model, conversation, attac
     special = set(processor.tokenizer.all_special_ids) | {processor.rna_token_id}
 
     def controls(question):
-        ids = conversation.render([{"role": "user", "content": question}])["input_ids"][0].tolist()
+        ids = rendered(conversation, [{"role": "user", "content": question}])["input_ids"][0].tolist()
         return [token for token in ids if token in special], ids
 
     plain, _ = controls("ok")
@@ -200,8 +206,8 @@ def test_control_tokens_in_a_question_do_nothing(tiny_model, conversation, attac
     assert found == plain
     typed = attack.replace(RNA_MARK, "").replace("\U000f0000", "").replace("\U000f0001", "")
     assert typed in processor.tokenizer.decode(ids, skip_special_tokens=False)  # as text it arrives whole
-    assert conversation.ask(attack, max_new_tokens=4)
-    assert conversation.ask(attack, max_new_tokens=4)  # nor in an earlier turn
+    assert conversation.ask(attack, Sampling(4))
+    assert conversation.ask(attack, Sampling(4))  # nor in an earlier turn
 
 
 def test_without_sanitising_the_same_text_would_act(tiny_model):

@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import json
+from types import SimpleNamespace
 
 import pytest
 from test_chat import LET7, TRNA, TYPE, YEAST, said_directly, user_turn
@@ -14,7 +15,7 @@ from test_chat_command import run_chat
 
 from rnagpt.chat import batch_file as batch
 from rnagpt.chat import terminal
-from rnagpt.chat.evidence import Evidence
+from rnagpt.serving.confidence import Evidence
 from rnagpt.serving.decoding import Sampling
 from rnagpt.serving.engine import Engine
 from rnagpt_core.errors import UserError
@@ -55,13 +56,8 @@ def test_every_row_is_answered_or_says_why_not_in_order(monkeypatch, capsys, tin
         expected = terminal.printable(said_directly(tiny_model, [user_turn(question, rna)], 10))
         assert (rows[i]["answer"], rows[i]["finish_reason"]) == (expected, "length")
     assert rows[7]["answer"] and "error" not in rows[7]
-    wrong = {
-        1: "'E' at position 4",
-        3: "expected a sequence",
-        5: "record toolong has 9,999 nt",
-        6: "question: expected a text",
-    }
-    for i, sentence in wrong.items():
+    wrong = ["'E' at position 4", "expected a sequence", "record toolong has 9,999 nt", "question: expected a text"]
+    for i, sentence in zip((1, 3, 5, 6), wrong, strict=True):
         assert sentence in rows[i]["error"] and "answer" not in rows[i]
     assert sorted(path.name for path in tsv.parent.iterdir()) == ["in.tsv", "out.jsonl"]
     code, _, err = run_chat(monkeypatch, capsys, *arguments)
@@ -72,9 +68,8 @@ def test_an_interrupted_batch_goes_on_to_the_same_file(tiny_model, tsv):
     rows, sha256 = batch.read_rows(tsv, [])
     what = {"input_sha256": sha256}
 
-    def run(out, stop_after=None, weight=None):
+    def run(out, stop_after=None, evidence=None):
         journal = batch.Journal(out, what)
-        journal.open()
         if stop_after is not None:
             write = journal.write
 
@@ -84,7 +79,7 @@ def test_an_interrupted_batch_goes_on_to_the_same_file(tiny_model, tsv):
                     raise KeyboardInterrupt
 
             journal.write = interrupted
-        return batch.run_batch(Engine(*tiny_model, max_answers=2), rows, journal, out, Sampling(6), weight)
+        return batch.run_batch(Engine(*tiny_model, max_answers=2), rows, journal, Sampling(6), evidence)
 
     whole, parted = tsv.with_name("whole.jsonl"), tsv.with_name("parted.jsonl")
     assert run(whole) == 4
@@ -96,7 +91,8 @@ def test_an_interrupted_batch_goes_on_to_the_same_file(tiny_model, tsv):
     with open(journal, "ab") as file:
         file.write('{"row": 7, "answer": "half a li\u00e9'.encode()[:-1])
     answered = []
-    assert run(parted, weight=lambda row, answer: answered.append(row.row_id) or {}) == 4
+    noting = SimpleNamespace(as_json=lambda answer, rnas: answered.append(rnas) or {})
+    assert run(parted, evidence=noting) == 4
     assert parted.read_text() == whole.read_text() and not journal.exists()
     assert 0 < len(answered) < 4  # those answered before were not answered again
 
@@ -104,7 +100,6 @@ def test_an_interrupted_batch_goes_on_to_the_same_file(tiny_model, tsv):
 def test_a_journal_of_another_run_is_refused(monkeypatch, capsys, tiny_checkpoint, tsv):
     out = tsv.with_name("out.jsonl")
     journal = batch.Journal(out, {"input_sha256": "other"})
-    journal.open()
     journal.write({"row": 1, "answer": "of that run"})
     journal.file.close()
     code, _, err = run_chat(monkeypatch, capsys, tiny_checkpoint, "--batch", tsv, "--out", out)
@@ -156,31 +151,25 @@ def test_a_long_rna_in_a_cell(tmp_path):
 
 
 def test_two_runs_do_not_write_one_file(tmp_path):
-    first, second = (batch.Journal(tmp_path / "out.jsonl", {"input_sha256": "same"}) for _ in range(2))
-    first.open()
+    out, what = tmp_path / "out.jsonl", {"input_sha256": "same"}
+    first = batch.Journal(out, what)
     first.write({"row": 1, "answer": "x"})
     with pytest.raises(UserError, match=r"another run is writing .*out\.jsonl\.part"):
-        second.open()
+        batch.Journal(out, what)
     first.write({"row": 2, "answer": "y"})
     first.file.close()
-    second.open()
+    second = batch.Journal(out, what)
     assert sorted(second.done) == [1, 2]
-    second.finish(tmp_path / "out.jsonl")
-    assert [row["answer"] for row in lines(tmp_path / "out.jsonl")] == ["x", "y"]
+    second.finish()
+    assert [row["answer"] for row in lines(out)] == ["x", "y"]
 
 
 def test_fasta_records_each_get_every_question(tmp_path):
     path = tmp_path / "in.fa.gz"
     path.write_bytes(gzip.compress(f">a x\n{TRNA.sequence}\n>b\nMALW\n>c\nACGU\n".encode()))
     rows, _ = batch.read_rows(path, [TYPE, YEAST])
-    assert [(row.number, row.row_id, row.question) for row in rows] == [
-        (1, "a", TYPE),
-        (2, "a", YEAST),
-        (3, "b", TYPE),
-        (4, "b", YEAST),
-        (5, "c", TYPE),
-        (6, "c", YEAST),
-    ]
+    found = [(row.number, row.row_id, row.question) for row in rows]
+    assert found == list(zip(range(1, 7), "aabbcc", [TYPE, YEAST] * 3, strict=True))
     assert "record 2, line 2: record b: 'L' at position 3" in rows[2].error and rows[4].error is None
 
 
@@ -188,13 +177,8 @@ def test_rows_without_a_question_are_asked_every_one_given(monkeypatch, capsys, 
     path, out = tmp_path / "in.tsv", tmp_path / "out.jsonl"
     path.write_text(f"id\trna\tquestion\na\tACGUACGU\t\nb\t{LET7.sequence}\tOwn?\nc\tNNNN\t\n")
     rows, _ = batch.read_rows(path, [TYPE, YEAST])
-    assert [(row.number, row.row_id, row.question) for row in rows] == [
-        (1, "a", TYPE),
-        (2, "a", YEAST),
-        (3, "b", "Own?"),
-        (4, "c", TYPE),
-        (5, "c", YEAST),
-    ]
+    found = [(row.number, row.row_id, row.question) for row in rows]
+    assert found == list(zip(range(1, 6), "aabcc", [TYPE, YEAST, "Own?", TYPE, YEAST], strict=True))
     arguments = [tiny_checkpoint, "--batch", path, "--out", out, "--max-new-tokens", 2, "--question", TYPE, YEAST]
     code, _, err = run_chat(monkeypatch, capsys, *arguments)
     assert code == 2 and "1 of 5 rows have a question of their own; --question is for the others" in err
@@ -212,14 +196,13 @@ def test_a_blank_question_is_none_and_zero_is_an_id(tmp_path):
     assert [row.error for row in rows] == [None, None, *["question: expected a text that is not empty"] * 2]
 
 
-def test_an_answer_without_a_word_says_so_and_is_not_weighed(tiny_model, tsv):
+def test_an_answer_without_a_word_says_so_and_has_no_confidence(tiny_model, tsv):
     rows = batch.read_rows(tsv, [])[0][:1]
     out = tsv.with_name("out.jsonl")
     text = said_directly(tiny_model, [user_turn(TYPE, TRNA)], 4)
     journal = batch.Journal(out, {})
-    journal.open()
     sampling = Sampling(4, stop=(text[0],))  # the answer ends before its first character
-    assert batch.run_batch(Engine(*tiny_model), rows, journal, out, sampling, Evidence().of_row) == 0
+    assert batch.run_batch(Engine(*tiny_model), rows, journal, sampling, Evidence()) == 0
     (row,) = lines(out)
     assert row["answer"] == "" and row["note"] == "the model gave no answer" and "confidence" not in row
 
@@ -257,9 +240,9 @@ def test_mistakes(monkeypatch, capsys, tiny_checkpoint, arguments, sentence):
     assert (code, out) == (2, "") and sentence in err and err.count("\n") == 1
 
 
-def test_weighed_rows_have_their_evidence(monkeypatch, capsys, tiny_checkpoint, tsv):
+def test_rows_with_confidence_have_their_evidence(monkeypatch, capsys, tiny_checkpoint, tsv):
     out = tsv.with_name("out.jsonl")
-    arguments = [tiny_checkpoint, "--batch", tsv, "--out", out, "--max-new-tokens", 4, "--weigh"]
+    arguments = [tiny_checkpoint, "--batch", tsv, "--out", out, "--max-new-tokens", 4, "--confidence"]
     run_chat(monkeypatch, capsys, *arguments)
     row = lines(out)[0]
     assert 0 <= row["confidence"] <= 1 and row["source"].startswith("from ") and isinstance(row["abstains"], bool)

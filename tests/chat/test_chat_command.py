@@ -26,7 +26,9 @@ from rnagpt import cli
 from rnagpt.chat import chat_command as command
 from rnagpt.chat import terminal
 from rnagpt.chat.conversation import Conversation
-from rnagpt.checkpoints import checkpoint
+from rnagpt.checkpoints import checkpoint, kept_demo
+from rnagpt.serving.decoding import Sampling
+from rnagpt.serving.engine import Engine
 from rnagpt_core.sequences import Record
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +37,7 @@ FASTA = f">tRNA-Phe yeast\n{TRNA.sequence}\n>let-7\n{LET7.sequence}\n"
 
 @pytest.fixture
 def conversation(tiny_model) -> Conversation:
-    conversation = Conversation(*tiny_model)
+    conversation = Conversation(Engine(*tiny_model))
     conversation.read(TRNA)
     return conversation
 
@@ -86,9 +88,9 @@ def fasta(tmp_path) -> Path:
         (["CHECKPOINT", "--rna", "ACGU", "--seed", "1"], "--seed needs a --temperature above 0"),
         (["CHECKPOINT", "--rna", "ACGU", "--compare"], "--compare needs the RNAs to compare"),
         (["CHECKPOINT", "--web", "--question", TYPE], "--web opens a page to ask in"),
-        (["CHECKPOINT", "--rna", "ACGU", "--weigh"], "--weigh goes with --json or --batch"),
+        (["CHECKPOINT", "--rna", "ACGU", "--confidence"], "--confidence goes with --json or --batch"),
         (["CHECKPOINT", "--rna", "ACGU", "--min-confidence", "2"], "--min-confidence must be from 0 to 1, got 2.0"),
-        (["CHECKPOINT", "--rna", "ACGU", "--question", TYPE, "--known-rnas", "x"], "answers: give --weigh"),
+        (["CHECKPOINT", "--rna", "ACGU", "--question", TYPE, "--known-rnas", "x"], "confidence: give --confidence"),
     ],
 )
 def test_a_mistake_is_one_sentence_before_anything_loads(
@@ -172,7 +174,7 @@ def test_the_demo_without_its_language_models_package(monkeypatch, capsys):
 
 
 def test_a_missing_demo(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(command, "DEMO", tmp_path / "demo")
+    monkeypatch.setattr(kept_demo, "DEMO", tmp_path / "demo")
     code, _, err = run_chat(monkeypatch, capsys, "--demo", "--rna", "ACGU")
     assert code == 2 and "this installation has no demo checkpoint" in err
 
@@ -220,15 +222,11 @@ def test_standard_input_is_one_conversation(monkeypatch, capsys, tiny_model, tin
     arguments = [tiny_checkpoint, "--fasta", fasta, "--max-new-tokens", 12, "--json"]
     code, out, err = run_chat(monkeypatch, capsys, *arguments, stdin="\n".join(lines))
     rows = [json.loads(line) for line in out.splitlines()]
-    assert [(row["rna_id"], row["question"]) for row in rows] == [
-        ("tRNA-Phe", TYPE),
-        ("tRNA-Phe", YEAST),
-        ("tRNA-Phe", YEAST),
-        ("let-7", TYPE),
-    ]
-    reference = Conversation(*tiny_model)
+    assert [row["rna_id"] for row in rows] == [*["tRNA-Phe"] * 3, "let-7"]
+    assert [row["question"] for row in rows] == [TYPE, YEAST, YEAST, TYPE]
+    reference = Conversation(Engine(*tiny_model))
     reference.read(TRNA)
-    expected = [terminal.printable(reference.ask(question, max_new_tokens=12)) for question in (TYPE, YEAST)]
+    expected = [terminal.printable(reference.ask(question, Sampling(12))) for question in (TYPE, YEAST)]
     assert [row["answer"] for row in rows[:2]] == expected
     assert rows[2]["answer"] != rows[1]["answer"], "/new forgot nothing"
     assert code == 2  # two lines could not be carried out, and the others were
@@ -245,7 +243,8 @@ def test_the_demo_is_a_folder_of_parts(monkeypatch, capsys, tiny_model, tmp_path
         part.save_pretrained(recipe["encoder"])
     joined = checkpoint.build(**recipe)
     checkpoint.save_parts(joined[0], tmp_path / "demo", recipe)
-    monkeypatch.setattr(command, "DEMO", tmp_path / "demo")
+    monkeypatch.setattr(kept_demo, "DEMO", tmp_path / "demo")
+    monkeypatch.setattr(kept_demo, "kept_folder", lambda: None)
     arguments = ["--demo", "--json", "--max-new-tokens", 8, "--question", TYPE, "--rna"]
     capsys.readouterr()  # what saving said
     code, out, err = run_chat(monkeypatch, capsys, *arguments, LET7.sequence)
@@ -271,14 +270,13 @@ def typed(monkeypatch, capsys, conversation, records, lines) -> tuple[str, str]:
         return line
 
     monkeypatch.setattr(builtins, "input", read_line)
-    options = {"max_new_tokens": 6, "temperature": 0.0, "seed": None}
-    assert terminal.run_terminal(conversation, records, options) == 0
+    assert terminal.run_terminal(conversation, records, Sampling(6)) == 0
     assert next(waiting, None) is None, "it ended too early"
     return capsys.readouterr()
 
 
 def test_terminal_without_rna_says_how_to_give_one_and_goes_on(monkeypatch, capsys, tiny_model, fasta):
-    conversation = Conversation(*tiny_model)
+    conversation = Conversation(Engine(*tiny_model))
     lines = [TYPE, "/rna", KeyboardInterrupt(), f"/rna {fasta}", "/rna", "/help", "/rna ggg cccaaa", TYPE, "/quit"]
     out, err = typed(monkeypatch, capsys, conversation, [], lines)
     assert err.count("there is no RNA yet: give one by /rna FILE (FASTA) or /rna SEQUENCE") == 3
@@ -292,7 +290,7 @@ def test_terminal_without_rna_says_how_to_give_one_and_goes_on(monkeypatch, caps
 
 
 def test_pasted_fasta(monkeypatch, capsys, tiny_model):
-    conversation = Conversation(*tiny_model)
+    conversation = Conversation(Engine(*tiny_model))
     lines = FASTA.splitlines()
     out, err = typed(monkeypatch, capsys, conversation, [], [*lines, "", TYPE, f"/rna {lines[2]}", lines[3], ""])
     assert "RNA: tRNA-Phe, 76 nt (1 of 2; /rna lists them); the conversation begins again" in err
@@ -321,23 +319,23 @@ def test_a_file_whose_first_rna_is_too_long(monkeypatch, capsys, conversation):
 
 def test_a_long_list_is_shortened(monkeypatch, capsys, tiny_model):
     records = [Record(f"r{i}", "", "ACGU") for i in range(10_000)]
-    _, err = typed(monkeypatch, capsys, Conversation(*tiny_model), records, ["/rna"])
+    _, err = typed(monkeypatch, capsys, Conversation(Engine(*tiny_model)), records, ["/rna"])
     assert err.count("4 nt") == 20 and "and 9,980 more" in err
 
 
 def test_what_the_model_says_cannot_steer_the_terminal(monkeypatch, capsys, conversation):
-    def ask(question, stream_to, **options):
+    def ask(question, sampling, stream_to, **options):
         for piece in ["\x1b]0;owned\x07", "\x1b[2J", "plain\r\n", "text"]:
             stream_to(piece)
         return "text"
 
-    conversation.ask(TYPE, max_new_tokens=1, weigh=True)  # something to be weighed
+    conversation.ask(TYPE, Sampling(1), confidence=True)  # something with a confidence
     monkeypatch.setattr(conversation, "ask", ask)
     out, _ = typed(monkeypatch, capsys, conversation, [TRNA], [TYPE])
     assert out == "]0;owned[2Jplain\ntext\n"
 
 
-def test_beside_an_answer_stand_its_weight_and_the_closest_known_rnas(monkeypatch, capsys, conversation):
+def test_beside_an_answer_stand_its_confidence_and_the_closest_known_rnas(monkeypatch, capsys, conversation):
     out, err = typed(monkeypatch, capsys, conversation, [TRNA], [TYPE, YEAST])
     answers = [turn["content"] for turn in conversation.messages[1::2]]
     assert out == "".join(f"{terminal.printable(answer)}\n" for answer in answers)
@@ -347,23 +345,14 @@ def test_beside_an_answer_stand_its_weight_and_the_closest_known_rnas(monkeypatc
 
 def test_several_rnas_are_compared_and_saved(monkeypatch, capsys, conversation, tmp_path):
     saved = [tmp_path / "talk.json", tmp_path / "talk.md"]
-    lines = [
-        "/rna tRNA-Phe let-7",
-        "Which of these two is a tRNA?",
-        f"/save {saved[0]}",
-        f"/save {saved[1]}",
-        f"/save {saved[0]}",
-        "/save",
-        "/save no/such/folder/x",
-        "/rna tRNA-Phe tRNA-Phe",
-    ]
+    lines = ["/rna tRNA-Phe let-7", "Which of these two is a tRNA?", *(f"/save {path}" for path in (*saved, saved[0]))]
+    lines += ["/save", "/save no/such/folder/x", "/rna tRNA-Phe tRNA-Phe"]
     _, err = typed(monkeypatch, capsys, conversation, [TRNA, LET7], lines)
     assert "RNA: RNA 1 = tRNA-Phe, 76 nt; RNA 2 = let-7, 22 nt; the conversation begins again" in err
     found = json.loads(saved[0].read_text())
     assert [rna["sequence"] for rna in found["rnas"]] == [TRNA.sequence, LET7.sequence]
-    assert [turn["content"] for turn in found["messages"]] == [
-        terminal.printable(turn["content"]) for turn in conversation.messages
-    ]
+    texts = [turn["content"] for turn in conversation.messages]
+    assert [turn["content"] for turn in found["messages"]] == list(map(terminal.printable, texts))
     assert "Which of these two is a tRNA?" in saved[1].read_text() and TRNA.sequence in saved[1].read_text()
     assert "talk.json is there already" in err and "/save needs a file" in err and "cannot be written" in err
     assert "compare 2 to 8 different RNAs" in err
@@ -375,10 +364,8 @@ def test_what_was_said_about_an_earlier_rna_is_saved_too(monkeypatch, capsys, co
     typed(monkeypatch, capsys, conversation, [TRNA, LET7], lines)
     found = json.loads(saved[0].read_text())
     assert [rna["rna_id"] for rna in found["rnas"]] == ["tRNA-Phe"] and found["messages"] == []
-    assert [(one["rnas"][0]["rna_id"], one["messages"][0]["content"]) for one in found["earlier"]] == [
-        ("tRNA-Phe", TYPE),
-        ("let-7", YEAST),
-    ]
+    earlier = [(one["rnas"][0]["rna_id"], one["messages"][0]["content"]) for one in found["earlier"]]
+    assert earlier == [("tRNA-Phe", TYPE), ("let-7", YEAST)]
     text = saved[1].read_text()
     assert text.index(TYPE) < text.index("**let-7**") < text.index(YEAST)
 
@@ -423,11 +410,11 @@ def test_the_history_keeps_questions_but_no_rnas(monkeypatch, capsys, conversati
 
 def test_compare_asks_about_all_records_together(monkeypatch, capsys, tiny_model, tiny_checkpoint, fasta):
     arguments = [tiny_checkpoint, "--fasta", fasta, "--max-new-tokens", 6, "--question", "Which?", "--compare"]
-    code, out, _ = run_chat(monkeypatch, capsys, *arguments, "--json", "--weigh")
+    code, out, _ = run_chat(monkeypatch, capsys, *arguments, "--json", "--confidence")
     row = json.loads(out)
-    reference = Conversation(*tiny_model)
+    reference = Conversation(Engine(*tiny_model))
     reference.read(TRNA, LET7)
-    assert code == 0 and row["answer"] == terminal.printable(reference.ask("Which?", max_new_tokens=6))
+    assert code == 0 and row["answer"] == terminal.printable(reference.ask("Which?", Sampling(6)))
     assert row["rna_ids"] == ["tRNA-Phe", "let-7"] and row["lengths_nt"] == [76, 22]
     assert 0 <= row["confidence"] <= 1 and row["closest_known_rnas"]
     code, out, _ = run_chat(monkeypatch, capsys, *arguments)

@@ -11,7 +11,7 @@ import torch
 from test_chat import LET7, TRNA, TYPE, YEAST, said_directly, user_turn
 
 from rnagpt.chat.conversation import Conversation
-from rnagpt.serving.decoding import AnswerStream, Sampling, draw
+from rnagpt.serving.decoding import AnswerStream, Sampling, sample
 from rnagpt.serving.engine import Engine
 from rnagpt.serving.key_values import PrefixCache
 from rnagpt_core.errors import UserError
@@ -29,12 +29,12 @@ def answer_to(engine, messages, n=12, **options):
 
 def test_turns_with_kept_keys_equal_those_without(tiny_model):
     questions = [TYPE, YEAST, "Is this a ribosomal RNA?", TYPE, YEAST]
-    kept, anew = Conversation(*tiny_model), Conversation(*tiny_model, Engine(*tiny_model, cached_bytes=0))
+    kept, anew = Conversation(Engine(*tiny_model)), Conversation(Engine(*tiny_model, cached_bytes=0))
     turns = []
     for conversation in (kept, anew):
         conversation.read(TRNA)
     for number, question in enumerate(questions):
-        answers = [conversation.ask(question, max_new_tokens=8) for conversation in (kept, anew)]
+        answers = [conversation.ask(question, Sampling(8)) for conversation in (kept, anew)]
         turns.append(user_turn(question, TRNA if number == 0 else None))
         assert answers[0] == answers[1] == said_directly(tiny_model, turns, 8)
         turns.append({"role": "assistant", "content": answers[0]})
@@ -49,12 +49,12 @@ def test_the_rna_is_encoded_once(tiny_model, monkeypatch):
     calls = []
     encode = model.model.encode_rna
     monkeypatch.setattr(model.model, "encode_rna", lambda **inputs: calls.append(1) or encode(**inputs))
-    conversation = Conversation(model, processor)
+    conversation = Conversation(Engine(model, processor))
     conversation.read(TRNA)
     for question in (TYPE, YEAST):
-        conversation.ask(question, max_new_tokens=4)
+        conversation.ask(question, Sampling(4))
     conversation.forget()
-    conversation.ask(YEAST, max_new_tokens=4)
+    conversation.ask(YEAST, Sampling(4))
     assert len(calls) == 1
 
 
@@ -70,23 +70,18 @@ def test_another_rna_of_the_same_length_shares_only_what_stands_before_it(tiny_m
 
 
 def test_several_rnas_in_one_question(tiny_model):
-    conversation = Conversation(*tiny_model)
+    conversation = Conversation(Engine(*tiny_model))
     conversation.read(TRNA, LET7)
-    parts = [
-        {"type": "text", "text": "RNA 1:"},
-        {"type": "rna", "rna": TRNA.sequence},
-        {"type": "text", "text": "RNA 2:"},
-        {"type": "rna", "rna": LET7.sequence},
-        {"type": "text", "text": "Which of these two is a tRNA?"},
-    ]
-    turns = [{"role": "user", "content": parts}]
-    first = conversation.ask("Which of these two is a tRNA?", max_new_tokens=10)
+    parts = [("text", "RNA 1:"), ("rna", TRNA.sequence), ("text", "RNA 2:"), ("rna", LET7.sequence)]
+    parts.append(("text", "Which of these two is a tRNA?"))
+    turns = [{"role": "user", "content": [{"type": kind, kind: value} for kind, value in parts]}]
+    first = conversation.ask("Which of these two is a tRNA?", Sampling(10))
     assert first == said_directly(tiny_model, turns, 10)
     turns += [{"role": "assistant", "content": first}, user_turn(YEAST)]
-    assert conversation.ask(YEAST, max_new_tokens=10) == said_directly(tiny_model, turns, 10)
+    assert conversation.ask(YEAST, Sampling(10)) == said_directly(tiny_model, turns, 10)
     assert conversation.last.cached_tokens > len(TRNA) + len(LET7)
     conversation.read(LET7, TRNA)  # the other order is another question
-    assert conversation.ask("Which of these two is a tRNA?", max_new_tokens=10) != first
+    assert conversation.ask("Which of these two is a tRNA?", Sampling(10)) != first
 
 
 # --- in company as alone
@@ -175,7 +170,7 @@ def test_the_placeholder_is_never_drawn(tiny_model, monkeypatch):
 def test_logprobs_are_the_models_own(tiny_model):
     model, processor = tiny_model
     engine = Engine(*tiny_model)
-    answer = engine.prepare([user_turn(TYPE, TRNA)], Sampling(10), weigh=True)
+    answer = engine.prepare([user_turn(TYPE, TRNA)], Sampling(10), confidence=True)
     engine.run([answer])
     for messages, found in (
         ([user_turn(TYPE, TRNA)], answer.logprobs),
@@ -196,7 +191,7 @@ def test_draws_follow_the_probabilities():
     generator = torch.Generator().manual_seed(0)
 
     def shares(sampling):
-        drawn = torch.tensor([draw(logits, sampling, generator) for _ in range(4000)])
+        drawn = torch.tensor([sample(logits, sampling, generator) for _ in range(4000)])
         return (torch.bincount(drawn, minlength=4) / 4000).numpy()
 
     np.testing.assert_allclose(shares(Sampling(temperature=1.0)), [0.5, 0.3, 0.15, 0.05], atol=0.03)
@@ -271,7 +266,7 @@ def test_messages_that_are_empty_can_be_answered(tiny_model):
         [user_turn(TYPE, TRNA), {"role": "assistant", "content": ""}, user_turn(YEAST)],
         [rna_alone],
     ):
-        answer = engine.prepare(messages, Sampling(2), weigh=True)
+        answer = engine.prepare(messages, Sampling(2), confidence=True)
         engine.run([answer])
         assert len(answer.token_ids) == 2 and (answer.plain_logprobs is None) == (not answer.rnas)
 

@@ -1,4 +1,4 @@
-"""What is laid beside an answer: closest known RNAs and weight.
+"""What is laid beside an answer: closest known RNAs and confidence.
 
 pytest tests/chat/test_chat_evidence.py
 """
@@ -6,8 +6,10 @@ pytest tests/chat/test_chat_evidence.py
 import hashlib
 import math
 import random
+import re
 from collections import Counter
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import edlib
 import pyarrow as pa
@@ -18,11 +20,10 @@ from test_chat import LET7, TRNA, TYPE, user_turn
 
 from dataset_builder.facts_table.facts import load_facts
 from dataset_builder.storage.records import published_schemas
-from rnagpt.chat.confidence import Weight, weight_of
-from rnagpt.chat.evidence import Evidence
-from rnagpt.chat.fold_drawing import drawn, fold, pairs
+from rnagpt.chat.fold_drawing import drawing, fold
 from rnagpt.chat.web import Page
 from rnagpt.known_rnas.base import KnownRnas, rna_qa
+from rnagpt.serving.confidence import Confidence, Evidence, confidence_of
 from rnagpt.serving.decoding import Sampling
 from rnagpt.serving.engine import Engine
 from rnagpt_core.errors import UserError
@@ -165,7 +166,7 @@ def test_rnas_of_rna_qa_are_found_with_their_papers(rna_qa_folder):
 
 def test_the_page_links_a_known_rnas_papers_and_shows_its_name_as_text(rna_qa_folder, tmp_path):
     evidence = Evidence(known=KnownRnas([rna_qa(str(rna_qa_folder))], table=[]))
-    page = Page(SimpleNamespace(engine=None), [], {}, evidence, tmp_path)  # nothing is asked
+    page = Page(SimpleNamespace(engine=None), [], Sampling(), evidence, tmp_path)  # nothing is asked
     (neighbour,) = evidence.closest(TRNA.sequence)
     assert page.linked(neighbour).count("<a href=") == 4
     paper = '<a href="https://pubmed.ncbi.nlm.nih.gov/12/" rel="noreferrer" target="_blank">PMID 12</a>'
@@ -202,17 +203,19 @@ def test_an_rna_qa_without_rnas_is_told(tmp_path):
             rna_qa(name)
 
 
-def test_an_answers_weight(tiny_model):
+def test_an_answers_confidence(tiny_model):
     engine = Engine(*tiny_model)
     answers = [
-        engine.prepare([user_turn(TYPE, rna)], Sampling(8), weigh=weigh)
-        for rna, weigh in ((TRNA, True), (TRNA, False), (None, True))
+        engine.prepare([user_turn(TYPE, rna)], Sampling(8), confidence=confidence)
+        for rna, confidence in ((TRNA, True), (TRNA, False), (None, True))
     ]
     engine.run(answers)
-    weight = weight_of(answers[0])
-    assert weight.confidence == pytest.approx(min(math.exp(logprob) for logprob in answers[0].logprobs))
-    assert weight.gain == pytest.approx(sum(answers[0].logprobs) - sum(answers[0].plain_logprobs))
-    assert weight_of(answers[1]) is None and weight_of(answers[2]) is None  # not asked for; no RNA to leave out
+    found = confidence_of(answers[0])
+    assert found.confidence == pytest.approx(min(math.exp(logprob) for logprob in answers[0].logprobs))
+    assert found.gain == pytest.approx(sum(answers[0].logprobs) - sum(answers[0].plain_logprobs))
+    assert (
+        confidence_of(answers[1]) is None and confidence_of(answers[2]) is None
+    )  # not asked for; no RNA to leave out
     found = Evidence(min_confidence=1.0).as_json(answers[0], [TRNA, LET7])
     assert found["abstains"] is True and {"closest_known_rnas", "confidence", "gain_nats", "source"} < set(found)
 
@@ -231,29 +234,25 @@ def test_an_answers_weight(tiny_model):
     ],
 )
 def test_the_source_is_told_by_the_odds(with_rna, without, source):
-    weight = Weight(0.9, math.log(with_rna), math.log(without))
-    assert weight.source == source
+    found = Confidence(0.9, math.log(with_rna), math.log(without))
+    assert found.source == source
     if with_rna < 1:
         ratio = (with_rna / (1 - with_rna)) / (without / (1 - without))
-        assert weight.log_odds_ratio == pytest.approx(math.log(ratio))
+        assert found.log_odds_ratio == pytest.approx(math.log(ratio))
 
 
 def test_below_the_threshold_the_model_abstains():
-    assert not Weight(0.5, -1.0, -1.0).abstains and Weight(0.49, -1.0, -9.0).abstains
-
-
-def test_a_fold_pairs_what_can_pair():
-    structure, energy = fold(TRNA.sequence)
-    allowed = {"AU", "UA", "GC", "CG", "GU", "UG"}
-    found = pairs(structure)
-    assert energy < -15 and len(found) > 15
-    assert {TRNA.sequence[i] + TRNA.sequence[j] for i, j in found} <= allowed
+    assert not Confidence(0.5, -1.0, -1.0).abstains and Confidence(0.49, -1.0, -9.0).abstains
 
 
 def test_the_drawing_is_plain_svg():
-    picture = drawn(TRNA.sequence, "<script>alert(1)</script>")
-    assert picture.count("<circle") == len(TRNA)
-    assert picture.count('class="pair"') == len(pairs(fold(TRNA.sequence)[0]))
-    assert "<script" not in picture and "&lt;script&gt;" in picture
-    assert "it has 601 nt" in drawn("A" * 601, "x") and "no stable fold" in drawn("A" * 30, "x")
-    assert "<svg" in drawn("GGGGRNNNAAAACCCC", "codes")
+    structure, energy = fold(TRNA.sequence)
+    assert energy < -15 and structure.count("(") == structure.count(")") > 15
+    picture = drawing(TRNA.sequence, "<script>alert(1)</script>")
+    letters = re.findall('class="nucleotide"[^>]*>(.)<', picture)
+    assert "".join(letters) == TRNA.sequence and ">5′<" in picture and ">3′<" in picture
+    assert picture.count('class="basepairs"') == structure.count("(")
+    assert "<script" not in picture and "onclick" not in picture and "&lt;script&gt;" in picture
+    ElementTree.fromstring(picture.partition("<p>")[0])
+    assert "it has 601 nt" in drawing("A" * 601, "x") and "no stable fold" in drawing("A" * 30, "x")
+    assert "<svg" in drawing("GGGGRNNNAAAACCCC", "codes")

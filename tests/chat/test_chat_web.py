@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from test_chat import LET7, TRNA, TYPE, YEAST, said_directly, user_turn
 
-from rnagpt.chat.evidence import Evidence
-from rnagpt.chat.web import STYLE, Page, theme
+from rnagpt.chat.web import LAUNCH, Page, theme
+from rnagpt.serving.confidence import Evidence
+from rnagpt.serving.decoding import Sampling
 from rnagpt.serving.engine import Engine
 from rnagpt.serving.worker import Worker
 from rnagpt_core.safe_text import printable
@@ -27,20 +28,9 @@ WAIT = 120_000  # ms
 
 @pytest.fixture(scope="module")
 def address(tiny_model, tmp_path_factory):
-    options = {"max_new_tokens": 12, "temperature": 0.0, "seed": None}
     with Worker(Engine(*tiny_model)) as worker:
-        page = Page(worker, [], options, Evidence(), tmp_path_factory.mktemp("saved")).build()
-        _, address, _ = page.launch(
-            server_name="127.0.0.1",
-            share=False,
-            quiet=True,
-            prevent_thread_lock=True,
-            max_file_size=1_000_000,
-            footer_links=[],
-            ssr_mode=False,
-            theme=theme(),
-            css=STYLE,
-        )
+        page = Page(worker, [], Sampling(12), Evidence(), tmp_path_factory.mktemp("saved")).build()
+        _, address, _ = page.launch(**LAUNCH | {"max_file_size": 1_000_000}, theme=theme())
         yield address
         page.close()
 
@@ -108,7 +98,7 @@ def test_upload_ask_and_a_second_turn(tiny_model, page, tmp_path):
     card = page.locator("#card")
     card.get_by_text("76 nt").wait_for(timeout=WAIT)
     assert "tRNA-Phe yeast" in card.inner_text() and "54%" in card.inner_text()
-    assert card.locator("svg.fold circle").count() == 76
+    assert card.locator("svg.fold .nucleotide:not(.end)").count() == 76
     turns = [user_turn(TYPE, TRNA)]
     first = said_directly(tiny_model, turns, 12)
     assert squeezed(ask(page, TYPE, 1)) == squeezed(printable(first))

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from rnagpt.serving.rna_lengths import check_lengths
+from rnagpt.serving.rna_reading import check_lengths
 from rnagpt_core.errors import UserError
 from rnagpt_core.safe_text import printable
 from rnagpt_core.sequences import Record, parse_fasta, parse_sequence, read_fasta

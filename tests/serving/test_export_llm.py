@@ -1,4 +1,4 @@
-"""The LLM written for vLLM, and its front: the same logits as RNA-GPT's, without our package and without vLLM.
+"""The LLM written for vLLM, and its client: the same logits as RNA-GPT's, without our package and without vLLM.
 
 pytest tests/serving/test_export_llm.py
 """
@@ -21,8 +21,8 @@ from processing_rnagpt.processing_rnagpt import RNA_TOKEN
 from rnagpt import cli
 from rnagpt.serving.decoding import Sampling
 from rnagpt.serving.engine import Engine
-from rnagpt.serving.export_llm import compare, front_model, plain_llm
-from rnagpt.serving.llm_client import FrontError, RnaFront, main
+from rnagpt.serving.export_llm import client_model, compare, plain_llm
+from rnagpt.serving.llm_client import ClientError, RnaClient, main
 from rnagpt_core.errors import UserError
 
 RNA = "GCGGAUUUAGCUCAGUUGGGAGAGCGCCAGACUGAAGAUCUGGAGGUCC"
@@ -41,10 +41,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 folder, turns, out = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
 llm = AutoModelForCausalLM.from_pretrained(folder + "/llm")
 AutoTokenizer.from_pretrained(folder + "/llm")
-spec = importlib.util.spec_from_file_location("front", folder + "/front/front.py")
-front = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(front)
-embeds = front.RnaFront().embed(turns)
+spec = importlib.util.spec_from_file_location("client", folder + "/client/client.py")
+client = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(client)
+embeds = client.RnaClient().embed(turns)
 with torch.inference_mode():
     save_file({"embeds": embeds.clone(), "logits": llm(inputs_embeds=embeds[None]).logits}, out)
 """
@@ -59,8 +59,8 @@ def exported(tiny_checkpoint, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def front(exported):
-    return RnaFront(exported / "front")
+def client(exported):
+    return RnaClient(exported / "client")
 
 
 def rnagpt_logits(tiny_model, messages):
@@ -81,18 +81,18 @@ def test_logits_are_rnagpts_in_an_interpreter_without_our_package(tiny_model, ex
     torch.testing.assert_close(found["logits"], wanted, rtol=0, atol=1e-5)
 
 
-def test_the_rna_makes_a_difference(exported, front):
+def test_the_rna_makes_a_difference(exported, client):
     llm = AutoModelForCausalLM.from_pretrained(exported / "llm")
     other = [{**TURNS[0], "content": [{"type": "rna", "rna": RNA[::-1]}, TURNS[0]["content"][1]]}, *TURNS[1:]]
     with torch.inference_mode():
-        logits = [llm(inputs_embeds=front.embed(turns)[None]).logits[0, -1] for turns in (TURNS, other)]
+        logits = [llm(inputs_embeds=client.embed(turns)[None]).logits[0, -1] for turns in (TURNS, other)]
     assert (logits[0] - logits[1]).abs().max() > 1e-2
 
 
-def test_the_front_holds_no_layer_of_the_llm_and_the_llm_nothing_of_the_front(exported):
+def test_the_client_holds_no_layer_of_the_llm_and_the_llm_nothing_of_the_client(exported):
     from safetensors import safe_open
 
-    with safe_open(exported / "front" / "model.safetensors", "pt") as file:
+    with safe_open(exported / "client" / "model.safetensors", "pt") as file:
         names = set(file.keys())
     assert {name for name in names if name.startswith("language_model.")} == {
         "language_model.embed_tokens.weight",
@@ -102,10 +102,7 @@ def test_the_front_holds_no_layer_of_the_llm_and_the_llm_nothing_of_the_front(ex
     config = json.loads((exported / "llm" / "config.json").read_text())
     assert config["architectures"] == ["LlamaForCausalLM"] and "auto_map" not in config
     assert not list((exported / "llm").glob("*.py"))
-
-
-def test_rotary_settings_stand_under_both_names(exported):
-    config = json.loads((exported / "llm" / "config.json").read_text())
+    # rotary settings stand under both names, of transformers 4 and 5
     assert config["rope_theta"] == config["rope_parameters"]["rope_theta"]
 
 
@@ -162,42 +159,42 @@ def server(exported):
         listening.shutdown()
 
 
-def test_over_http_the_answer_is_the_engines(tiny_model, front, server):
+def test_over_http_the_answer_is_the_engines(tiny_model, client, server):
     engine = Engine(*tiny_model)
     answer = engine.prepare(TURNS, Sampling(12))
     engine.run([answer])
-    assert answer.text and front.ask(TURNS, server, max_tokens=12) == answer.text
+    assert answer.text and client.ask(TURNS, server, max_tokens=12) == answer.text
     body = Vllm.bodies[-1]
     assert "prompt" not in body and body["temperature"] == 0 and body["stop_token_ids"]
 
 
-def test_the_tensor_sent_is_no_larger_than_its_numbers(front):
-    embeds = front.embed(TURNS)
-    content = base64.b64decode(front.request(TURNS, "x")["prompt_embeds"])
+def test_the_tensor_sent_is_no_larger_than_its_numbers(client):
+    embeds = client.embed(TURNS)
+    content = base64.b64decode(client.request(TURNS, "x")["prompt_embeds"])
     assert embeds.nbytes < len(content) < embeds.nbytes + 4096
 
 
-def test_what_the_server_says_instead_is_one_sentence(front, server, capsys, monkeypatch):
-    with pytest.raises(FrontError, match="404.*does not exist"):
-        front.ask(TURNS, server, "other")
-    with pytest.raises(FrontError, match="could not be reached.*--enable-prompt-embeds"):
-        front.ask(TURNS, "http://127.0.0.1:9/v1")
-    monkeypatch.setattr("rnagpt.serving.llm_client.RnaFront", lambda: front)
+def test_what_the_server_says_instead_is_one_sentence(client, server, capsys, monkeypatch):
+    with pytest.raises(ClientError, match="404.*does not exist"):
+        client.ask(TURNS, server, "other")
+    with pytest.raises(ClientError, match="could not be reached.*--enable-prompt-embeds"):
+        client.ask(TURNS, "http://127.0.0.1:9/v1")
+    monkeypatch.setattr("rnagpt.serving.llm_client.RnaClient", lambda: client)
     assert main(["--rna", "MKE", "--question", "Hm?", "--server", server]) == 2
-    assert capsys.readouterr().err.startswith("front: error: RNA 1 of 1: ")
+    assert capsys.readouterr().err.startswith("client: error: RNA 1 of 1: ")
     assert main(["--rna", RNA, "--question", "Hm?", "--server", server, "--max-tokens", "4"]) == 0
 
 
 def test_bfloat16_is_the_llms_alone(tiny_checkpoint, tmp_path):
     out = tmp_path / "export"
     assert cli.main(["export-llm", str(tiny_checkpoint), "--out", str(out), "--dtype", "bfloat16"]) == 0
-    llm, front = AutoModelForCausalLM.from_pretrained(out / "llm", dtype="auto"), RnaFront(out / "front")
-    assert llm.dtype == torch.bfloat16 and front.embed(TURNS).dtype == torch.bfloat16
-    assert front.model.projector.weight.dtype == torch.float32
+    llm, client = AutoModelForCausalLM.from_pretrained(out / "llm", dtype="auto"), RnaClient(out / "client")
+    assert llm.dtype == torch.bfloat16 and client.embed(TURNS).dtype == torch.bfloat16
+    assert client.model.projector.weight.dtype == torch.float32
     model = RnaGptForCausalLM.from_pretrained(tiny_checkpoint, dtype=torch.bfloat16)
     with torch.inference_mode():
-        wanted = model(**front.processor(TURNS, sanitize_control_tokens=True)).logits
-        found = llm(inputs_embeds=front.embed(TURNS)[None]).logits
+        wanted = model(**client.processor(TURNS, sanitize_control_tokens=True)).logits
+        found = llm(inputs_embeds=client.embed(TURNS)[None]).logits
     torch.testing.assert_close(found, wanted, rtol=0, atol=0)
 
 
@@ -216,16 +213,8 @@ def test_mistakes(capsys, tiny_checkpoint, tmp_path, arguments, sentence):
     assert sentence in capsys.readouterr().err and not (tmp_path / "new").exists()
 
 
-SMALL = {
-    "vocab_size": 512,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 64,
-    "max_position_embeddings": 512,
-    "pad_token_id": 0,
-}
+SMALL = {"vocab_size": 512, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+SMALL |= {"num_key_value_heads": 2, "intermediate_size": 64, "max_position_embeddings": 512, "pad_token_id": 0}
 
 
 @pytest.mark.parametrize(
@@ -249,6 +238,6 @@ def test_other_families_are_exact_or_refused(tiny_model, family, more):
     )
     if family in ("gemma2", "granite"):  # they cap or scale their logits, RNA-GPT does not
         with pytest.raises(UserError, match="differ from RNA-GPT's"):
-            compare(model, processor, plain_llm(model), front_model(model))
+            compare(model, processor, plain_llm(model), client_model(model))
     else:
-        assert compare(model, processor, plain_llm(model), front_model(model)) == 0
+        assert compare(model, processor, plain_llm(model), client_model(model)) == 0

@@ -107,9 +107,9 @@ def test_settings_reach_the_engine(client):
     stop = greedy[4:6]
     stopped = said(stop=[stop])
     assert stopped.message.content == greedy[: greedy.index(stop)].rstrip() and stopped.finish_reason == "stop"
-    body = request([user_turn(TYPE, TRNA)], extra_body={"weigh": True})
-    weighed = client.chat.completions.create(**body)
-    assert 0 <= weighed.rnagpt["confidence"] <= 1 and weighed.rnagpt["source"].startswith("from ")
+    body = request([user_turn(TYPE, TRNA)], extra_body={"confidence": True})
+    answered = client.chat.completions.create(**body)
+    assert 0 <= answered.rnagpt["confidence"] <= 1 and answered.rnagpt["source"].startswith("from ")
 
 
 def test_fasta_text_in_an_rna_part(client):
@@ -215,23 +215,16 @@ def test_a_key_is_asked_for(tiny_model):
         assert good.chat.completions.create(**request([user_turn(TYPE, TRNA)])).choices
 
 
-class Gated:
-    """An engine whose steps wait until `open` is set: what happens meanwhile can be looked at."""
-
-    def __init__(self, engine):
-        self.open = threading.Event()
-        step = engine.step
-
-        def gated():
-            self.open.wait(timeout=60)
-            step()
-
-        engine.step = gated
+def gated(engine) -> threading.Event:
+    """Has the engine's steps wait until the event is set: what happens meanwhile can be looked at."""
+    opened, step = threading.Event(), engine.step
+    engine.step = lambda: opened.wait(timeout=60) and step()
+    return opened
 
 
 def test_a_full_queue_says_when_to_come_back(tiny_model):
     engine = Engine(*tiny_model, max_answers=2)
-    gate = Gated(engine)
+    gate = gated(engine)
     with serving(engine, limits=Limits(max_waiting=1)) as address, ThreadPoolExecutor(3) as pool:
         body = request([user_turn(TYPE, TRNA)])
         taken = [pool.submit(httpx.post, f"{address}{PATH}", json=body, timeout=60) for _ in range(3)]
@@ -241,20 +234,20 @@ def test_a_full_queue_says_when_to_come_back(tiny_model):
         while (found := httpx.post(f"{address}{PATH}", json=body, timeout=60)).status_code != 429:
             assert time.monotonic() < deadline
         assert int(found.headers["Retry-After"]) >= 1 and found.json()["error"]["type"] == "rate_limit_error"
-        gate.open.set()
+        gate.set()
         assert [future.result().status_code for future in taken] == [200] * 3
         assert httpx.post(f"{address}{PATH}", json=body, timeout=60).status_code == 200  # places are given back
 
 
 def test_a_request_has_its_time(tiny_model):
     engine = Engine(*tiny_model)
-    gate = Gated(engine)
-    threading.Timer(0.6, gate.open.set).start()
+    gate = gated(engine)
+    threading.Timer(0.6, gate.set).start()
     with serving(engine, limits=Limits(timeout=0.2)) as address:
         found = httpx.post(f"{address}{PATH}", json=request([user_turn(TYPE, TRNA)]), timeout=60)
         assert found.status_code == 504 and "not finished within 0.2 s" in found.json()["error"]["message"]
-        gate.open.clear()
-        threading.Timer(0.6, gate.open.set).start()
+        gate.clear()
+        threading.Timer(0.6, gate.set).start()
         body = request([user_turn(TYPE, TRNA)], stream=True)
         text = httpx.post(f"{address}{PATH}", json=body, timeout=60).text
         assert "not finished within 0.2 s" in text and text.endswith("data: [DONE]\n\n")
@@ -263,7 +256,7 @@ def test_a_request_has_its_time(tiny_model):
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_goes_away_frees_its_place(tiny_model, stream):
     engine = Engine(*tiny_model)
-    gate = Gated(engine)
+    gate = gated(engine)
     with serving(engine) as address:
         app_metrics = f"{address}/metrics"
         body = request([user_turn(TYPE, TRNA)], stream=stream)
@@ -277,7 +270,7 @@ def test_a_client_that_goes_away_frees_its_place(tiny_model, stream):
         while 'rnagpt_answers_total{reason="cancelled"} 1.0' not in httpx.get(app_metrics).text:
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        gate.open.set()
+        gate.set()
         assert httpx.post(f"{address}{PATH}", json={**body, "stream": False}, timeout=60).status_code == 200
         assert not engine.busy
 

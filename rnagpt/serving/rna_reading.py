@@ -1,14 +1,32 @@
-"""Whether a model can read these RNAs together: asked before anything is tokenised or encoded."""
+"""RNAs as people give them, and whether a model can read them together: asked before anything is tokenised."""
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rnagpt.known_rnas.rnacentral_ids import fetch, is_rnacentral_id
 from rnagpt_core.errors import UserError
-from rnagpt_core.sequences import Record
+from rnagpt_core.sequences import MAX_RECORDS, Record, parse_fasta, parse_sequence
 
 if TYPE_CHECKING:  # importing it brings torch
     from processing_rnagpt import RnaGptProcessor
     from processing_rnagpt.rna_sequences import RnaReader
+
+
+def read_rnas(
+    text: str, source: str, rna_id: str = "rna", max_records: int = MAX_RECORDS, online: bool = True
+) -> list[Record]:
+    """The RNAs that a text stands for: FASTA, a sequence, or, where `online`, an RNAcentral id, which is fetched.
+
+    Args:
+        source: names the text in errors; `rna_id` a sequence without a name.
+    """
+    if text.lstrip().startswith(">"):
+        return parse_fasta(text, source, max_records=max_records)
+    if online and is_rnacentral_id(text):
+        print(f"fetching {text.strip()} from RNAcentral ...", file=sys.stderr, flush=True)
+        return [fetch(text)]
+    return [parse_sequence(text, source, rna_id)]
 
 
 def check_lengths(rnas: Sequence[Record], processor: "RnaGptProcessor", context: int) -> None:
