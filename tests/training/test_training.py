@@ -361,7 +361,7 @@ def test_a_hidden_layer_in_the_projector_goes_through_both_stages_and_every_form
         expected = aligned(**batch).logits
         checkpoint.save(aligned, processor, tmp_path / "whole")
         origins = {"llm": str(tiny_parts / "llm"), "encoder": str(tiny_parts / "encoder")}
-        checkpoint.save_projector(aligned, processor, tmp_path / "alone", origins, dtype="float32")
+        checkpoint.save(aligned, processor, tmp_path / "alone", weights_from=origins, dtype="float32")
         for form in ("whole", "alone"):
             loaded = AutoModelForCausalLM.from_pretrained(tmp_path / form)
             assert torch.equal(loaded(**batch).logits, expected)
