@@ -306,8 +306,8 @@ class RnaGptForCausalLM(RnaGptPreTrainedModel, GenerationMixin):
     def prepare_inputs_for_generation(
         self, input_ids, inputs_embeds=None, use_cache=True, is_first_iteration=False, **kwargs
     ):
-        given = {"inputs_embeds": inputs_embeds, "use_cache": use_cache, "is_first_iteration": is_first_iteration}
-        inputs = super().prepare_inputs_for_generation(input_ids, **given, **kwargs)
+        arguments = {"inputs_embeds": inputs_embeds, "use_cache": use_cache, "is_first_iteration": is_first_iteration}
+        inputs = super().prepare_inputs_for_generation(input_ids, **arguments, **kwargs)
         if not use_cache:
             return inputs
         new = inputs.get("input_ids")
@@ -407,10 +407,11 @@ def length_buckets(lengths: list[int], batch_tokens: int, spread: float = 0.9) -
 def build_projector(config: RnaGptConfig) -> nn.Module:
     """Encoder features (slots, encoder hidden size) -> soft tokens (slots, LLM hidden size): one linear layer as in
     the paper, or two around a GELU (LLaVA-1.5, arXiv:2310.03744)."""
-    given, made, hidden = config.rna_config.hidden_size, config.text_config.hidden_size, config.projector_hidden_size
+    width, llm_width = config.rna_config.hidden_size, config.text_config.hidden_size
+    hidden = config.projector_hidden_size
     if hidden is None:
-        return nn.Linear(given, made)
-    return nn.Sequential(nn.Linear(given, hidden), nn.GELU(), nn.Linear(hidden, made))
+        return nn.Linear(width, llm_width)
+    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, llm_width))
 
 
 def build_body(config, **arguments) -> PreTrainedModel:

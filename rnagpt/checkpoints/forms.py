@@ -82,8 +82,8 @@ def describe(path: str | Path) -> Description:
         raise UserError(f"{path} holds a configuration but no weights ({WEIGHTS[0]}): it is incomplete")
     if config.get("weights_from"):
         return Description("projector", config["weights_from"])
-    inside = {"llm": config.get("text_config", {}), "encoder": config.get("rna_config", {})}
-    return Description("whole", {part: values.get("_name_or_path") for part, values in inside.items()})
+    configs = {"llm": config.get("text_config", {}), "encoder": config.get("rna_config", {})}
+    return Description("whole", {part: values.get("_name_or_path") for part, values in configs.items()})
 
 
 def checkpoint_form(path: str | Path) -> str:
