@@ -1,9 +1,9 @@
 """Does the paper's recipe help? Its choices one by one at quick-start scale, each against the quick start's own.
 
-    python -m benchmarks.ablations train --output runs/ablations --visits 400 [--cells base no_stage1 ...]
+    python -m benchmarks.ablations train --output runs/ablations --samples 400 [--cells base no_stage1 ...]
     python -m benchmarks.ablations summaries --papers papers.jsonl --links links.jsonl [--words 250]
 
-train: each cell is one resumable training (stage 1, then stage 2 of `--visits` RNAs) and answers on validation RNAs;
+train: each cell is one resumable training (stage 1, then stage 2 of `--samples` RNAs) and answers on validation RNAs;
 stopped at any moment, the same command goes on. The test split is not looked at. Cells:
 
     base             the quick start: stage 1, packaged encoder, one soft token per 64 nt
@@ -31,8 +31,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from rnagpt_core.arguments import keep_old_name  # noqa: E402
+
 CELLS = ("base", "no_stage1", "random_encoder", "per_nucleotide", "mlp_projector")
-STAGE1_SHARE = 0.12  # of the visits of stage 2, as in the quick start
+STAGE1_SHARE = 0.12  # of the samples of stage 2, as in the quick start
 RNAS_PER_TYPE = 13
 SEED = 0
 LEAST_PAPERS = 24  # below, LDA finds one or two topics
@@ -41,7 +43,7 @@ LEAST_PAPERS = 24  # below, LDA finds one or two topics
 # --- training
 
 
-def recipes_of(cell: str, output: Path, visits: int) -> list:
+def recipes_of(cell: str, output: Path, samples: int) -> list:
     """The cell's recipes in order: the quick start's with one thing changed."""
     from rnagpt.quickstart import find_recipes
     from rnagpt.training.recipe import load_recipe
@@ -56,7 +58,7 @@ def recipes_of(cell: str, output: Path, visits: int) -> list:
     for number, recipe in enumerate(stages, start=1):
         if number == 1 and cell == "no_stage1":
             continue
-        count = visits if number == 2 else max(8, round(visits * STAGE1_SHARE))
+        count = samples if number == 2 else max(8, round(samples * STAGE1_SHARE))
         steps = -(-count // recipe.sft["per_device_train_batch_size"])
         folder = output / cell / f"stage{number}"
         recipes.append(
@@ -87,14 +89,14 @@ def write_random_encoder(folder: Path) -> None:
         encoder.save_pretrained(folder)
 
 
-def train_cell(cell: str, output: Path, visits: int) -> None:
+def train_cell(cell: str, output: Path, samples: int) -> None:
     """Train what is not trained yet, then answer what is not answered yet."""
     import train_sft
     from rnagpt.evaluation.asking.answers import write_answers
     from rnagpt.evaluation.asking.controls import shown_rnas
     from rnagpt.evaluation.asking.items import ItemWriter
 
-    recipes = recipes_of(cell, output, visits)
+    recipes = recipes_of(cell, output, samples)
     for recipe in recipes:
         if not (Path(recipe.output) / "training.json").is_file():
             print(f"{cell}: {recipe.stage}", file=sys.stderr, flush=True)
@@ -290,7 +292,8 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     training = commands.add_parser("train")
     training.add_argument("--output", type=Path, default=Path("runs/ablations"))
-    training.add_argument("--visits", type=int, default=400, help="RNAs shown in stage 2 of every cell")
+    training.add_argument("--samples", type=int, default=400, help="RNAs seen in stage 2 of every cell")
+    keep_old_name(training, "--visits", "--samples")
     training.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS))
     texts = commands.add_parser("summaries")
     texts.add_argument("--papers", required=True)
@@ -304,10 +307,10 @@ def main() -> None:
 
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    output = args.output / f"{args.visits}_visits"
+    output = args.output / f"{args.samples}_visits"
     write_random_encoder(output / "random_weights")
     for cell in args.cells:
-        train_cell(cell, output, args.visits)
+        train_cell(cell, output, args.samples)
     print_training(train_table(output))
 
 

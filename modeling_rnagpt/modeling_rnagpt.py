@@ -7,13 +7,11 @@ The sequence length never changes inside the model, so labels made outside stay 
 `<RNAHere>` a prompt holds; here both numbers are only compared.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 from transformers import AutoModel, GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache
-from transformers.modeling_outputs import BaseModelOutputWithPast, ModelOutput
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils import can_return_tuple, torch_compilable_check
 
@@ -24,17 +22,6 @@ from .pipeline_rnagpt import RnaTextGenerationPipeline  # not used here: importe
 RNA_INPUTS = ("rna_input_ids", "rna_attention_mask", "rna_index", "rna_features", "rna_feature_mask")
 # encoder tokens computed at once, padding included: enough to fill a GPU, about half a GB of activations in RNA-FM
 BATCH_TOKENS = 8_192
-
-
-@dataclass
-class RnaGptOutput(ModelOutput):
-    """Output of `RnaGptForCausalLM`: loss (scalar), logits (batch, kept positions, vocabulary), the LLM's cache."""
-
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[torch.Tensor] | None = None
-    attentions: tuple[torch.Tensor] | None = None
 
 
 class RnaGptPreTrainedModel(BaseWeights, PreTrainedModel):
@@ -88,12 +75,6 @@ class RnaGptModel(RnaGptPreTrainedModel):
         """See `RnaGptForCausalLM.from_encoder_and_llm`; without the LM head."""
         return RnaGptForCausalLM.from_encoder_and_llm(encoder, llm, **kwargs).model
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.language_model.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module):
-        self.language_model.set_input_embeddings(value)
-
     def encode_rna(
         self,
         rna_input_ids: torch.LongTensor,
@@ -122,60 +103,45 @@ class RnaGptModel(RnaGptPreTrainedModel):
                 "positions: let RnaGptProcessor cut windows, with an RNA tokenizer whose model_max_length is at most "
                 f"{limit:,}"
             )
-        ids = rna_input_ids.flatten(0, 1)  # (batch * n_rna, length)
-        mask = rna_attention_mask.flatten(0, 1)
+        mask = rna_attention_mask.flatten(0, 1)  # (batch * n_rna, length)
+        present = mask.any(dim=-1)
         if rna_index is not None:
             # numbers within a prompt -> numbers within the batch
-            n_rna = rna_input_ids.shape[1]
-            first = torch.arange(rna_input_ids.shape[0], device=rna_index.device)[:, None, None] * n_rna
-            rna_index = torch.where(rna_index < 0, -1, rna_index + first).flatten(0, 1)
-        present = mask.any(dim=-1)
+            first = torch.arange(len(rna_index), device=rna_index.device)[:, None, None] * rna_index.shape[1]
+            rna_index = torch.where(rna_index < 0, -1, rna_index + first).flatten(0, 1)[present]
+        ids = rna_input_ids.flatten(0, 1)[present]
         config = self.config
         return encode_and_pool(
-            self.rna_encoder,
-            ids[present],
-            mask[present],
-            config.rna_drop_token_ids,
-            config.rna_pool_size,
-            None if rna_index is None else rna_index[present],
+            self.rna_encoder, ids, mask[present], config.rna_drop_token_ids, config.rna_pool_size, rna_index
         )
 
-    def get_rna_features(self, rna_input_ids, rna_attention_mask, rna_index=None) -> torch.Tensor:
-        """Soft tokens (slots of all RNAs, LLM hidden size) of `rna_input_ids` (batch, n_rna, length)."""
-        features, _ = self.encode_rna(rna_input_ids, rna_attention_mask, rna_index)
-        return self._project(features)
-
-    def _project(self, features: torch.Tensor) -> torch.Tensor:
-        """Features (slots, encoder hidden size) of any dtype -> soft tokens (slots, LLM hidden size)."""
-        return self.projector(features.to(next(self.projector.parameters()).dtype))
-
-    def _soft_tokens(
-        self, rna_input_ids, rna_attention_mask, rna_index, rna_features, rna_feature_mask
-    ) -> torch.Tensor | None:
-        if rna_features is not None:
-            if rna_feature_mask is None:
-                raise ValueError("rna_features needs rna_feature_mask (batch, n_rna, slots) to tell slots from pads")
-            return self._project(rna_features[rna_feature_mask.bool()])
-        if rna_input_ids is None:
-            return None
-        if rna_attention_mask is None:
-            raise ValueError("rna_input_ids needs rna_attention_mask: without it the encoder would read its padding")
-        return self.get_rna_features(rna_input_ids, rna_attention_mask, rna_index)
-
-    def embed(
+    def get_rna_features(
         self,
-        input_ids: torch.LongTensor,
         rna_input_ids: torch.LongTensor | None = None,
         rna_attention_mask: torch.Tensor | None = None,
         rna_index: torch.LongTensor | None = None,
         rna_features: torch.Tensor | None = None,
         rna_feature_mask: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+    ) -> torch.Tensor | None:
+        """Soft tokens (slots of all RNAs, LLM hidden size); None where there is no RNA. Args as of `forward`."""
+        if rna_features is not None:
+            if rna_feature_mask is None:
+                raise ValueError("rna_features needs rna_feature_mask (batch, n_rna, slots) to tell slots from pads")
+            features = rna_features[rna_feature_mask.bool()]
+        elif rna_input_ids is None:
+            return None
+        elif rna_attention_mask is None:
+            raise ValueError("rna_input_ids needs rna_attention_mask: without it the encoder would read its padding")
+        else:
+            features, _ = self.encode_rna(rna_input_ids, rna_attention_mask, rna_index)
+        return self.projector(features.to(next(self.projector.parameters()).dtype))
+
+    def embed(self, input_ids: torch.LongTensor, *rna_inputs, **named_rna_inputs) -> torch.Tensor:
         """What the LLM reads, (batch, seq, LLM hidden size): the text's embeddings, a soft token on each `<RNAHere>`.
 
-        Args and errors: as in `forward`.
+        RNA inputs as of `get_rna_features`; errors as in `forward`.
         """
-        soft_tokens = self._soft_tokens(rna_input_ids, rna_attention_mask, rna_index, rna_features, rna_feature_mask)
+        soft_tokens = self.get_rna_features(*rna_inputs, **named_rna_inputs)
         placeholder = input_ids == self.config.rna_token_id  # (batch, seq)
         # The placeholder's id may lie beyond the embedding table: look up row 0, which is overwritten below.
         inputs_embeds = self.get_input_embeddings()(input_ids.masked_fill(placeholder, 0))
@@ -251,15 +217,6 @@ class RnaGptForCausalLM(RnaGptPreTrainedModel, GenerationMixin):
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.model.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module):
-        self.model.set_input_embeddings(value)
-
-    def get_output_embeddings(self) -> nn.Module:
-        return self.lm_head
-
     @classmethod
     def from_encoder_and_llm(
         cls, encoder: PreTrainedModel, llm: PreTrainedModel, *, rna_token_id: int, **config_fields
@@ -311,7 +268,7 @@ class RnaGptForCausalLM(RnaGptPreTrainedModel, GenerationMixin):
         labels: torch.LongTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs,
-    ) -> RnaGptOutput:
+    ) -> CausalLMOutputWithPast:
         """Logits and, with `labels` (batch, seq), the mean next-token loss.
 
         -100 is ignored among the labels, and so are placeholders: `labels=input_ids` learns the text alone.
@@ -338,7 +295,7 @@ class RnaGptForCausalLM(RnaGptPreTrainedModel, GenerationMixin):
             loss = self.loss_function(
                 logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
             )
-        return RnaGptOutput(
+        return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
             past_key_values=outputs.past_key_values,
@@ -349,13 +306,8 @@ class RnaGptForCausalLM(RnaGptPreTrainedModel, GenerationMixin):
     def prepare_inputs_for_generation(
         self, input_ids, inputs_embeds=None, use_cache=True, is_first_iteration=False, **kwargs
     ):
-        inputs = super().prepare_inputs_for_generation(
-            input_ids,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            is_first_iteration=is_first_iteration,
-            **kwargs,
-        )
+        arguments = {"inputs_embeds": inputs_embeds, "use_cache": use_cache, "is_first_iteration": is_first_iteration}
+        inputs = super().prepare_inputs_for_generation(input_ids, **arguments, **kwargs)
         if not use_cache:
             return inputs
         new = inputs.get("input_ids")
@@ -396,12 +348,15 @@ def encode_and_pool(
         rna_index = torch.arange(len(ids), device=ids.device)[:, None].expand_as(ids)
     else:
         kept &= rna_index >= 0
+    # An RNA's windows stand in order and keep each of its positions once, so taking the kept ones row by row joins the
+    # windows: no RNA is padded to another's length, and a run of equal numbers is one RNA.
     hidden = run_by_length(encoder, ids, mask, kept)  # (kept positions of all RNAs, hidden)
     _, rna, positions = rna_index[kept].unique_consecutive(return_inverse=True, return_counts=True)
     slots = (positions + pool_size - 1) // pool_size  # (rnas,)
     if pool_size == 1:
         return hidden, slots
     # Kept position k of an RNA belongs to that RNA's slot k // pool_size: sum into slots, then divide by their sizes.
+    # Pooled after the join, so that where a long RNA was cut does not show, and the last slot averages what it has.
     k = torch.arange(len(rna), device=ids.device) - (positions.cumsum(0) - positions)[rna]
     slot = (slots.cumsum(0) - slots)[rna] + k // pool_size  # (kept positions of all RNAs,)
     total = int(slots.sum())
@@ -452,10 +407,11 @@ def length_buckets(lengths: list[int], batch_tokens: int, spread: float = 0.9) -
 def build_projector(config: RnaGptConfig) -> nn.Module:
     """Encoder features (slots, encoder hidden size) -> soft tokens (slots, LLM hidden size): one linear layer as in
     the paper, or two around a GELU (LLaVA-1.5, arXiv:2310.03744)."""
-    given, made, hidden = config.rna_config.hidden_size, config.text_config.hidden_size, config.projector_hidden_size
+    width, llm_width = config.rna_config.hidden_size, config.text_config.hidden_size
+    hidden = config.projector_hidden_size
     if hidden is None:
-        return nn.Linear(given, made)
-    return nn.Sequential(nn.Linear(given, hidden), nn.GELU(), nn.Linear(hidden, made))
+        return nn.Linear(width, llm_width)
+    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, llm_width))
 
 
 def build_body(config, **arguments) -> PreTrainedModel:

@@ -76,7 +76,7 @@ class SharedPrefixCollator:
             "loss_weights": torch.zeros((len(bins), length)),
         }
         # Padding sees only itself: a row that sees nothing would be NaN in the softmax.
-        seen = torch.eye(length, dtype=torch.bool).repeat(len(bins), 1, 1)
+        visible = torch.eye(length, dtype=torch.bool).repeat(len(bins), 1, 1)
         for row_number, members in enumerate(bins):
             start = 0
             for i in members:
@@ -84,10 +84,10 @@ class SharedPrefixCollator:
                 for name in ("input_ids", "position_ids", "labels", "loss_weights"):
                     batch[name][row_number, start:end] = torch.tensor(sequence[name])
                 # On the diagonal alone: sequences that share a row do not see each other.
-                seen[row_number, start:end, start:end] = block_mask(torch.tensor(sequence["block"]))
+                visible[row_number, start:end, start:end] = block_mask(torch.tensor(sequence["block"]))
                 start = end
         hidden = torch.finfo(torch.float32).min
-        batch["attention_mask"] = torch.zeros(seen.shape).masked_fill(~seen, hidden)[:, None]
+        batch["attention_mask"] = torch.zeros(visible.shape).masked_fill(~visible, hidden)[:, None]
         batch |= self.processor.rna_batch([[rna for i in members for rna in rnas[i]] for members in bins])
         if self.with_ids:
             batch["rna_ids"] = [row["rna_id"] for row in rows]

@@ -10,6 +10,7 @@ does not know is respelled: U as T for a DNA vocabulary, an ambiguity code as N.
 
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -191,35 +192,31 @@ class RnaInput:
         return sum(int(kept.sum()) for kept in self.kept)
 
 
+@dataclass
 class RnaReader:
     """Reads RNAs for one encoder.
 
-    Args:
+    Attributes:
         tokenizer: the encoder's tokenizer; its `model_max_length` is the encoder's limit, special tokens included.
         drop_token_ids: tokens that become no feature (BOS, EOS).
         pool_size: features averaged into one soft token.
-        long_rna: what to do with an RNA over the limit: "windows" reads all of it in overlapping windows, "truncate"
-            its beginning, "error" refuses it.
-        overlap: least share of a window that it has in common with the next one.
+        long_rna, overlap: of RNAs over the limit, see `RnaGptProcessor` (`long_rna`, `rna_window_overlap`).
         alphabet: what `RnaAlphabet.of(tokenizer)` gave before, to spare asking again.
     """
 
-    def __init__(
-        self,
-        tokenizer,
-        drop_token_ids: list[int],
-        pool_size: int = 1,
-        long_rna: str = "windows",
-        overlap: float = 0.25,
-        alphabet: RnaAlphabet | None = None,
-    ):
-        if long_rna not in LONG_RNA_POLICIES:
-            raise ValueError(f"long_rna is one of {', '.join(LONG_RNA_POLICIES)}, got {long_rna!r}")
-        if not 0 <= overlap < 1:
-            raise ValueError(f"the windows' overlap is a share of their length, 0 to below 1, got {overlap}")
-        self.tokenizer, self.long_rna, self.overlap = tokenizer, long_rna, overlap
-        self.drop_token_ids, self.pool_size = list(drop_token_ids), pool_size
-        self.alphabet = alphabet or RnaAlphabet.of(tokenizer)
+    tokenizer: Any
+    drop_token_ids: list[int]
+    pool_size: int = 1
+    long_rna: str = "windows"
+    overlap: float = 0.25
+    alphabet: RnaAlphabet | None = None
+
+    def __post_init__(self):
+        if self.long_rna not in LONG_RNA_POLICIES:
+            raise ValueError(f"long_rna is one of {', '.join(LONG_RNA_POLICIES)}, got {self.long_rna!r}")
+        if not 0 <= self.overlap < 1:
+            raise ValueError(f"the windows' overlap is a share of their length, 0 to below 1, got {self.overlap}")
+        self.alphabet = self.alphabet or RnaAlphabet.of(self.tokenizer)
 
     @property
     def max_tokens(self) -> int:
@@ -297,7 +294,8 @@ def window_spans(length: int, size: int, overlap: float = 0.25) -> list[tuple[in
     """Windows over `length` tokens, at most `size` each: (start, stop, first kept, end of the kept).
 
     As few windows as the overlap allows, all of one size, evenly spaced. A token that several windows hold is kept
-    from the one in whose middle it lies nearest, on a tie from the earlier one.
+    from the one in whose middle it lies nearest, on a tie from the earlier one: there it has most context on both
+    sides, and at a window's end it would be read as if the RNA ended.
 
     >>> window_spans(10, 6, 0.5)
     [(0, 6, 0, 4), (2, 8, 4, 6), (4, 10, 6, 10)]

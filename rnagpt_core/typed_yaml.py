@@ -25,7 +25,10 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from rnagpt_core.errors import UserError
 
 T = typing.TypeVar("T")
-settings = partial(pydantic_dataclass, frozen=True, config=ConfigDict(strict=True, extra="forbid"))
+if typing.TYPE_CHECKING:  # mypy follows no partial
+    from dataclasses import dataclass as settings
+else:
+    settings = partial(pydantic_dataclass, frozen=True, config=ConfigDict(strict=True, extra="forbid"))
 
 UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 EXPECTED = {

@@ -42,15 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.out.exists():
-        raise UserError(f"{args.out} exists already: remove it, or give another --out")
-    if args.pool_size < 1:
-        raise UserError(f"--pool-size must be at least 1, got {args.pool_size}")
-    if args.projector_hidden_size is not None and args.projector_hidden_size < 1:
-        raise UserError(f"--projector-hidden-size must be at least 1, got {args.projector_hidden_size}")
-    check_shard_size(args.max_shard_size)
-
-    check_writable(args.out)
+    check(args)
 
     import torch
 
@@ -59,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     torch.manual_seed(args.seed)
     if args.llm is None:
         encoder, rna_tokenizer = checkpoint.load_encoder(args.encoder)
-        print_sizes({"encoder": encoder})
+        report({"encoder": encoder})
         check_space(args.out, [encoder])
         with checkpoint.replacing(args.out) as part:
             encoder.save_pretrained(part, max_shard_size=args.max_shard_size)
@@ -75,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
             projector_hidden_size=args.projector_hidden_size,
         )
         parts = checkpoint.parts_of(model)
-        print_sizes(parts)
+        report(parts)
         check_space(args.out, parts.values())
         card = checkpoint.card(model, processor, args.llm, args.encoder, trained=False)
         checkpoint.save(model, processor, args.out, card, args.max_shard_size)
@@ -83,41 +75,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def check_shard_size(given: str) -> None:
-    """UserError for a --max-shard-size that is none."""
-    if not re.fullmatch(r"[1-9]\d*(KB|MB|GB)", given):
-        raise UserError(f"--max-shard-size is a size such as 5GB or 500MB, got {given}")
-
-
-def print_sizes(parts: dict) -> None:
-    """Parameters and memory of each part and of all."""
-    rows = [(name, count(module), size(module), dtypes(module)) for name, module in parts.items()]
-    if len(rows) > 1:
-        rows.append(("all", sum(row[1] for row in rows), sum(row[2] for row in rows), ""))
-    for name, parameters, taken, kind in rows:
-        print(f"{name:<10} {parameters:>15,} parameters {taken / 1e9:>8.2f} GB  {kind}".rstrip())
-    encoder = parts["encoder"].config
-    if getattr(encoder, "token_dropout", False):
-        print("token_dropout is set in the encoder's arguments, and kept: its embeddings are scaled by 0.88")
-    sys.stdout.flush()
-
-
-def count(module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def size(module) -> int:
-    """Bytes of a module's parameters."""
-    return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
-
-
-def dtypes(module) -> str:
-    return ", ".join(sorted({str(parameter.dtype).removeprefix("torch.") for parameter in module.parameters()}))
-
-
-def check_writable(out: Path) -> None:
-    """Refuse, before anything loads, a place that cannot be written to."""
-    above = next(parent for parent in out.absolute().parents if parent.exists())
+def check(args: argparse.Namespace) -> None:
+    """Refuse, before anything loads, arguments that cannot be and a place that cannot be written to."""
+    out = args.out
+    if out.exists():
+        raise UserError(f"{out} exists already: remove it, or give another --out")
+    for name in ("pool_size", "projector_hidden_size"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    check_shard_size(args.max_shard_size)
+    above = folder_above(out)
     if not above.is_dir():
         raise UserError(f"{above} is a file, so --out {out} cannot be made in it: give another --out")
     try:
@@ -127,10 +95,41 @@ def check_writable(out: Path) -> None:
         raise UserError(f"--out {out} cannot be written ({error.strerror}): give another --out") from None
 
 
+def check_shard_size(given: str) -> None:
+    """UserError for a --max-shard-size that is none."""
+    if not re.fullmatch(r"[1-9]\d*(KB|MB|GB)", given):
+        raise UserError(f"--max-shard-size is a size such as 5GB or 500MB, got {given}")
+
+
+def folder_above(out: Path) -> Path:
+    """The nearest place above that exists."""
+    return next(parent for parent in out.absolute().parents if parent.exists())
+
+
+def report(parts: dict) -> None:
+    """Print parameters and memory of each part and of all."""
+    rows = []
+    for name, module in parts.items():
+        kinds = {str(weight.dtype).removeprefix("torch.") for weight in module.parameters()}
+        count = sum(weight.numel() for weight in module.parameters())
+        rows.append((name, count, size(module), ", ".join(sorted(kinds))))
+    if len(rows) > 1:
+        rows.append(("all", sum(row[1] for row in rows), sum(row[2] for row in rows), ""))
+    for name, count, taken, kinds in rows:
+        print(f"{name:<10} {count:>15,} parameters {taken / 1e9:>8.2f} GB  {kinds}".rstrip())
+    if getattr(parts["encoder"].config, "token_dropout", False):
+        print("token_dropout is set in the encoder's arguments, and kept: its embeddings are scaled by 0.88")
+    sys.stdout.flush()
+
+
+def size(module) -> int:
+    """Bytes of a module's parameters."""
+    return sum(weight.nbytes for weight in module.parameters())
+
+
 def check_space(out: Path, modules) -> None:
     """Refuse to begin to write what the disk cannot hold."""
-    needed = sum(size(module) for module in modules)
-    folder = next(parent for parent in out.absolute().parents if parent.exists())
+    needed, folder = sum(map(size, modules)), folder_above(out)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(

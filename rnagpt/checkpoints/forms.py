@@ -8,6 +8,7 @@ parts      parts.json and a projector or adapter: what training writes; joined t
 """
 
 import json
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
@@ -26,9 +27,25 @@ def assets() -> Path:
     return Path(str(resources.files("rnagpt"))) / "assets"
 
 
-def checkpoint_form(path: str | Path) -> str:
-    """Which form of a checkpoint `path` is: "parts", "adapter", "whole" (or its projector alone), or "hub"
-    for what can only be a Hub id.
+@dataclass(frozen=True)
+class Description:
+    """What the files of a checkpoint tell of it.
+
+    Attributes:
+        form: one of the four above, or "hub" for what can only be a Hub id, of which nothing more is known here.
+        built_from: names of "llm" and "encoder", as far as they are told.
+        base: of an adapter, the RNA-GPT that it belongs to.
+        parts: content of parts.json.
+    """
+
+    form: str
+    built_from: dict = field(default_factory=dict)
+    base: str = ""
+    parts: dict = field(default_factory=dict)
+
+
+def describe(path: str | Path) -> Description:
+    """Which form of a checkpoint `path` is, and what it was built from.
 
     Raises:
         UserError: nothing is there, it is of no form or incomplete; says what was expected.
@@ -37,25 +54,24 @@ def checkpoint_form(path: str | Path) -> str:
     if not folder.exists():
         # "runs/stage2" has the form of a Hub id; where there is a folder "runs", a folder is meant
         if len(folder.parts) == 2 and not folder.parent.is_dir():
-            return "hub"
+            return Description("hub")
         raise UserError(f"no checkpoint at {path}: give a folder written by RNA-GPT's training, or a Hub id")
     refuse_pointers(folder)
     if (folder / PARTS).is_file():
         if not any((folder / name).is_file() for name in (PROJECTOR, ADAPTER)):
             raise UserError(f"{path} holds {PARTS} but no weights ({PROJECTOR} or {ADAPTER}): it is incomplete")
-        return "parts"
+        parts = _read(folder / PARTS)
+        return Description("parts", parts.get("build", {}), parts=parts)
+    config = _read(folder / "config.json")
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        if not json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path"):
+        base = _read(folder / "adapter_config.json").get("base_model_name_or_path")
+        if not base:
             raise UserError(
                 f"{path} holds an adapter and no {PARTS}, and does not say which RNA-GPT it belongs to "
                 "(base_model_name_or_path): give the folder that the training stage wrote at its end"
             )
-        return "adapter"
-    try:
-        model_type = json.loads((folder / "config.json").read_text()).get("model_type")
-    except (OSError, ValueError, AttributeError):
-        model_type = None
-    if model_type != "rnagpt":
+        return Description("adapter", base=base)
+    if config.get("model_type") != "rnagpt":
         inside = sorted(child.name for child in folder.iterdir() if is_checkpoint(child)) if folder.is_dir() else []
         hint = f"; there is one inside: {folder / inside[0]}" if inside else ""
         raise UserError(
@@ -64,7 +80,24 @@ def checkpoint_form(path: str | Path) -> str:
         )
     if not any((folder / name).is_file() for name in WEIGHTS):
         raise UserError(f"{path} holds a configuration but no weights ({WEIGHTS[0]}): it is incomplete")
-    return "whole"
+    if config.get("weights_from"):
+        return Description("projector", config["weights_from"])
+    configs = {"llm": config.get("text_config", {}), "encoder": config.get("rna_config", {})}
+    return Description("whole", {part: values.get("_name_or_path") for part, values in configs.items()})
+
+
+def checkpoint_form(path: str | Path) -> str:
+    """The form alone, see `describe`."""
+    return describe(path).form
+
+
+def _read(path: Path) -> dict:
+    """A JSON object; {} where there is none."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def refuse_pointers(folder: Path) -> None:

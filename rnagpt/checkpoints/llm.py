@@ -9,11 +9,11 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
-import shutil
 import sys
 from pathlib import Path
 
 from rnagpt_core.errors import UserError, one_line
+from rnagpt_core.files import new_folder
 
 RANDOM = "config:"  # before a path: random weights by the config.json there
 EMBEDDED_LLM = "smollm2-135m-instruct"
@@ -158,15 +158,9 @@ def embedded_llm() -> Path | str:
         (gguf,) = Path(spec.submodule_search_locations[0]).glob("*.gguf")
         print(f"converting {gguf.name} once (half a minute; kept in {folder})", file=sys.stderr, flush=True)
         llm, tokenizer = read_gguf(gguf)
-        part = folder.with_name(f"{folder.name}.part-{os.getpid()}")
-        shutil.rmtree(part, ignore_errors=True)
-        try:
+        with new_folder(folder) as part:  # another process may have finished first: its result is the same
             llm.save_pretrained(part)
             tokenizer.save_pretrained(part)
-            if not folder.is_dir():  # another process may have finished first: its result is the same
-                part.rename(folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
     return folder
 
 

@@ -12,7 +12,7 @@ import os
 import pickle
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from transformers import EsmConfig, EsmModel
 
 from modeling_rnagpt.configuration_rnagpt import RNA_FM
 from processing_rnagpt.rna_tokenizer import RNA_FM_TOKENS
-from rnagpt_core.errors import UserError
+from rnagpt_core.errors import UserError, one_line
 
 OFFICIAL_FILE = "RNA-FM_pretrained.pth"
 # EsmModel's words -> the official file's, applied in this order
@@ -61,26 +61,24 @@ def fetch_official() -> Path:
 
     path = Path(torch.hub.get_dir()) / "checkpoints" / OFFICIAL_FILE
     # The loader unpickles what it fetched without restriction; torch reads this variable and allows tensors alone.
-    before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
+    before = dict(os.environ)
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             rna_fm_t12()
     except OSError as error:
         raise UserError(
-            f"RNA-FM's weights could not be fetched by the package rna-fm ({' '.join(str(error).split())}): connect, "
+            f"RNA-FM's weights could not be fetched by the package rna-fm ({one_line(error)}): connect, "
             f"or download {OFFICIAL_FILE} from the RNA-FM project's page by hand and give its path as --encoder"
         ) from error
     except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, AttributeError) as error:
         raise UserError(
-            f"{path}, which the package rna-fm fetched, is no RNA-FM checkpoint ({' '.join(str(error).split())[:120]}"
+            f"{path}, which the package rna-fm fetched, is no RNA-FM checkpoint ({one_line(error)[:120]}"
             "): remove it and run the command again"
         ) from error
     finally:
-        if before is None:
-            del os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"]
-        else:
-            os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = before
+        del os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"]
+        os.environ.update(before)
     return path
 
 
@@ -122,20 +120,17 @@ def read_official(path: Path) -> EsmModel:
     heads = arguments.get("attention_heads", published)
     if heads is None:
         raise UserError(f"{path} does not say how many attention heads it has: expected args.attention_heads in it")
-    config = EsmConfig(
-        **{
-            **RNA_FM,
-            "hidden_size": hidden,
-            "num_hidden_layers": 1 + max(int(name.split(".")[1]) for name in state if name.startswith("layers.")),
-            "num_attention_heads": int(heads),
-            "intermediate_size": state["layers.0.fc1.weight"].shape[0],
-            "max_position_embeddings": state["embed_positions.weight"].shape[0],
-            "token_dropout": bool(arguments.get("token_dropout", False)),
-        }
-    )
+    sizes = {
+        "hidden_size": hidden,
+        "num_hidden_layers": 1 + max(int(name.split(".")[1]) for name in state if name.startswith("layers.")),
+        "num_attention_heads": int(heads),
+        "intermediate_size": state["layers.0.fc1.weight"].shape[0],
+        "max_position_embeddings": state["embed_positions.weight"].shape[0],
+    }
+    config = EsmConfig(**{**RNA_FM, **sizes, "token_dropout": bool(arguments.get("token_dropout", False))})
     # As rna-fm's loader does: a masked position starts from nothing.
     state["embed_tokens.weight"] = words.index_fill(0, torch.tensor(RNA_FM["mask_token_id"]), 0.0)
-    return filled(config, state, lambda name: renamed(name, OFFICIAL_WORDS), str(path))
+    return filled(config, state, OFFICIAL_WORDS, path)
 
 
 def read_multimolecule(folder: Path, config: Mapping) -> EsmModel:
@@ -169,7 +164,7 @@ def read_multimolecule(folder: Path, config: Mapping) -> EsmModel:
     rows = [vocabulary.get(token, vocabulary["<unk>"]) for token in RNA_FM_TOKENS]
     state[words] = state[words][rows]
     esm = EsmConfig(**{**RNA_FM, **{key: config[key] for key in MULTIMOLECULE_SETTINGS if key in config}})
-    return filled(esm, state, lambda name: renamed(name, MULTIMOLECULE_WORDS), str(folder))
+    return filled(esm, state, MULTIMOLECULE_WORDS, folder)
 
 
 def renamed(name: str, words: Mapping[str, str]) -> str:
@@ -185,18 +180,18 @@ def renamed(name: str, words: Mapping[str, str]) -> str:
     return name
 
 
-def filled(config: EsmConfig, state: Mapping, source_name: Callable[[str], str], where: str) -> EsmModel:
+def filled(config: EsmConfig, state: Mapping, words: Mapping[str, str], where: Path) -> EsmModel:
     """An `EsmModel` with every tensor taken from `state`; nothing missing, nothing left over but heads.
 
     EsmModel has a contact head of its own, which nothing here runs: its weights are 0.
 
     Args:
-        source_name: EsmModel's name of a tensor -> its name in `state`.
+        words: EsmModel's -> those in the names of `state`.
         where: the file or folder, for messages.
     """
     model = EsmModel(config, add_pooling_layer=False)
     heads = {name: torch.zeros_like(tensor) for name, tensor in model.state_dict().items() if name.startswith(HEADS)}
-    sources = {name: source_name(name) for name in model.state_dict() if name not in heads}
+    sources = {name: renamed(name, words) for name in model.state_dict() if name not in heads}
     missing = sorted(set(sources.values()) - set(state))
     left_over = sorted(name for name in set(state) - set(sources.values()) if not name.startswith(HEADS))
     if missing or left_over:
@@ -205,7 +200,7 @@ def filled(config: EsmConfig, state: Mapping, source_name: Callable[[str], str],
     try:
         model.load_state_dict(heads | {name: state[source].float() for name, source in sources.items()})
     except RuntimeError as error:
-        raise UserError(f"{where} has a tensor of the wrong shape: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(f"{where} has a tensor of the wrong shape: {one_line(error)[:200]}") from None
     return model.eval()
 
 
@@ -225,9 +220,8 @@ def load_tensors(path: Path) -> dict:
         holds = f"it holds {what.group(1)}" if what else "it is no file of torch's"
         raise UserError(f"{path} is no file of weights alone ({holds}), and nothing else in it is run") from None
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
-        said = " ".join(str(error).split())[:120]
-        told = f" ({said})" if len(said) > 5 else ""  # some say no more than a number
-        raise UserError(f"{path} is damaged, cut off or no file of torch's{told}: download it again") from None
+        reason = f" ({one_line(error)[:120]})" if len(str(error)) > 5 else ""  # some say no more than a number
+        raise UserError(f"{path} is damaged, cut off or no file of torch's{reason}: download it again") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} is no RNA-FM checkpoint: expected a state dict, got {type(content).__name__}")
     return content

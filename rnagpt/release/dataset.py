@@ -51,7 +51,7 @@ def stage(source: Path, folder: Path, repo: str, licence: str, collected: str | 
     known = read_rnas(files)
     check_leaks(known)
     looked = check_copies(files, source.parent / "work" / "library.sqlite")
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     for path in contents.check_contents(source, contents.DATASET_FILES):
         to = folder / path.relative_to(source)
         to.parent.mkdir(exist_ok=True)

@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from transformers.dynamic_module_utils import custom_object_save
 from modeling_rnagpt import RnaGptConfig, RnaGptForCausalLM
 from processing_rnagpt import RnaGptProcessor
 from rnagpt.checkpoints import checkpoint, model_card
-from rnagpt.checkpoints.forms import ADAPTER, PARTS, WEIGHTS, checkpoint_form
+from rnagpt.checkpoints.forms import ADAPTER, PARTS, WEIGHTS, describe
 from rnagpt.release.card_facts import RunFacts
 from rnagpt.release.reload import PACKAGES
 from rnagpt_core.errors import UserError
@@ -52,22 +51,10 @@ def source_of(path: Path, facts: RunFacts, llm: str | None, encoder: str | None)
     Raises:
         UserError: it is no checkpoint, or nothing tells where its weights come from.
     """
-    form = checkpoint_form(path)
+    described = describe(path)
+    form, named, base = described.form, described.built_from, described.base
     if form == "hub":
         raise UserError(f"{path} is no folder: release takes a checkpoint on this machine")
-    named: dict = {}
-    base = ""
-    if form == "parts":
-        named = json.loads((path / PARTS).read_text())["build"]
-    elif form == "whole":
-        config = json.loads((path / "config.json").read_text())
-        if config.get("weights_from"):
-            form, named = "projector", config["weights_from"]
-        else:
-            inside = {"llm": config.get("text_config", {}), "encoder": config.get("rna_config", {})}
-            named = {part: values.get("_name_or_path") for part, values in inside.items()}
-    else:
-        base = json.loads((path / "adapter_config.json").read_text())["base_model_name_or_path"]
     if facts.stages:
         recipe = facts.stages[-1]["recipe"]["model"]
         named = {part: named.get(part) or recipe[part] for part in ("llm", "encoder")}
@@ -127,7 +114,7 @@ def write_form(source: Source, folder: Path, form: str, base: str | None):
                 )
             check_on_hub(f"--{part}", name, revision or origins.get(f"{part}_revision"))
             origins |= {part: name} | ({f"{part}_revision": revision} if revision else {})
-        checkpoint.save_projector(model, processor, folder, origins, dtype="float32")
+        checkpoint.save(model, processor, folder, weights_from=origins, dtype="float32")
     elif source.form == "parts":
         checkpoint.save(model, processor, folder)
     else:
@@ -157,8 +144,6 @@ def check_on_hub(option: str, name: str, revision: str | None = None) -> None:
 
 def write_adapter(source: Source, folder: Path, base: str):
     """The adapter as it is; the RNA-GPT that it was trained on is a repository."""
-    from peft import PeftModel
-
     if not base or not model_card.is_hub_id(base):
         raise UserError(
             "an adapter-only release names the RNA-GPT that it was trained on: give --base OWNER/NAME, released before"
@@ -166,7 +151,7 @@ def write_adapter(source: Source, folder: Path, base: str):
     if source.form == "adapter":
         check_on_hub("--base", base)
         model, processor = checkpoint.load(source.path, dtype="auto")
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         link(source.path / ADAPTER, folder / ADAPTER)
         shutil.copyfile(source.path / "adapter_config.json", folder / "adapter_config.json")
         processor.save_pretrained(folder)
@@ -176,16 +161,14 @@ def write_adapter(source: Source, folder: Path, base: str):
     check_on_hub("--base", base)
     parts = json.loads((source.path / PARTS).read_text())
     model, processor = checkpoint.build(**{**parts["build"], "quantize": None})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # as in checkpoint.load_parts
-        adapted = PeftModel.from_pretrained(model, str(source.path)).eval()
-    checkpoint.save_adapter(adapted, processor, folder, base)
+    adapted = checkpoint.load_adapter(model, source.path, trainable=False).eval()
+    checkpoint.save(adapted, processor, folder, base=base)
     return adapted, processor
 
 
 def copy_whole(source: Path, folder: Path, model: RnaGptForCausalLM, processor: RnaGptProcessor) -> None:
     """The weights as they are, by link where the disk allows; code and processor as this version writes them."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     for path in [source / name for name in (*WEIGHTS, "generation_config.json")] + [*source.glob("model-*-of-*")]:
         if path.is_file() and not (folder / path.name).exists():
             # what a person may edit in --out is a file of its own

@@ -145,10 +145,10 @@ def question_rows(sampled: Iterable[tuple[RnaFact, int]], pairs: int, seed: int)
     """Instruction: the question for the RNA's type and `pairs` - 1 others, others each time."""
     rows = []
     for fact, before in sampled:
-        offered = questions(fact, seed=before)
-        others = [q for q in offered if q.topic != "rna_type"]
+        possible = questions(fact, seed=before)
+        others = [q for q in possible if q.topic != "rna_type"]
         rng = random.Random(f"{seed} {fact.rna_id} {before}")
-        chosen = _type_questions(offered)[:1] + rng.sample(others, min(pairs - 1, len(others)))
+        chosen = _type_questions(possible)[:1] + rng.sample(others, min(pairs - 1, len(others)))
         rows.append(_fact_row(fact, [(q.question, q.answer) for q in chosen]))
     return rows
 
@@ -165,13 +165,13 @@ def wrong_type_rows(sampled: Sequence[tuple[RnaFact, int]], _, seed: int) -> lis
     return rows
 
 
-def _type_questions(offered: Iterable) -> list:
-    return [q for q in offered if q.topic == "rna_type"]
+def _type_questions(possible: Iterable) -> list:
+    return [q for q in possible if q.topic == "rna_type"]
 
 
 def _fact_row(fact: RnaFact, pairs: list[tuple[str, str]]) -> dict:
-    asked = [{"question": question, "answer": answer} for question, answer in pairs]
-    return row(fact.rna_id, fact.sequence, asked, fact.rna_type)
+    named = [{"question": question, "answer": answer} for question, answer in pairs]
+    return row(fact.rna_id, fact.sequence, named, fact.rna_type)
 
 
 # --- data sets
@@ -197,11 +197,11 @@ def _from_sources(recipe: Recipe) -> tuple[Dataset, list[dict], Iterable[dict]]:
         train = train.select(range(min(data.samples, len(train))))
     held_out: list[dict] = []
     for source in data.sources:
-        for given in rows_of(source, source.validation_split, 1) if source.validation_split else ():
+        for candidate in rows_of(source, source.validation_split, 1) if source.validation_split else ():
             if len(held_out) == data.validation_rnas:
                 break
-            if given["sequence"] and (not held_out or given["rna_id"] != held_out[-1]["rna_id"]):
-                held_out.append(given)
+            if candidate["sequence"] and (not held_out or candidate["rna_id"] != held_out[-1]["rna_id"]):
+                held_out.append(candidate)
     return train, held_out, train if recipe.projector_start == "ridge" else []
 
 
@@ -221,12 +221,12 @@ def source_rows(source: SourceRecipe, split: str, stage: str, pairs: int) -> Ite
         return
     for rna_id, group in groupby(loaded, key=lambda record: record["rna_id"]):
         records = list(group)
-        asked = [{name: record.get(name, "") for name in ("question", "answer")} for record in records]
+        contents = [{name: record.get(name, "") for name in ("question", "answer")} for record in records]
         if stage == "alignment":
-            asked, pairs = [{"answer": record["annotation"]} for record in records], 1
+            contents, pairs = [{"answer": record["annotation"]} for record in records], 1
         for first in range(0, len(records), pairs):
-            given = records[first]
-            yield row(rna_id, given["sequence"], asked[first : first + pairs], given.get("rna_type") or "")
+            record = records[first]
+            yield row(rna_id, record["sequence"], contents[first : first + pairs], record.get("rna_type") or "")
 
 
 def turns_of(messages: list[dict], where: str) -> Iterator[dict]:
@@ -242,14 +242,14 @@ def turns_of(messages: list[dict], where: str) -> Iterator[dict]:
 
 def preference_rows(rows: Iterable[dict]) -> Iterator[dict]:
     """Rows of two pairs from rows of questions: each question with its own answer, and with an unsupported one."""
-    asked = [(given, pair) for given in rows for pair in given["pairs"]]
-    triples = [(given["rna_id"], pair["question"], pair["answer"]) for given, pair in asked]
-    for (given, pair), rejected in zip(asked, unsupported_answers(triples), strict=True):
+    in_rows = [(parent, pair) for parent in rows for pair in parent["pairs"]]
+    triples = [(parent["rna_id"], pair["question"], pair["answer"]) for parent, pair in in_rows]
+    for (parent, pair), rejected in zip(in_rows, unsupported_answers(triples), strict=True):
         if rejected is not None:
-            yield row(given["rna_id"], given["sequence"], [pair, pair | {"answer": rejected}], given["rna_type"])
+            yield row(parent["rna_id"], parent["sequence"], [pair, pair | {"answer": rejected}], parent["rna_type"])
 
 
-def unsupported_answers(asked: Sequence[tuple[str, str, str]], candidates: int = 20_000) -> list[str | None]:
+def unsupported_answers(triples: Sequence[tuple[str, str, str]], candidates: int = 20_000) -> list[str | None]:
     """For each (rna_id, question, answer), another RNA's answer to the most similar question: right for that one, so
     fluent, but not supported for this one. None where there is no other answer.
 
@@ -262,20 +262,20 @@ def unsupported_answers(asked: Sequence[tuple[str, str, str]], candidates: int =
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    if len(asked) < 2:
-        return [None] * len(asked)
+    if len(triples) < 2:
+        return [None] * len(triples)
     tf_idf = TfidfVectorizer(token_pattern=r"\w+", sublinear_tf=True)
-    vectors = tf_idf.fit_transform([question for _, question, _ in asked])
+    vectors = tf_idf.fit_transform([question for _, question, _ in triples])
     own: dict[str, set[str]] = defaultdict(set)
-    for rna_id, _, answer in asked:
+    for rna_id, _, answer in triples:
         own[rna_id].add(_plain(answer))
-    sampled = np.sort(np.random.default_rng(0).permutation(len(asked))[:candidates])
+    sampled = np.sort(np.random.default_rng(0).permutation(len(triples))[:candidates])
     others = vectors[sampled].T
     rejected: list[str | None] = []
-    for first in range(0, len(asked), AT_A_TIME):
+    for first in range(0, len(triples), AT_A_TIME):
         similar = (vectors[first : first + AT_A_TIME] @ others).toarray()
-        for (rna_id, _, _), scores in zip(asked[first : first + AT_A_TIME], similar, strict=True):
-            nearest = ((scores[i], *asked[sampled[i]]) for i in np.argsort(-scores, kind="stable"))
+        for (rna_id, _, _), scores in zip(triples[first : first + AT_A_TIME], similar, strict=True):
+            nearest = ((scores[i], *triples[sampled[i]]) for i in np.argsort(-scores, kind="stable"))
             fitting = (
                 answer
                 for score, other, _, answer in nearest
@@ -300,7 +300,7 @@ class BatchedRows:
     rows: Dataset
 
     def __call__(self, rows: list[dict]) -> dict:
-        batches = [[self.rows[i] for i in given["members"]] if "members" in given else [given] for given in rows]
+        batches = [[self.rows[i] for i in one["members"]] if "members" in one else [one] for one in rows]
         return self.collator([each for batch in batches for each in batch])
 
 

@@ -148,9 +148,9 @@ def test_push_pull_and_push_again_keep_every_bit(hub, tiny_model, tiny_checkpoin
     for part, folder in sources.items():
         api.create_repo(names[part])
         commits[f"{part}_revision"] = api.upload_folder(repo_id=names[part], folder_path=folder).oid
-    checkpoint.save_projector(model, processor, tmp_path / "projector", names | commits, dtype="float32")
+    checkpoint.save(model, processor, tmp_path / "projector", weights_from=names | commits, dtype="float32")
     peft = adapted(model)
-    checkpoint.save_adapter(peft, processor, tmp_path / "adapter", "owner/projector")
+    checkpoint.save(peft, processor, tmp_path / "adapter", base="owner/projector")
     for name, folder in {
         "model": tiny_checkpoint,
         "projector": tmp_path / "projector",

@@ -124,7 +124,7 @@ def test_projector_and_adapter_alone(hub, api, tiny_model, tiny_checkpoint, sour
     assert "config.json" in files and len(open(path, "rb").read()) < 10_000
     assert "weights_from" in open(api.hf_hub_download("owner/projector", "README.md", cache_dir=tmp_path / "c")).read()
 
-    checkpoint.save_adapter(adapted(model), processor, tmp_path / "adapter", "owner/projector")
+    checkpoint.save(adapted(model), processor, tmp_path / "adapter", base="owner/projector")
     assert release(tmp_path / "adapter", *NAMES, "--repo", "owner/adapter") == 0
     assert "adapter_model.safetensors" in api.list_repo_files("owner/adapter")
     assert release(tmp_path / "adapter", *NAMES, "--form", "whole", "--repo", "owner/other") == 2

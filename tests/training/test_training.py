@@ -361,7 +361,7 @@ def test_a_hidden_layer_in_the_projector_goes_through_both_stages_and_every_form
         expected = aligned(**batch).logits
         checkpoint.save(aligned, processor, tmp_path / "whole")
         origins = {"llm": str(tiny_parts / "llm"), "encoder": str(tiny_parts / "encoder")}
-        checkpoint.save_projector(aligned, processor, tmp_path / "alone", origins, dtype="float32")
+        checkpoint.save(aligned, processor, tmp_path / "alone", weights_from=origins, dtype="float32")
         for form in ("whole", "alone"):
             loaded = AutoModelForCausalLM.from_pretrained(tmp_path / form)
             assert torch.equal(loaded(**batch).logits, expected)
@@ -389,8 +389,8 @@ def test_early_stopping_looks_at_the_true_rna_alone():
     assert control.should_training_stop
 
 
-def test_samples_hold_every_rna_of_a_type_before_any_again():
-    from dataset_builder.facts_table.facts import load_facts
+def test_samples_hold_every_rna_of_a_type_before_any_again_and_the_scored_share():
+    from dataset_builder.facts_table.facts import EVALUATION_TYPES, load_facts
     from rnagpt.training.recipe import DataRecipe
     from rnagpt.training.training_rows import samples
 
@@ -401,16 +401,9 @@ def test_samples_hold_every_rna_of_a_type_before_any_again():
         times = [before for fact, before in sampled if fact.rna_type == rna_type]
         names = [fact.rna_id for fact, before in sampled if fact.rna_type == rna_type and before == 0]
         assert times == sorted(times) and len(names) == len(set(names))
-
-
-def test_scored_share_sets_how_often_the_scored_types_come_up():
-    from dataset_builder.facts_table.facts import EVALUATION_TYPES, load_facts
-    from rnagpt.training.recipe import DataRecipe
-    from rnagpt.training.training_rows import samples
-
-    sampled = samples(load_facts(split="train"), DataRecipe(samples=3000, scored_share=0.85), seed=1)
-    assert abs(sum(fact.rna_type in EVALUATION_TYPES for fact, _ in sampled) / 3000 - 0.85) < 0.02
-    assert len({fact.rna_type for fact, _ in sampled}) == 14
+    shared = samples(facts, DataRecipe(samples=3000, scored_share=0.85), seed=1)
+    assert abs(sum(fact.rna_type in EVALUATION_TYPES for fact, _ in shared) / 3000 - 0.85) < 0.02
+    assert len({fact.rna_type for fact, _ in shared}) == 14
 
 
 def test_an_instruction_stage_goes_on_from_another_one(tiny_parts, tmp_path):
