@@ -13,7 +13,7 @@ import yaml
 
 from rnagpt.cli import main
 from rnagpt.evaluation.asking.answers import EndpointAnswers, FileAnswers, collect
-from rnagpt.evaluation.asking.controls import shown_rnas
+from rnagpt.evaluation.asking.controls import input_rnas
 from rnagpt.evaluation.asking.items import ItemWriter, read_items
 from rnagpt.evaluation.asking.qa_items import qa_items, read_qa, sampled
 from rnagpt.evaluation.evaluation_recipe import load_evaluation
@@ -140,7 +140,7 @@ class Planted:
         self.read = (lambda item, sequence: by_sequence.get(sequence)) if reads else None
         self.constant = {item.question: item.reference for item in items}
 
-    def asks(self, item, sequence):
+    def prompt(self, item, sequence):
         seen = self.read(item, sequence) if self.read else None
         return json.dumps([seen, item.question])
 
@@ -156,7 +156,7 @@ def planted_run(rna_qa, folder, reads):
     with ItemWriter(folder / "evaluation" / "items.jsonl") as writer:
         for control in ("true", "swapped", "shuffled", "no_rna"):
             key = "stage2" if control == "true" else f"stage2_{control}"
-            collect(Planted(items, rnas, reads), items, key, shown_rnas(control, rnas), writer)
+            collect(Planted(items, rnas, reads), items, key, input_rnas(control, rnas), writer)
     write_text_scores(read_items(folder / "evaluation" / "items.jsonl"), [], folder / "evaluation")
     rng = random.Random(0)
     with MeasureWriter(folder / "evaluation" / "likelihoods.jsonl") as writer:
@@ -476,8 +476,8 @@ def test_an_endpoint_reads_the_letters(endpoint, rna_qa, tmp_path):
     items = qa_items(rnas)
     source = EndpointAnswers("some-model", url, parallel=2)
     with ItemWriter(tmp_path / "items.jsonl") as writer:
-        collect(source, items, "gpt", shown_rnas("true", rnas), writer)
-        collect(source, items, "gpt_no_rna", shown_rnas("no_rna", rnas), writer)
+        collect(source, items, "gpt", input_rnas("true", rnas), writer)
+        collect(source, items, "gpt_no_rna", input_rnas("no_rna", rnas), writer)
     answers = read_items(tmp_path / "items.jsonl")
     sequences = {rna.rna_id: rna.sequence for rna in rnas}
     for item in answers:
@@ -505,12 +505,12 @@ def test_answers_from_a_file(rna_qa, tmp_path):
     rows = [{"rna_id": item.rna_id, "question": item.question, "answer": item.reference} for item in items]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = FileAnswers(path)
-    asked = [source.asks(item, "ACGU") for item in items]
+    asked = [source.prompt(item, "ACGU") for item in items]
     assert source.answer(asked) == [item.reference for item in items]
     assert source.passed_over(asked) == 0 and source.passed_over(asked[1:]) == 1
     path.write_text(json.dumps(rows[0]) + "\n")
     with pytest.raises(UserError, match="lacks answers to 5 of the questions"):
-        FileAnswers(path).answer([source.asks(item, None) for item in items])
+        FileAnswers(path).answer([source.prompt(item, None) for item in items])
     path.write_text('{"rna_id": "x"}\n')
     with pytest.raises(UserError, match="line 1 of"):
         FileAnswers(path)
