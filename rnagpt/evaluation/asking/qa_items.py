@@ -131,8 +131,7 @@ def _rows(file: Path) -> Iterable[dict]:
 
 
 def _has_columns(where, names) -> None:
-    missing = [name for name in REQUIRED if name not in names]
-    if missing:
+    if missing := [name for name in REQUIRED if name not in names]:
         raise UserError(f"{where} lacks {', '.join(missing)}: RNA-QA has the columns {', '.join(REQUIRED)}")
 
 
