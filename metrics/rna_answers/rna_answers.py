@@ -10,6 +10,7 @@ import evaluate
 
 from rnagpt.evaluation.scoring.text_encoders import PRESETS, TextEncoder, load_encoder
 from rnagpt.evaluation.scoring.text_scores import corpus_scores
+from rnagpt_core.typed_yaml import checked
 
 DESCRIPTION = """Similarity of answers about RNAs with their references. `paper`: the set metric of the RNA-GPT paper,
 within an RNA; `aligned`: each answer with its own reference; `sentence`: greedy matching of sentences. Numbers of two
@@ -31,6 +32,6 @@ class RnaAnswers(evaluate.Metric):
         )
 
     def _compute(self, predictions, references, rna_ids, mode="aligned", encoders=()):
-        loaded = [load_encoder(PRESETS[spec] if isinstance(spec, str) else TextEncoder(**spec)) for spec in encoders]
-        scores = corpus_scores(rna_ids, references, predictions, loaded, mode)
+        specs = [PRESETS[spec] if isinstance(spec, str) else checked(TextEncoder, spec) for spec in encoders]
+        scores = corpus_scores(rna_ids, references, predictions, list(map(load_encoder, specs)), mode)
         return {f"{name}_{part}": value for name, row in scores.items() for part, value in row._asdict().items()}

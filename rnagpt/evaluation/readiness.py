@@ -49,9 +49,9 @@ def check_ready(recipe: EvaluationRecipe, items: Sequence[Item], writer: ItemWri
 def _check_file(part: SystemPart, items: Sequence[Item], writer: ItemWriter) -> None:
     """A file of answers has one to each question, and still says what an earlier run read from it."""
     source = FileAnswers(part.model)
-    asked = [source.asks(item, None) for item in items]
-    now = dict(zip([item.key for item in items], source.answer(asked), strict=True))
-    if other := source.passed_over(asked):
+    prompts = [source.prompt(item, None) for item in items]
+    now = dict(zip([item.key for item in items], source.answer(prompts), strict=True))
+    if other := source.passed_over(prompts):
         print(f"{part.model}: {other:,} answers to questions that are not asked here are passed over", file=sys.stderr)
     before = [item for item in read_items(writer.path) if item.system == part.name]
     if changed := [item for item in before if item.answer != now.get(item.key, item.answer)]:

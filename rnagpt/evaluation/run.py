@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from rnagpt.evaluation.asking.answers import CheckpointAnswers, EndpointAnswers, FileAnswers, Shown, collect
-from rnagpt.evaluation.asking.controls import shown_rnas
+from rnagpt.evaluation.asking.answers import CheckpointAnswers, EndpointAnswers, FileAnswers, Inputs, collect
+from rnagpt.evaluation.asking.controls import input_rnas
 from rnagpt.evaluation.asking.items import Item, ItemWriter, evaluation_items, read_items
 from rnagpt.evaluation.evaluation_recipe import FACTS, EvaluationRecipe, SystemPart
 from rnagpt.evaluation.readiness import check_ready
-from rnagpt.evaluation.run_folder import begin, finish, record, same_evaluation, same_inputs
+from rnagpt.evaluation.run_folder import begin, finish, record, same_evaluation, same_origin
 from rnagpt.evaluation.scoring.measures import MeasureWriter
 from rnagpt.evaluation.scoring.text_scores import write_text_scores
 from rnagpt.known_rnas.neighbours import Neighbour, check_splits, nearest_by_identity
@@ -45,12 +45,12 @@ class HeldOut:
     items: list[Item]
 
 
-class Asked(NamedTuple):
-    """What a system is asked under one control ("true" for none), and the RNA that it sees in place of each."""
+class Condition(NamedTuple):
+    """A system's questions under one control ("true" for none), and the RNA that it gets in place of each."""
 
     control: str
     key: str
-    shown: Shown
+    inputs: Inputs
     items: list[Item]
 
 
@@ -67,11 +67,11 @@ def evaluate(recipe: EvaluationRecipe, run_dir: Path, only_plan: bool = False) -
     with only_one(run_dir, "another folder"):
         same_evaluation(recipe, run_dir)
         held_out = load_held_out(recipe, run_dir)
-        inputs = same_inputs(recipe, held_out.items, run_dir)
+        origin = same_origin(recipe, held_out.items, run_dir)
         with ItemWriter(folder / "items.jsonl") as writer:
             check_ready(recipe, held_out.items, writer, only_plan)
-            asked = {part.name: asked_of(part, held_out, recipe.seed) for part in recipe.systems}
-            usd = print_plan(recipe, held_out, asked, writer, time_answers=only_plan)
+            conditions = {part.name: conditions_of(part, held_out, recipe.seed) for part in recipe.systems}
+            usd = print_plan(recipe, held_out, conditions, writer, time_answers=only_plan)
             if only_plan:
                 return
             if usd > recipe.usd_limit:
@@ -79,8 +79,8 @@ def evaluate(recipe: EvaluationRecipe, run_dir: Path, only_plan: bool = False) -
                     f"this would cost about {usd:.2f} USD, more than the recipe's usd_limit of "
                     f"{recipe.usd_limit:.2f}: raise the limit, or ask about fewer RNAs"
                 )
-            counts = {one.key: len(one.items) for of_system in asked.values() for one in of_system}
-            begin(recipe, run_dir, counts, inputs)
+            counts = {one.key: len(one.items) for of_system in conditions.values() for one in of_system}
+            begin(recipe, run_dir, counts, origin)
             for item in baseline_items(recipe, held_out) if recipe.baselines else ():
                 writer.write(item)
             for part in recipe.systems:
@@ -128,24 +128,24 @@ def _known_neighbours(run_dir: Path, rnas: Sequence, train: Sequence) -> list[Ne
     path = run_dir / "evaluation" / "neighbours.json"
     sequences, of_train = [rna.sequence for rna in rnas], [rna.sequence for rna in train]
     digests = [hashlib.sha256("\n".join(some).encode()).hexdigest() for some in (sequences, of_train)]
-    asked = [[rna.rna_id for rna in rnas], len(train), *digests]
+    origin = [[rna.rna_id for rna in rnas], len(train), *digests]
     if path.is_file():
         known = json.loads(path.read_text())
-        if known["asked"] == asked:
+        if known["asked"] == origin:
             return [Neighbour(*row) for row in known["found"]]
     found = nearest_by_identity(sequences, of_train)
-    record(path, {"asked": asked, "found": found})
+    record(path, {"asked": origin, "found": found})
     return found
 
 
-def asked_of(part: SystemPart, held_out: HeldOut, seed: int) -> list[Asked]:
+def conditions_of(part: SystemPart, held_out: HeldOut, seed: int) -> list[Condition]:
     """The true RNAs, then each control: an RNA that is alone in its type has no other of its type to show."""
-    asked = []
+    conditions = []
     for control in ("true", *part.controls):
-        shown = shown_rnas(control, held_out.rnas, seed)
-        items = [item for item in held_out.items if item.rna_id in shown]
-        asked.append(Asked(control, part.key(control), shown, items))
-    return asked
+        inputs = input_rnas(control, held_out.rnas, seed)
+        items = [item for item in held_out.items if item.rna_id in inputs]
+        conditions.append(Condition(control, part.key(control), inputs, items))
+    return conditions
 
 
 def baseline_items(recipe: EvaluationRecipe, held_out: HeldOut) -> list[Item]:
@@ -162,38 +162,38 @@ def baseline_items(recipe: EvaluationRecipe, held_out: HeldOut) -> list[Item]:
 
 def answer_system(part: SystemPart, held_out: HeldOut, writer: ItemWriter, folder: Path, seed: int) -> None:
     """A system's answers under the true RNA and its controls, then the likelihood of the true answers."""
-    asked = asked_of(part, held_out, seed)
+    conditions = conditions_of(part, held_out, seed)
     with MeasureWriter(folder / "likelihoods.jsonl") as measures:
         unscored = {
             one.key: [item for item in one.items if not measures.done(one.key, item.key, ["reference_logprob"])]
-            for one in asked
+            for one in conditions
             if part.likelihood and part.is_loaded
         }
-        if not any(unscored.values()) and all(writer.done(one.key, item) for one in asked for item in one.items):
+        if not any(unscored.values()) and all(writer.done(one.key, item) for one in conditions for item in one.items):
             return
         source = open_source(part)
-        for one in asked:
-            collect(source, one.items, one.key, one.shown, writer)
-        for one in asked:
+        for one in conditions:
+            collect(source, one.items, one.key, one.inputs, writer)
+        for one in conditions:
             if unscored.get(one.key):
                 _write_likelihoods(source, one, unscored[one.key], held_out.items, measures)
 
 
 def _write_likelihoods(
-    source: CheckpointAnswers, one: Asked, todo: Sequence[Item], items: Sequence[Item], measures: MeasureWriter
+    source: CheckpointAnswers, one: Condition, todo: Sequence[Item], items: Sequence[Item], measures: MeasureWriter
 ) -> None:
     from rnagpt.evaluation.scoring.likelihood import option_wordings, with_likelihoods
 
-    def prompt(item: Item) -> tuple[int, str]:
-        seen = one.shown[item.rna_id]
-        asked = source.asks(item, seen[1] if seen else None)
-        return len(asked), asked
+    def by_prompt(item: Item) -> tuple[int, str]:
+        given = one.inputs[item.rna_id]
+        text = source.prompt(item, given and given[1])
+        return len(text), text
 
     wordings, options = option_wordings(items), one.control in OPTIONS_UNDER
-    todo = sorted(todo, key=prompt)  # like lengths together, and equal prompts, which are read once
+    todo = sorted(todo, key=by_prompt)  # like lengths together, and equal prompts, which are read once
     with tqdm(total=len(todo), desc=f"{one.key:<16}", unit="likelihood") as progress:
         for first in range(0, len(todo), 16):
-            for item in with_likelihoods(source, todo[first : first + 16], one.shown, wordings, options):
+            for item in with_likelihoods(source, todo[first : first + 16], one.inputs, wordings, options):
                 values = {"reference_logprob": item.reference_logprob}
                 if item.option_logprobs:
                     values["option_logprobs"] = list(item.option_logprobs)
@@ -224,7 +224,7 @@ def open_source(part: SystemPart) -> CheckpointAnswers | EndpointAnswers | FileA
 def print_plan(
     recipe: EvaluationRecipe,
     held_out: HeldOut,
-    asked: Mapping[str, Sequence[Asked]],
+    conditions: Mapping[str, Sequence[Condition]],
     writer: ItemWriter,
     time_answers: bool,
 ) -> float:
@@ -234,19 +234,19 @@ def print_plan(
     print(f"{len(held_out.rnas):,} RNAs, {len(held_out.items):,} questions", file=sys.stderr)
     lengths = {rna.rna_id: len(rna.sequence) for rna in held_out.rnas}
     for part in recipe.systems:
-        todo = [(one.control, i) for one in asked[part.name] for i in one.items if not writer.done(one.key, i)]
+        todo = [(one.control, i) for one in conditions[part.name] for i in one.items if not writer.done(one.key, i)]
         usd = endpoint_usd(part, todo, lengths) if part.kind == "endpoint" else 0.0
         total += usd
         line = f"  {part.name:<16} {len(todo):>9,} answers"
         line += f"  about {usd:,.2f} USD" if usd else ""
         if time_answers and todo and part.is_loaded:
-            per_answer, per_likelihood = seconds_per_answer(part, asked[part.name][0])
+            per_answer, per_likelihood = seconds_per_answer(part, conditions[part.name][0])
             seconds += (per_answer + per_likelihood) * len(todo)
             line += f"  about {in_words(per_answer * len(todo))}"
             line += f", their likelihoods {in_words(per_likelihood * len(todo))}" if per_likelihood else ""
         print(line, file=sys.stderr)
     references = sum(len(item.reference) for item in held_out.items)
-    versions = 1 + sum(map(len, asked.values()))  # references, and answers about as long
+    versions = 1 + sum(map(len, conditions.values()))  # references, and answers about as long
     for spec in recipe.encoders:
         usd = references * versions * TOKENS_PER_LETTER["text"] * spec.usd_per_million / 1e6
         total += usd
@@ -269,13 +269,13 @@ def endpoint_usd(part: SystemPart, todo: Sequence[tuple[str, Item]], lengths: Ma
     return (read * part.usd_per_million_in + wrote * part.usd_per_million_out) / 1e6
 
 
-def seconds_per_answer(part: SystemPart, one: Asked) -> tuple[float, float]:
+def seconds_per_answer(part: SystemPart, one: Condition) -> tuple[float, float]:
     """Seconds for one answer and for the likelihoods of one item (0 where none are asked for), measured on a batch of
     questions spread over the lengths, after one to warm up."""
     items = sorted(one.items, key=lambda item: (item.true_length, item.key))
     items = items[:: max(1, len(items) // min(PROBE, part.batch_size))][:PROBE]
     source = open_source(part)
-    prompts = [source.asks(item, one.shown[item.rna_id][1]) for item in items]
+    prompts = [source.prompt(item, one.inputs[item.rna_id][1]) for item in items]
     source.answer(prompts[:1])
     started = time.monotonic()
     source.answer(prompts)
@@ -285,7 +285,7 @@ def seconds_per_answer(part: SystemPart, one: Asked) -> tuple[float, float]:
     from rnagpt.evaluation.scoring.likelihood import option_wordings, with_likelihoods
 
     started = time.monotonic()
-    with_likelihoods(source, items, one.shown, option_wordings(one.items))
+    with_likelihoods(source, items, one.inputs, option_wordings(one.items))
     return per_answer, (time.monotonic() - started) / len(items)
 
 

@@ -70,7 +70,7 @@ def _answered(run_dir: Path) -> set[str]:
     return keys | {parts[0] for parts in map(controlled, keys) if parts}
 
 
-def same_inputs(recipe: EvaluationRecipe, items: Sequence[Item], run_dir: Path) -> dict:
+def same_origin(recipe: EvaluationRecipe, items: Sequence[Item], run_dir: Path) -> dict:
     """{"questions", "weights"}: what `begin` records of the questions and of every model on this machine.
 
     Raises:
@@ -78,8 +78,8 @@ def same_inputs(recipe: EvaluationRecipe, items: Sequence[Item], run_dir: Path) 
             folder's answers were made.
     """
     known = read_record(run_dir)
-    asked = sorted([*item.key, item.reference, item.gold, *item.options] for item in items)
-    questions = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+    rows = sorted([*item.key, item.reference, item.gold, *item.options] for item in items)
+    questions = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
     if known.get("questions", questions) != questions and _answered(run_dir):
         raise UserError(
             f"the questions are no longer those that {run_dir} holds answers to (the data set has changed "
@@ -112,15 +112,15 @@ def weights_of(model: str, known: dict | None = None) -> dict:
     return {"files": files, "sha256": digest.hexdigest()}
 
 
-def begin(recipe: EvaluationRecipe, run_dir: Path, counts: Mapping[str, int], inputs: Mapping) -> None:
-    """Write down what is evaluated. counts: system key -> how many answers it is going to have; inputs: of
-    `same_inputs`. Systems and encoders of an earlier recipe whose answers are here stay on record."""
+def begin(recipe: EvaluationRecipe, run_dir: Path, counts: Mapping[str, int], origin: Mapping) -> None:
+    """Write down what is evaluated. counts: system key -> how many answers it is going to have; origin: of
+    `same_origin`. Systems and encoders of an earlier recipe whose answers are here stay on record."""
     before, now = read_record(run_dir), dataclasses.asdict(recipe)
     for kind, name in NAMES.items():
         known = {part[name] for part in now[kind]}
         now[kind] += [part for part in before.get(kind, []) if part[name] not in known]
     answers = before.get("answers", {}) | dict(counts)
-    record(run_dir / RECORD, now | {"finished": False, "answers": answers} | dict(inputs))
+    record(run_dir / RECORD, now | {"finished": False, "answers": answers} | dict(origin))
 
 
 def finish(run_dir: Path) -> None:

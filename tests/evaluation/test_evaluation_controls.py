@@ -10,8 +10,8 @@ import pytest
 from rnagpt.evaluation.asking.controls import (
     CONTROLS,
     dinucleotide_shuffle,
+    input_rnas,
     same_type_partners,
-    shown_rnas,
     swap_partners,
 )
 from rnagpt.evaluation.asking.items import SHUFFLED
@@ -123,7 +123,7 @@ def test_who_is_alone_has_no_partner_and_one_cluster_swaps_inside():
 def test_each_control_shows_what_it_says():
     facts = clustered({"tRNA": [1] * 4, "miRNA": [1] * 4})
     about = {fact.rna_id: fact for fact in facts}
-    shown = {control: shown_rnas(control, facts, seed=2) for control in ("true", *CONTROLS)}
+    shown = {control: input_rnas(control, facts, seed=2) for control in ("true", *CONTROLS)}
     for name, fact in about.items():
         assert shown["true"][name] == (name, fact.sequence) and shown["no_rna"][name] is None
         assert about[shown["swapped"][name][0]].rna_type != fact.rna_type
@@ -132,4 +132,4 @@ def test_each_control_shows_what_it_says():
         label, sequence = shown["shuffled"][name]
         assert label == name + SHUFFLED and dinucleotides(sequence) == dinucleotides(fact.sequence) != {}
     # one RNA's shuffle does not depend on which others are asked about
-    assert shown_rnas("shuffled", facts[:1], seed=2)[facts[0].rna_id] == shown["shuffled"][facts[0].rna_id]
+    assert input_rnas("shuffled", facts[:1], seed=2)[facts[0].rna_id] == shown["shuffled"][facts[0].rna_id]

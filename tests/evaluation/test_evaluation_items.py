@@ -82,24 +82,10 @@ def test_what_is_written_is_read(items, tmp_path):
     assert read_items(path) == some_answers(items)
     assert [entry.name for entry in path.parent.iterdir()] == ["items.jsonl"]
     record = json.loads(path.read_text(encoding="utf-8").splitlines()[0])
-    assert set(record) == {
-        "system",
-        "rna_id",
-        "cluster",
-        "rna_type",
-        "true_length",
-        "name",
-        "topic",
-        "kind",
-        "question",
-        "options",
-        "gold",
-        "reference",
-        "answer",
-        "parsed",
-        "correct",
-        "shown_rna_id",
-    }
+    assert set(record) == set(
+        "system rna_id cluster rna_type true_length name topic kind question options gold reference answer parsed "
+        "correct shown_rna_id".split()
+    )
     assert next(iter(record)) == "system"
 
 

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from test_evaluation_run import qa_rows, recipe_file, write_rows
 
 from rnagpt.cli import main
@@ -53,34 +52,47 @@ def run(folder, recipe, *more):
 # --- the recipe
 
 
+ONE = {"name": "a", "kind": "rna", "model": "x"}
+
+
+@pytest.mark.parametrize(
+    "systems, message",
+    [
+        ([ONE | {"name": "majority"}], "named 'majority': the baselines have that name"),
+        ([ONE | {"controls": ["no_rna"]}, ONE | {"name": "a_no_rna"}], "'a_no_rna': it is what a is called under"),
+        ([ONE | {"name": " "}], "'systems.1': name must be a text"),
+        ([ONE | {"name": "a\nb"}], "printed on one line, got 'a..?nb'"),
+        ([ONE | {"kind": "magic"}], "'systems.1.kind' must be 'rna', 'llm_text'"),
+        ([ONE | {"controls": ["upside_down"]}], "'systems.1.controls.1' must be 'swapped', .* got 'upside_down'"),
+        ([ONE | {"kind": "endpoint"}], "needs its base_url"),
+        ([ONE | {"kind": "file", "controls": ["swapped"]}], "has no controls"),
+        ([ONE | {"kind": "file", "model": "missing.jsonl"}], "no file at missing.jsonl"),
+        ([ONE, ONE], "two systems are named 'a'"),
+        ([ONE | {"max_new_tokens": 0}], "'systems.1.max_new_tokens' must be at least 1, got 0"),
+    ],
+)
+def test_a_system_that_would_mix_up_answers_or_cannot_be_is_refused(tmp_path, systems, message):
+    with pytest.raises(UserError, match=message):
+        load_evaluation(recipe_file(tmp_path, "facts", systems))
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
-        (
-            {"systems": [{"name": "majority", "kind": "rna", "model": "x"}]},
-            "named 'majority': the baselines have that name",
-        ),
-        (
-            {
-                "systems": [
-                    {"name": "a", "kind": "rna", "model": "x", "controls": ["no_rna"]},
-                    {"name": "a_no_rna", "kind": "rna", "model": "y"},
-                ]
-            },
-            "'a_no_rna': it is what a is called under",
-        ),
-        ({"systems": [{"name": " ", "kind": "rna", "model": "x"}]}, "'systems.1': name must be a text"),
-        ({"systems": [{"name": "a\nb", "kind": "rna", "model": "x"}]}, "printed on one line, got 'a..?nb'"),
         ({"data": {"source": "facts", "closed_per_rna": 0}}, "'data.closed_per_rna' must be at least 1, got 0"),
-        ({"floors": False}, "nothing to ask: name a system"),
+        ({"data": {"source": "facts", "split": "tests"}}, "split must be one of train, validation, test, got 'tests'"),
+        ({"data": {"source": "facts", "rnas": -1}}, "'data.rnas' must be at least 1, got -1"),
         ({"baselines": False}, "nothing to ask: name a system"),
+        ({"floors": False}, "nothing to ask: name a system"),  # the old name
+        ({"encoders": ["word2vec"]}, "no preset is named 'word2vec'"),
+        ({"judge": {"model": "x"}}, "key 'judge.base_url' is missing"),
+        ({"speed": 1}, "unknown key 'speed'"),
+        ({"usd_limit": -3.0}, "'usd_limit' must be at least 0, got -3"),
     ],
 )
-def test_a_recipe_that_would_mix_up_answers_or_ask_nothing_is_refused(tmp_path, change, message):
-    path = tmp_path / "evaluation.yaml"
-    path.write_text(yaml.safe_dump({"data": {"source": "facts"}, "systems": []} | change))
+def test_a_wrong_recipe_is_named(tmp_path, change, message):
     with pytest.raises(UserError, match=message):
-        load_evaluation(path)
+        load_evaluation(recipe_file(tmp_path, "facts", [], **change))
 
 
 # --- a file of answers

@@ -3,13 +3,12 @@
 import importlib.util
 import json
 import random
-import threading
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+from loopback_server import LoopbackServer, send
 from rouge_score.rouge_scorer import RougeScorer
 
 from rnagpt.evaluation.scoring.rouge import ROUGE, rouge
@@ -140,41 +139,23 @@ def test_the_papers_three_encoders_are_presets():
 # --- an endpoint
 
 
+class EmbeddingServer(LoopbackServer):
+    """Speaks OpenAI's embeddings API: the vector is the counts of a, b, c. Records requests."""
+
+    def __init__(self):
+        super().__init__()
+        self.url, self.asked = f"{self.address}/v1", []
+
+    def respond(self, handler, body):
+        self.asked.append(body := json.loads(body))
+        data = [{"index": i, "embedding": [text.count(c) for c in "abc"]} for i, text in enumerate(body["input"])]
+        send(handler, 200, {"object": "list", "data": data[::-1], "model": body["model"]})
+
+
 @pytest.fixture
 def endpoint():
-    """A loopback server that speaks OpenAI's embeddings API: the vector is the counts of a, b, c. Records requests."""
-    asked = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            asked.append(body)
-            data = [
-                {"index": i, "object": "embedding", "embedding": [float(text.count(c)) for c in "abc"]}
-                for i, text in enumerate(body["input"])
-            ]
-            answer = json.dumps(
-                {
-                    "object": "list",
-                    "data": data[::-1],
-                    "model": body["model"],
-                    "usage": {"prompt_tokens": 1, "total_tokens": 1},
-                }
-            ).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-        def log_message(self, *args):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1", asked
-    server.shutdown()
-    server.server_close()
+    with EmbeddingServer() as server:
+        yield server.url, server.asked
 
 
 def test_an_endpoint_is_asked_once_for_each_text(endpoint, tmp_path):

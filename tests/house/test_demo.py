@@ -46,7 +46,7 @@ def test_the_demo_answers_as_recorded(recorded):
     sequences = {fact.rna_id: fact.sequence for fact in load_facts(split="test")}
     source = CheckpointAnswers(*checkpoint.load(assets() / "demo"), batch_size=16)
     started = time.monotonic()
-    answers = source.answer([source.asks(item, sequences[item.rna_id]) for item in items])
+    answers = source.answer([source.prompt(item, sequences[item.rna_id]) for item in items])
     print(f"{len(items)} answers in {time.monotonic() - started:.1f} s")
     wrong = [(item.answer, answer) for item, answer in zip(items, answers, strict=True) if item.answer != answer]
     assert len(wrong) <= 1, wrong  # another machine's arithmetic may turn one close call

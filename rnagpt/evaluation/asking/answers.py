@@ -1,10 +1,10 @@
 """The systems that answer evaluation items, each behind one small interface, and the loop that writes down answers.
 
-    write_answers(model, processor, items, "stage2", shown, writer)                     # a loaded RNA-GPT
-    collect(EndpointAnswers("gpt-4o-mini", url), items, "endpoint", shown, writer)      # any source of answers
+    write_answers(model, processor, items, "stage2", inputs, writer)                     # a loaded RNA-GPT
+    collect(EndpointAnswers("gpt-4o-mini", url), items, "endpoint", inputs, writer)      # any source of answers
 
-A source has `batch_size`, `asks(item, sequence)`, which says what it is asked (equal strings are asked once), and
-`answer(asked)`, which turns a list of those into a list of texts. `sequence` is the RNA it is shown, or None.
+A source has `batch_size`, `prompt(item, sequence)`, which gives a string (equal ones are answered once), and
+`answer(prompts)`, which turns a list of those into a list of texts. `sequence` is the RNA that it gets, or None.
 """
 
 import json
@@ -20,17 +20,17 @@ from rnagpt_core.errors import UserError
 
 MAX_NEW_TOKENS = 24  # the longest reference answer to an evaluated topic of RNA facts has 19 tokens of SmolLM2's
 
-Shown = Mapping[str, tuple[str, str] | None]  # rna_id -> (id, sequence) of the RNA seen in its place, or None
+Inputs = Mapping[str, tuple[str, str] | None]  # rna_id -> (id, sequence) of the RNA given in its place, or None
 
 
-def collect(source, items: Sequence[Item], system: str, shown: Shown, writer: ItemWriter) -> None:
+def collect(source, items: Sequence[Item], system: str, inputs: Inputs, writer: ItemWriter) -> None:
     """Let a source answer every item that `writer` does not hold yet; each answer is on disk as soon as it is made."""
     # Without RNA many items are one and the same prompt: it is answered once.
     todo: dict[str, list[tuple[Item, str | None]]] = defaultdict(list)
     for item in items:
         if not writer.done(system, item):
-            rna_id, sequence = shown[item.rna_id] or (None, None)
-            todo[source.asks(item, sequence)].append((item, rna_id))
+            rna_id, sequence = inputs[item.rna_id] or (None, None)
+            todo[source.prompt(item, sequence)].append((item, rna_id))
     # Prompts of like length together: padding is work too.
     prompts = sorted(todo, key=len)
     with tqdm(total=sum(map(len, todo.values())), desc=f"{system:<16}", unit="answer", disable=not todo) as progress:
@@ -43,10 +43,10 @@ def collect(source, items: Sequence[Item], system: str, shown: Shown, writer: It
 
 
 def write_answers(
-    model, processor, items: Sequence[Item], system: str, shown: Shown, writer: ItemWriter, as_text: bool = False
+    model, processor, items: Sequence[Item], system: str, inputs: Inputs, writer: ItemWriter, as_text: bool = False
 ) -> None:
     """`collect` from a loaded RNA-GPT; see `CheckpointAnswers`."""
-    collect(CheckpointAnswers(model, processor, as_text), items, system, shown, writer)
+    collect(CheckpointAnswers(model, processor, as_text), items, system, inputs, writer)
 
 
 class CheckpointAnswers:
@@ -58,11 +58,11 @@ class CheckpointAnswers:
         self.model, self.processor, self.as_text = model, processor, as_text
         self.batch_size, self.max_new_tokens = batch_size, max_new_tokens
 
-    def asks(self, item: Item, sequence: str | None) -> str:
+    def prompt(self, item: Item, sequence: str | None) -> str:
         return json.dumps(conversation(item, sequence, self.as_text))
 
-    def answer(self, asked: Sequence[str]) -> list[str]:
-        return generate(self.model, self.processor, list(map(json.loads, asked)), self.max_new_tokens)
+    def answer(self, prompts: Sequence[str]) -> list[str]:
+        return generate(self.model, self.processor, list(map(json.loads, prompts)), self.max_new_tokens)
 
 
 class EndpointAnswers:
@@ -84,11 +84,11 @@ class EndpointAnswers:
         self.endpoint = Endpoint(base_url, model, api_key(api_key_env, base_url))
         self.batch_size, self.max_new_tokens = parallel, max_new_tokens
 
-    def asks(self, item: Item, sequence: str | None) -> str:
+    def prompt(self, item: Item, sequence: str | None) -> str:
         return conversation(item, sequence, as_text=True)[0]["content"]
 
-    def answer(self, asked: Sequence[str]) -> list[str]:
-        replies = self.endpoint.chat_all(list(map(self._request, asked)), self.batch_size)
+    def answer(self, prompts: Sequence[str]) -> list[str]:
+        replies = self.endpoint.chat_all(list(map(self._request, prompts)), self.batch_size)
         return [reply.text.strip() for reply in replies]
 
     def _request(self, text: str) -> dict:
@@ -139,15 +139,15 @@ class FileAnswers:
                 f"{where} gives another answer to a question of an earlier line, about {rna_id}: {question}"
             )
 
-    def asks(self, item: Item, sequence: str | None) -> str:
+    def prompt(self, item: Item, sequence: str | None) -> str:
         return json.dumps([item.rna_id, item.question.strip()])
 
-    def passed_over(self, asked: Sequence[str]) -> int:
+    def passed_over(self, prompts: Sequence[str]) -> int:
         """How many of the file's answers are to questions that are not asked."""
-        return len(self._answers.keys() - set(map(tuple, map(json.loads, asked))))
+        return len(self._answers.keys() - set(map(tuple, map(json.loads, prompts))))
 
-    def answer(self, asked: Sequence[str]) -> list[str]:
-        keys = [tuple(json.loads(key)) for key in asked]
+    def answer(self, prompts: Sequence[str]) -> list[str]:
+        keys = [tuple(json.loads(key)) for key in prompts]
         if missing := [key for key in keys if key not in self._answers]:
             raise UserError(
                 f"{self.path} lacks answers to {len(missing)} of the questions that are asked here, the "

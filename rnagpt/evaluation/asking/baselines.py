@@ -205,5 +205,5 @@ def _yes_or_no(item: Item, rna_type: str) -> str | None:
     """The answer to "is it of type X?" for an RNA of `rna_type`; X is read from the question."""
     from dataset_builder.facts_table.fact_questions import parse_answer
 
-    asked = parse_answer(item.question, "rna_type")
-    return None if asked is None else ("yes" if asked == rna_type else "no")
+    named = parse_answer(item.question, "rna_type")
+    return None if named is None else ("yes" if named == rna_type else "no")

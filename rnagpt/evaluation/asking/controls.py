@@ -1,4 +1,4 @@
-"""The RNAs shown in the true one's place: another type's RNA, another of its own type, its own letters shuffled.
+"""The RNAs given in the true one's place: another type's RNA, another of its own type, its own letters shuffled.
 
 If a model's answers are as good with these as with the true RNA, it has answered from the question alone.
 """
@@ -17,7 +17,7 @@ def dinucleotide_shuffle(sequence: str, rng: random.Random) -> str:
     """The sequence in random order, every dinucleotide exactly as frequent, first and last letter kept.
 
     Altschul & Erickson 1985: the letters are the corners of a multigraph, each dinucleotide an edge, and a shuffle
-    is a random Eulerian walk. One last edge per letter is drawn until these edges all lead to the final letter;
+    is a random Eulerian walk. One last edge per letter is sampled until these edges all lead to the final letter;
     the rest is shuffled freely. Every such order is equally likely.
 
     >>> dinucleotide_shuffle("AAACAG", random.Random(0)) in {"AAACAG", "AACAAG", "ACAAAG"}
@@ -57,7 +57,7 @@ def same_type_partners(facts: Sequence, seed: int = 0) -> dict[str, str]:
     """For each rna_id the rna_id of another RNA of the same type, of another cluster where the type has several.
 
     A model that has only learned to name types answers as well with this one; what it knows of the single RNA is
-    the difference. An RNA that is alone in its type has no partner and is left out. Every RNA of a type is shown
+    the difference. An RNA that is alone in its type has no partner and is left out. Every RNA of a type is given
     once, where clusters allow it.
     """
     by_type: dict[str, list] = defaultdict(list)
@@ -76,7 +76,7 @@ def same_type_partners(facts: Sequence, seed: int = 0) -> dict[str, str]:
     return partners
 
 
-def shown_rnas(control: str, rnas: Sequence, seed: int = 0) -> dict[str, tuple[str, str] | None]:
+def input_rnas(control: str, rnas: Sequence, seed: int = 0) -> dict[str, tuple[str, str] | None]:
     """rna_id -> (id, sequence) of what a system sees under a control: "true", "swapped", "swapped_same", "shuffled"
     or "no_rna" (None). An RNA without a partner of its type is left out."""
     sequences = {rna.rna_id: rna.sequence for rna in rnas}
@@ -99,7 +99,7 @@ def swap_partners(facts: Sequence, seed: int = 0) -> dict[str, str]:
     """For each rna_id the rna_id of an RNA of another type, the same for the same facts and seed.
 
     Each type's RNAs are paired with all other types by turns; with equally many RNAs of each type every RNA is
-    shown exactly once, so the swapped RNAs are as varied as the true ones.
+    given exactly once, so the swapped RNAs are as varied as the true ones.
 
     Raises ValueError where the facts hold fewer than two types.
     """
@@ -112,11 +112,11 @@ def swap_partners(facts: Sequence, seed: int = 0) -> dict[str, str]:
         raise ValueError(f"swapping needs RNAs of at least two types, got {types}")
     for members in by_type.values():
         rng.shuffle(members)
-    shown = dict.fromkeys(types, 0)  # how many of each type's RNAs have been handed out
+    used = dict.fromkeys(types, 0)  # how many of each type's RNAs have been handed out
     partners = {}
     for place, rna_type in enumerate(types):
         for turn, rna_id in enumerate(by_type[rna_type]):
             other = types[(place + 1 + turn % (len(types) - 1)) % len(types)]
-            partners[rna_id] = by_type[other][shown[other] % len(by_type[other])]
-            shown[other] += 1
+            partners[rna_id] = by_type[other][used[other] % len(by_type[other])]
+            used[other] += 1
     return partners

@@ -87,21 +87,21 @@ def evaluation_items(facts: Sequence, seed: int = 0, closed_per_rna: int = CLOSE
     from dataset_builder.facts_table.fact_questions import questions
 
     choices = answer_choices()
-    items, seen_of_type, asked = [], Counter(), Counter()
+    items, of_type, of_topic = [], Counter(), Counter()
     for fact in sorted(facts, key=lambda fact: fact.rna_id):
         if fact.rna_type not in choices["rna_type"]:
             raise ValueError(f"{fact.rna_id} is of type {fact.rna_type}, expected one of {choices['rna_type']}")
         offered = defaultdict(list)
         for question in questions(fact, seed):
             offered[question.topic].append(question)
-        turn = seen_of_type[fact.rna_type]
-        seen_of_type[fact.rna_type] += 1
+        turn = of_type[fact.rna_type]
+        of_type[fact.rna_type] += 1
         wanted = ("yes", "no")[(turn if closed_per_rna > 1 else turn // 2) % 2]
         n_is_type = 1 if closed_per_rna > 1 else (turn + 1) % 2
         is_type = [question for question in offered["is_type"] if question.gold == wanted]
         others = [topic for topic in choices if topic not in ("rna_type", "is_type") and topic in offered]
-        others = sorted(others, key=lambda topic: asked[topic])[: closed_per_rna - n_is_type]
-        asked.update(others)
+        others = sorted(others, key=lambda topic: of_topic[topic])[: closed_per_rna - n_is_type]
+        of_topic.update(others)
         chosen = offered["rna_type"][:1] + is_type[:n_is_type] + [offered[topic][0] for topic in others]
         items += [
             Item(

@@ -131,8 +131,7 @@ def _rows(file: Path) -> Iterable[dict]:
 
 
 def _has_columns(where, names) -> None:
-    missing = [name for name in REQUIRED if name not in names]
-    if missing:
+    if missing := [name for name in REQUIRED if name not in names]:
         raise UserError(f"{where} lacks {', '.join(missing)}: RNA-QA has the columns {', '.join(REQUIRED)}")
 
 
@@ -141,7 +140,7 @@ def _listed(value) -> list:
 
 
 def sampled(rnas: Sequence[QaRna], count: int | None, seed: int) -> list[QaRna]:
-    """`count` RNAs drawn by a hash of id and seed, so that more RNAs keep those that fewer had; all where None."""
+    """`count` RNAs sampled by a hash of id and seed, so that more RNAs keep those that fewer had; all where None."""
 
     def rank(rna: QaRna) -> str:
         return hashlib.sha256(f"{seed}\t{rna.rna_id}".encode()).hexdigest()
@@ -151,12 +150,12 @@ def sampled(rnas: Sequence[QaRna], count: int | None, seed: int) -> list[QaRna]:
 
 def qa_items(rnas: Sequence[QaRna]) -> list[Item]:
     """One item per pair. A closed pair's label is the option that its answer names; where it names none the pair is
-    free text. The cluster of an RNA without one is its sequence, so that copies stay one unit."""
+    free text. The cluster of an RNA without one is its sequence, so that copies stay together."""
     clusters: dict = {}
     items = []
     for rna in rnas:
-        unit = rna.cluster if rna.cluster is not None else rna.sequence
-        number = clusters.setdefault(unit, len(clusters))
+        cluster = rna.cluster if rna.cluster is not None else rna.sequence
+        number = clusters.setdefault(cluster, len(clusters))
         for pair in rna.pairs:
             gold = option_in(pair.answer, options_of(pair)) if pair.kind == "closed" else None
             items.append(

@@ -75,13 +75,13 @@ def risk_coverage(confidence: Sequence[float], correct: Sequence[bool]) -> dict:
     # an answer's expected error is the mean of those as sure as it: no order within a tie is better than another
     _, place, sizes = np.unique(-sure, return_inverse=True, return_counts=True)
     expected = (np.bincount(place, weights=wrong) / sizes)[place]
-    kept = np.arange(1, len(sure) + 1)
-    risk = np.cumsum(expected) / kept
+    counts = np.arange(1, len(sure) + 1)
+    risk = np.cumsum(expected) / counts
     ends = np.flatnonzero(np.append(sure[1:] != sure[:-1], True))
     points = [
-        {"coverage": float(kept[i] / len(sure)), "risk": float(risk[i]), "confidence": float(sure[i])} for i in ends
+        {"coverage": float(counts[i] / len(sure)), "risk": float(risk[i]), "confidence": float(sure[i])} for i in ends
     ]
-    best = np.cumsum(np.sort(wrong)) / kept
+    best = np.cumsum(np.sort(wrong)) / counts
     return {"aurc": float(risk.mean()), "best": float(best.mean()), "points": points}
 
 

@@ -1,46 +1,45 @@
 """How likely a model holds the true answer, with the true RNA and with another one; and how sure it is of a label.
 
-    scored = with_likelihoods(CheckpointAnswers(model, processor), items, shown, option_wordings(items))
+    scored = with_likelihoods(CheckpointAnswers(model, processor), items, inputs, option_wordings(items))
     scored[0].reference_logprob, option_confidence(scored[0].option_logprobs)
 
 A generated answer is right or wrong; its likelihood moves before that does, so it shows a little reading of the RNA
-that accuracy cannot. A model that ignores the RNA gives the same likelihood whatever RNA it is shown.
+that accuracy cannot. A model that ignores the RNA gives the same likelihood whatever RNA it gets.
 """
 
 import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 
 import torch
 
 from processing_rnagpt.collator import IGNORED, EncodedPair, block_mask, lay_out
-from rnagpt.evaluation.asking.answers import CheckpointAnswers, Shown, conversation
+from rnagpt.evaluation.asking.answers import CheckpointAnswers, Inputs, conversation
 from rnagpt.evaluation.asking.items import Item
 
 
 def with_likelihoods(
     source: CheckpointAnswers,
     items: Sequence[Item],
-    shown: Shown,
+    inputs: Inputs,
     wordings: dict[str, dict[str, str]],
     options: bool = True,
 ) -> list[Item]:
     """The items with `reference_logprob` (mean per token, nats) and, where they have a label and `options` are wanted,
-    `option_logprobs` (of the whole answer, nats); the RNA is the one `shown`. wordings: of `option_wordings`.
+    `option_logprobs` (of the whole answer, nats); the RNA is that of `inputs`. wordings: of `option_wordings`.
     """
-    asked = []
+    pairs = []
     for item in items:
         words = wordings.get(item.topic, {})
         labels = [words.get(label, label) for label in item.options] if item.gold and options else []
-        seen = shown[item.rna_id]
-        prompt = conversation(item, seen and seen[1], source.as_text)
-        asked.append([(prompt, text) for text in (item.reference, *labels)])
-    pairs = [pair for of_item in asked for pair in of_item]
-    values = iter(answer_logprobs(source.model, source.processor, pairs))
+        given = inputs[item.rna_id]
+        prompt = conversation(item, given and given[1], source.as_text)
+        pairs.append([(prompt, text) for text in (item.reference, *labels)])
+    values = iter(answer_logprobs(source.model, source.processor, list(chain.from_iterable(pairs))))
     scored = []
-    for item, of_item in zip(items, asked, strict=True):
+    for item, of_item in zip(items, pairs, strict=True):
         (total, tokens), *labels = islice(values, len(of_item))
         logprobs = tuple(of_label for of_label, _ in labels)
         scored.append(replace(item, reference_logprob=total / tokens, option_logprobs=logprobs))
@@ -52,20 +51,20 @@ def option_wordings(items: Sequence[Item]) -> dict[str, dict[str, str]]:
 
     "Yes" and "No" alone, because what follows them depends on the question.
     """
-    seen: dict[str, dict[str, Counter]] = defaultdict(lambda: defaultdict(Counter))
+    counts: dict[str, dict[str, Counter]] = defaultdict(lambda: defaultdict(Counter))
     for item in items:
-        seen[item.topic][item.gold][item.reference] += 1
+        counts[item.topic][item.gold][item.reference] += 1
     return {
         topic: {
             label: label.capitalize() if label in ("yes", "no") else min(texts, key=lambda text: (-texts[text], text))
             for label, texts in labels.items()
         }
-        for topic, labels in seen.items()
+        for topic, labels in counts.items()
     }
 
 
 def answer_logprobs(
-    model, processor, asked: Sequence[tuple[list[dict], str]], batch_size: int = 8
+    model, processor, pairs: Sequence[tuple[list[dict], str]], batch_size: int = 8
 ) -> list[tuple[float, int]]:
     """Sum of the log-probabilities of an answer's tokens, and their number, for each (conversation, answer).
 
@@ -74,7 +73,7 @@ def answer_logprobs(
     of one word stands for every answer that begins with it.
     """
     tokenizer, prompts = processor.tokenizer, defaultdict(dict)
-    for prompt, answer in asked:
+    for prompt, answer in pairs:
         tokens = tokenizer(answer, add_special_tokens=False)["input_ids"]
         prompts[json.dumps(prompt)][answer] = tokens or [tokenizer.eos_token_id]
     order = sorted(prompts, key=lambda text: (len(text), sum(map(len, prompts[text].values()))))
@@ -86,7 +85,7 @@ def answer_logprobs(
         for text in texts:
             for answer, tokens in prompts[text].items():
                 values[text, answer] = sum(islice(logprobs, len(tokens))), len(tokens)
-    return [values[json.dumps(prompt), answer] for prompt, answer in asked]
+    return [values[json.dumps(prompt), answer] for prompt, answer in pairs]
 
 
 def _token_logprobs(model, processor, prompts: list[list[dict]], answers: list[list[list[int]]]) -> list[float]:
@@ -96,23 +95,23 @@ def _token_logprobs(model, processor, prompts: list[list[dict]], answers: list[l
     sequences = []
     for prompt, of_prompt in zip([ids[mask.bool()].tolist() for ids, mask in read], answers, strict=True):
         ends = [(len(prompt), len(prompt) + len(answer)) for answer in of_prompt]
-        pairs = [EncodedPair([*prompt, *answer], [end]) for answer, end in zip(of_prompt, ends, strict=True)]
-        sequences.append(lay_out(pairs, len(prompt)))
+        encoded = [EncodedPair([*prompt, *answer], [end]) for answer, end in zip(of_prompt, ends, strict=True)]
+        sequences.append(lay_out(encoded, len(prompt)))
     shape = len(sequences), max(len(sequence["input_ids"]) for sequence in sequences)
     ids, positions = torch.full(shape, processor.tokenizer.pad_token_id), torch.zeros(shape, dtype=torch.long)
     labels = torch.full(shape, IGNORED)
     # padding sees itself alone: what is read of it never matters, but a softmax over nothing is no number
-    seen = torch.eye(shape[1], dtype=torch.bool).repeat(shape[0], 1, 1)
+    visible = torch.eye(shape[1], dtype=torch.bool).repeat(shape[0], 1, 1)
     for row, sequence in enumerate(sequences):
         end = len(sequence["input_ids"])
         ids[row, :end] = torch.tensor(sequence["input_ids"])
         positions[row, :end] = torch.tensor(sequence["position_ids"])
         labels[row, : end - 1] = torch.tensor(sequence["labels"][1:])  # a position predicts the next one
-        seen[row, :end, :end] = block_mask(torch.tensor(sequence["block"]))
-    mask = torch.zeros(seen.shape, dtype=model.dtype).masked_fill(~seen, torch.finfo(model.dtype).min)[:, None]
-    kept = labels != IGNORED
-    batch |= {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "logits_to_keep": kept}
+        visible[row, :end, :end] = block_mask(torch.tensor(sequence["block"]))
+    mask = torch.zeros(visible.shape, dtype=model.dtype).masked_fill(~visible, torch.finfo(model.dtype).min)[:, None]
+    predicting = labels != IGNORED
+    batch |= {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "logits_to_keep": predicting}
     with torch.inference_mode():
         logits = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).logits.float()
-    wanted = labels[kept].to(model.device)[:, None]
+    wanted = labels[predicting].to(model.device)[:, None]
     return (logits.gather(-1, wanted)[:, 0] - logits.logsumexp(-1)).tolist()

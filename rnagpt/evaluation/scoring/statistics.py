@@ -128,7 +128,7 @@ def _estimate(sums: np.ndarray, counts: np.ndarray, confidence: float, seed: int
 
 
 def chance_level(options: Sequence[Sequence[str]]) -> float:
-    """Expected accuracy of a guess drawn evenly from each item's own options.
+    """Expected accuracy of a guess, each alike, among each item's own options.
 
     >>> chance_level([["yes", "no"], ["a", "b", "c", "d"]])
     0.375
@@ -189,7 +189,7 @@ def paired_difference(
 
     right_or_wrong = {*map(float, correct_a), *map(float, correct_b)} <= {0.0, 1.0}
     estimate = _estimate(gain, counts, confidence, seed, newcombe if right_or_wrong else _no_interval)
-    if len(gain) < 2 or not gain.any():  # every swap is as extreme as what was seen
+    if len(gain) < 2 or not gain.any():  # every swap is as extreme as the one found
         return estimate, 1.0
     result = permutation_test(
         (right_a, right_b),
