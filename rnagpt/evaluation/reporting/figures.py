@@ -20,7 +20,7 @@ COLOURS = {  # the page's light ones, under the names of its CSS variables
     "model": "#0a7871",
     "control": "#c4571b",
     "reference": "#5660b2",
-    "baseline": "#98a4ac",
+    "floor": "#98a4ac",
     "other": "#8d6a9f",
     "surface": "#ffffff",
 }
@@ -385,7 +385,7 @@ def learning_curves(rows: Sequence[dict], chance: float | None = None):
         axes.set_title(f"{topic_label(stage)}: loss")
         axes.legend(loc="upper right")
     if shares:
-        axes, colours = panels[-1], ("model", "reference", "control", "baseline")
+        axes, colours = panels[-1], ("model", "reference", "control", "floor")
         for place, (stage, name) in enumerate(shares):
             words = name.removeprefix("eval_").removesuffix("accuracy").strip("_") or "accuracy"
             several = f", {topic_label(stage).lower()}" if len({stage for stage, _ in shares}) > 1 else ""

@@ -19,7 +19,7 @@ from rnagpt.evaluation.asking.items import SHUFFLED, Item, read_items
 from rnagpt.evaluation.asking.run_record import models_of
 from rnagpt.evaluation.asking.systems import controlled, in_order, system
 from rnagpt.evaluation.scoring import closed_scores, statistics
-from rnagpt.evaluation.scoring.measures import Key, read_measures, rna_key
+from rnagpt.evaluation.scoring.measures import Key, Measures, read_measures, rna_key
 from rnagpt.evaluation.scoring.rouge import ROUGE
 from rnagpt.evaluation.scoring.strata import DIMENSIONS, bin_order, bins_of
 from rnagpt.evaluation.scoring.text_scores import MODES
@@ -32,7 +32,6 @@ SMALLEST_BIN = 5  # items: below, a bin's mean says nothing
 ABSTENTION_RISK = 0.1
 
 Answers = dict[Key, Item]  # item key -> one system's answer
-Measures = Mapping[str, Mapping[Key, Mapping]]  # system -> item key -> {name: value}
 
 
 def summarise(items_path: str | Path) -> dict:
