@@ -46,14 +46,11 @@ class RunFacts:
     def metadata(self, model_name: str) -> dict:
         """What goes into the card's YAML head: model-index, emissions."""
         head: dict = {}
-        if self.summary is not None and self.summary.get("main"):
-            from huggingface_hub.repocard_data import eval_results_to_model_index
+        if self.summary is not None:
+            from rnagpt.evaluation.reporting.model_index import model_index
 
-            from rnagpt.evaluation.reporting.model_index import dataset_of, eval_results
-
-            results = eval_results(self.summary, *dataset_of(self.summary))
-            if results:
-                head["model-index"] = eval_results_to_model_index(model_name, results)
+            if index := model_index(self.summary, model_name):
+                head["model-index"] = index
         if "co2_grams" in self.cost:
             head["co2_eq_emissions"] = {"emissions": self.cost["co2_grams"], "training_type": "fine-tuning"}
             if "hardware" in self.cost:
