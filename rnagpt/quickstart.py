@@ -160,12 +160,12 @@ def recorded_answers(items: list, stage1: Path) -> list:
     demo = assets() / "demo"
     if not (demo / "items.jsonl.gz").is_file():
         return []
-    asked = {item.key: item for item in items}
+    by_key = {item.key: item for item in items}
     with gzip.open(demo / "items.jsonl.gz", "rt", encoding="utf-8") as file:
         recorded = [
-            dataclasses.replace(item, train_identity=asked[item.key].train_identity)
+            dataclasses.replace(item, train_identity=by_key[item.key].train_identity)
             for item in map(from_line, file)
-            if item.key in asked
+            if item.key in by_key
         ]
     ours, theirs = (json.loads((folder / PARTS).read_text())["llm_fingerprint"] for folder in (stage1, demo))
     return [item for item in recorded if item.system != "llm_text" or ours == theirs]

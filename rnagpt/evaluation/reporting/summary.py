@@ -45,9 +45,9 @@ def summarise(items_path: str | Path) -> dict:
     answers = _read_answers(path)
     main = main_system(set(answers), models_of(path.parent.parent))
     every = {item.key: item for of_system in answers.values() for item in of_system.values()}
-    asked = {measure: _of_measure(every, measure) for measure in ("rna_type", "closed")}
+    by_measure = {measure: _of_measure(every, measure) for measure in ("rna_type", "closed")}
     types = Counter({item.rna_id: item.rna_type for item in every.values()}.values())
-    present = {item.topic for item in asked["rna_type"] + asked["closed"]}
+    present = {item.topic for item in by_measure["rna_type"] + by_measure["closed"]}
     topics = [topic for topic in TOPIC_ORDER if topic in present] + sorted(present - set(TOPIC_ORDER))
     by_topic = {topic: [item for item in every.values() if item.topic == topic] for topic in topics}
     summary = {
@@ -61,7 +61,7 @@ def summarise(items_path: str | Path) -> dict:
         "n_questions": len(every),
         "rna_types": dict(sorted(types.items())),
         "topics": topics,
-        "chance": {measure: _chance(items) for measure, items in asked.items()}
+        "chance": {measure: _chance(items) for measure, items in by_measure.items()}
         | {"topics": {topic: _chance(items) for topic, items in by_topic.items()}},
         "systems": [_system_row(spec.key, answers[spec.key], topics) for spec in in_order(set(answers))],
     }
