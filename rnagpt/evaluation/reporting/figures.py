@@ -20,7 +20,7 @@ COLOURS = {  # the page's light ones, under the names of its CSS variables
     "model": "#0a7871",
     "control": "#c4571b",
     "reference": "#5660b2",
-    "floor": "#98a4ac",
+    "baseline": "#98a4ac",
     "other": "#8d6a9f",
     "surface": "#ffffff",
 }

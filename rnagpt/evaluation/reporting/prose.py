@@ -12,7 +12,6 @@ from rnagpt.evaluation.reporting.figures import topic_label, type_label
 from rnagpt.evaluation.reporting.tables import as_markdown, share
 
 ALPHA = 0.05
-BASELINE = "floor"  # what summary.json calls the group of those that read no RNA letters
 
 
 def headline(summary: dict) -> dict:
@@ -36,7 +35,7 @@ def state(summary: dict) -> str:
         parts.append("\n".join(f"- {point}" for point in verdict["points"]))
     if table := _by_kind(summary, row):
         simple = [system(other["system"]) for other in summary["systems"]]
-        names = _list(["chance", *(spec.phrase for spec in simple if spec.group == BASELINE)])
+        names = _list(["chance", *(spec.phrase for spec in simple if spec.group == "baseline")])
         parts += [
             table,
             f'The baseline is the best of {names}. "No" means that the score\'s 95% interval reaches down to the '
@@ -171,7 +170,7 @@ def _same_type(summary: dict, row: dict) -> list[str]:
 def _simpler(summary: dict, measure: str) -> list[tuple[System, dict]]:
     """Baselines and references with their estimates."""
     rows = [(system(row["system"]), row[measure]) for row in summary["systems"]]
-    return [(spec, estimate) for spec, estimate in rows if spec.group in (BASELINE, "reference") and estimate]
+    return [(spec, estimate) for spec, estimate in rows if spec.group in ("baseline", "reference") and estimate]
 
 
 def _against_simpler(summary: dict, measure: str = "rna_type", words: str = "On RNA types it is") -> list[str]:
@@ -193,7 +192,7 @@ def _kinds(summary: dict, row: dict) -> list[tuple[str, dict, float | None]]:
         levels = [
             estimate["value"]
             for other, estimate in zip(summary["systems"], simple, strict=True)
-            if estimate and system(other["system"]).group == BASELINE
+            if estimate and system(other["system"]).group == "baseline"
         ]
         chance = summary["chance"]["topics"].get(topic)
         levels += [] if chance is None else [chance]
@@ -230,7 +229,7 @@ def _tiles(summary: dict, row: dict) -> list[dict]:
         tiles.append(tile(best, f"best simple method: {spec.label}", "reference"))
     if (chance := summary["chance"]["rna_type"]) is not None:
         note = f"{len(summary['rna_types'])} RNA types"
-        tiles.append({"value": f"{100 * chance:.3g}%", "label": "right by chance", "note": note, "tone": BASELINE})
+        tiles.append({"value": f"{100 * chance:.3g}%", "label": "right by chance", "note": note, "tone": "baseline"})
     return tiles
 
 
