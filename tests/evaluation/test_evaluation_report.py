@@ -18,7 +18,7 @@ from rnagpt.evaluation.reporting.prose import headline
 from rnagpt.evaluation.reporting.report import render_report
 from rnagpt.evaluation.reporting.summary import summarise
 from rnagpt.evaluation.reporting.tables import print_table
-from rnagpt.training.curves import curve_rows, read_learning_curves
+from rnagpt.training.curves import read_learning_curves
 from rnagpt_core.errors import UserError
 
 TYPES = ("miRNA", "snRNA", "tRNA", "riboswitch")
@@ -29,7 +29,6 @@ CURVES = [
         "seconds": 2.0 * step,
         "loss": 3 / step,
         "eval_loss": 4 / step,
-        "eval_rna_type_accuracy": 0.1 * step,
     }
     for stage in ("stage1", "stage2")
     for step in range(1, 6)
@@ -293,22 +292,21 @@ def test_curves_come_from_a_csv(tmp_path):
         read_learning_curves(tmp_path)
 
 
-def test_curves_come_from_the_last_trainer_state_of_each_stage(tmp_path):
-    for step in (10, 9):
-        folder = tmp_path / "stage1" / f"checkpoint-{step}"
-        folder.mkdir(parents=True)
-        history = [{"step": step, "loss": 1.0, "learning_rate": 0.1}, {"step": step, "train_runtime": 3.0}]
-        (folder / "trainer_state.json").write_text(json.dumps({"global_step": step, "log_history": history}))
-    assert read_learning_curves(tmp_path) == [{"stage": "stage1", "step": 10, "loss": 1.0}]
-    (folder / "trainer_state.json").write_text("{")
-    with pytest.raises(UserError, match="not valid JSON"):
-        read_learning_curves(tmp_path)
-
-
-def test_a_loss_that_is_no_number_is_left_out():
-    assert curve_rows("a", [{"step": 1, "loss": float("nan")}, {"step": 2, "loss": "3"}]) == [
-        {"stage": "a", "step": 2, "loss": 3}
+def test_curves_come_from_what_training_leaves_in_each_stage(tmp_path):
+    for stage in ("stage1", "stage2"):
+        (tmp_path / stage).mkdir()
+        (tmp_path / stage / "curve.jsonl").write_text(
+            json.dumps({"stage": stage, "step": 5, "seconds": 1.5, "loss": 2.25}) + "\n{"
+        )
+    assert [(row["stage"], row["loss"]) for row in read_learning_curves(tmp_path)] == [
+        ("stage1", 2.25),
+        ("stage2", 2.25),
     ]
+
+
+def test_a_loss_that_is_no_number_is_left_out(tmp_path):
+    (tmp_path / "learning_curves.csv").write_text("stage,step,loss\na,1,nan\na,2,3\na,3,none\n")
+    assert [row.get("loss") for row in read_learning_curves(tmp_path)] == [None, 3, None]
 
 
 # --- the command

@@ -119,12 +119,6 @@ def test_work_of_another_recipe_is_refused_by_the_keys_name(tiny_run, tmp_path):
         quickstart.work(run, [paths[0], other])
 
 
-def test_two_runs_in_one_folder_are_refused(tmp_path):
-    with quickstart.only_one(tmp_path, "another"), pytest.raises(UserError, match="another run is working"):
-        with quickstart.only_one(tmp_path, "another"):
-            pass
-
-
 def test_what_is_not_installed_is_told_before_anything_trains(tmp_path, monkeypatch, capsys):
     from rnagpt.cli import main
 

@@ -42,7 +42,7 @@ def measured(tmp_path_factory):
     return run
 
 
-def told(folder, run=None) -> float | None:
+def share_on_card(folder, run=None) -> float | None:
     """The share of right types that the card's sentences and its model-index tell."""
     facts = read_facts(folder, run)
     if facts.summary is None:
@@ -60,13 +60,13 @@ def told(folder, run=None) -> float | None:
 def test_a_stages_card_has_its_own_figures(measured, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(measured, run)
-    assert told(run / "stage1") == pytest.approx(recorded_share("demo_swapped"), abs=1e-4)
+    assert share_on_card(run / "stage1") == pytest.approx(recorded_share("demo_swapped"), abs=1e-4)
     assert "was not asked with another RNA" in read_facts(run / "stage1").sections()["state"]
-    assert told(run / "stage3") is None  # trained later than the quick start, which noted two stages
-    assert told(run / "stage2") is None  # a quick start's "stage2" is what its last stage left
+    assert share_on_card(run / "stage3") is None  # trained later than the quick start, which noted two stages
+    assert share_on_card(run / "stage2") is None  # a quick start's "stage2" is what its last stage left
     (run / "stage3" / "training.json").unlink()
     for name in ("stage2", "checkpoint"):
-        assert told(run / name) == pytest.approx(recorded_share("demo"), abs=1e-4)
+        assert share_on_card(run / name) == pytest.approx(recorded_share("demo"), abs=1e-4)
 
 
 def test_figures_of_another_model_are_left_out(measured, tmp_path):
@@ -81,9 +81,9 @@ def test_figures_of_another_model_are_left_out(measured, tmp_path):
         ]
     }
     (run / "evaluation.json").write_text(json.dumps(recipe))
-    assert told(run / "checkpoint") is None and told(run / "stage2") is None
-    assert told(run / "stage1") == pytest.approx(recorded_share("demo_swapped"), abs=1e-4)
-    assert told(assets() / "demo", run) == pytest.approx(recorded_share("demo"), abs=1e-4)
+    assert share_on_card(run / "checkpoint") is None and share_on_card(run / "stage2") is None
+    assert share_on_card(run / "stage1") == pytest.approx(recorded_share("demo_swapped"), abs=1e-4)
+    assert share_on_card(assets() / "demo", run) == pytest.approx(recorded_share("demo"), abs=1e-4)
 
 
 def test_an_untrained_checkpoint_is_called_so(tiny_model, tiny_checkpoint, tmp_path):

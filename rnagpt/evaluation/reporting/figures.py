@@ -76,7 +76,7 @@ def draw_figures(summary: dict, curves: Sequence[dict] = ()) -> dict[str, str]:
         "train_identity": against_identity(summary),
         "reliability": reliability(summary),
         "confusion": confusion(summary),
-        "learning_curves": learning_curves(curves, summary["chance"]["rna_type"]),
+        "learning_curves": learning_curves(curves),
     }
     return {name: svg for name, svg in drawn.items() if svg}
 
@@ -346,23 +346,17 @@ _VALIDATION_LOSSES = [
 
 
 @_as_svg
-def learning_curves(rows: Sequence[dict], chance: float | None = None):
-    """One panel of loss per stage and one of validation accuracy; x is time where every row has it, else steps.
+def learning_curves(rows: Sequence[dict]):
+    """One panel of loss per stage; x is time where every row has it, else steps.
 
-    rows: as in `training.curves`. chance: the share drawn as a line in the accuracy panel. "" without rows.
+    rows: as in `training.curves`. "" without rows.
     """
-    losses = {"loss", *(name for name, _, _ in _VALIDATION_LOSSES)}
+    names = {"loss", *(name for name, _, _ in _VALIDATION_LOSSES)}
     stages: dict[str, list[dict]] = {}
     for row in rows:
-        stages.setdefault(row["stage"], []).append(row)
-    with_loss = {stage: own for stage, own in stages.items() if any(losses & row.keys() for row in own)}
-    shares = {
-        (stage, name): None
-        for stage, own in stages.items()
-        for name in sorted({name for row in own for name in row if name.startswith("eval_") and "accuracy" in name})
-    }
-    panels = len(with_loss) + bool(shares)
-    if not panels:
+        if names & row.keys():
+            stages.setdefault(row["stage"], []).append(row)
+    if not stages:
         return None
     timed = all("seconds" in row for row in rows)
     slow = timed and max(row["seconds"] for row in rows) > 600
@@ -374,30 +368,16 @@ def learning_curves(rows: Sequence[dict], chance: float | None = None):
         )
         return [x for x, _ in points], [y for _, y in points]
 
-    figure, panels = _panels(panels, 300)
+    figure, panels = _panels(len(stages), 300)
     from matplotlib.ticker import MaxNLocator
 
-    for axes, (stage, own) in zip(panels, with_loss.items(), strict=False):
+    for axes, (stage, own) in zip(panels, stages.items(), strict=True):
         _training_loss(axes, *series(own, "loss"))
         for name, colour, label in _VALIDATION_LOSSES:
             if any(name in row for row in own):
                 axes.plot(*series(own, name), color=COLOURS[colour], linewidth=1.6, marker="o", label=label)
-        axes.set_title(f"{topic_label(stage)}: loss")
+        axes.set(title=f"{topic_label(stage)}: loss", xlabel=unit)
         axes.legend(loc="upper right")
-    if shares:
-        axes, colours = panels[-1], ("model", "reference", "control", "baseline")
-        for place, (stage, name) in enumerate(shares):
-            words = name.removeprefix("eval_").removesuffix("accuracy").strip("_") or "accuracy"
-            several = f", {topic_label(stage).lower()}" if len({stage for stage, _ in shares}) > 1 else ""
-            x, y = series(stages[stage], name)
-            line = {"color": COLOURS[colours[place % len(colours)]], "linewidth": 2, "marker": "o"}
-            axes.plot(x, [100 * share for share in y], **line, label=topic_label(words) + several)
-        if chance is not None:
-            axes.axhline(100 * chance, **_CHANCE, label="chance, RNA type")
-        axes.set(ylim=(0, 100), title="Validation: % right")
-        axes.legend(loc="best")
-    for axes in panels:
-        axes.set_xlabel(unit)
         axes.margins(x=0.02)
         axes.xaxis.set_major_locator(MaxNLocator(5))
     return figure

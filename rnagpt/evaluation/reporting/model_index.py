@@ -19,56 +19,48 @@ def dataset_of(summary: dict) -> tuple[str, str]:
     return ("RNA facts", "rna-facts") if "rna_type" in summary["topics"] else ("RNA-QA", "rna-qa")
 
 
-def eval_results(summary: dict, dataset_name: str, dataset_id: str = "rna-qa", split: str = "test") -> list:
-    """`huggingface_hub.EvalResult`s of the main system and of its control with another RNA."""
+def model_index(summary: dict, model_name: str, split: str = "test") -> list:
+    """The value of `model-index`: the main system, its control with another RNA; [] where no model was evaluated."""
     from huggingface_hub import EvalResult
+    from huggingface_hub.repocard_data import eval_results_to_model_index
 
-    main = summary["main"]
-    results = []
-
-    def add(key: str, metric_type: str, name: str, value: float) -> None:
-        results.append(
-            EvalResult(
-                task_type="question-answering",
-                task_name=f"RNA question answering: {system(key).label}",
-                dataset_type=dataset_id,
-                dataset_name=dataset_name,
-                dataset_split=split,
-                metric_type=metric_type,
-                metric_name=name,
-                metric_value=round(value, 4),
-            )
-        )
-
-    for row in summary["systems"]:
-        if row["system"] in (main, f"{main}_swapped"):
-            for measure, name in METRICS.items():
-                if row[measure]:
-                    add(row["system"], "accuracy", f"{name} ({system(row['system']).label})", row[measure]["value"])
+    main = summary.get("main")
+    keys = (main, f"{main}_swapped") if main else ()
+    found = [
+        (row["system"], "accuracy", name, row[measure]["value"])
+        for row in summary["systems"]
+        if row["system"] in keys
+        for measure, name in METRICS.items()
+        if row[measure]
+    ]
     for entry in summary.get("text", []):
-        for row in entry["systems"]:
-            if row["system"] not in (main, f"{main}_swapped"):
-                continue
+        of_set = f", {entry['method']}" if entry["method"] else ""
+        for row in [row for row in entry["systems"] if row["system"] in keys]:
             for mode, metrics in row["modes"].items():
                 for label, values in metrics.items():
                     kind = "rouge" if label.startswith("rouge") else "bertscore" if label == "S_BERT" else "cosine"
-                    of_set = f", {entry['method']}" if entry["method"] else ""
-                    add(
-                        row["system"],
-                        kind,
-                        f"{label} F1, {mode} mode{of_set} ({system(row['system']).label})",
-                        values["f1"]["value"],
-                    )
-    return results
+                    found.append((row["system"], kind, f"{label} F1, {mode} mode{of_set}", values["f1"]["value"]))
+    name, dataset = dataset_of(summary)
+    results = [
+        EvalResult(
+            task_type="question-answering",
+            task_name=f"RNA question answering: {system(key).label}",
+            dataset_type=dataset,
+            dataset_name=name,
+            dataset_split=split,
+            metric_type=kind,
+            metric_name=f"{metric} ({system(key).label})",
+            metric_value=round(value, 4),
+        )
+        for key, kind, metric, value in found
+    ]
+    return eval_results_to_model_index(model_name, results) if results else []
 
 
 def write_model_index(run_dir: str | Path, summary: dict, model_name: str, split: str = "test") -> Path | None:
     """Write run_dir/model_index.yaml: the `model-index` block of a model card. None where no model was evaluated."""
     import yaml
-    from huggingface_hub.repocard_data import eval_results_to_model_index
 
-    results = eval_results(summary, *dataset_of(summary), split) if summary["main"] else []
-    if not results:
-        return None
-    index = {"model-index": eval_results_to_model_index(model_name, results)}
-    return replace_text(Path(run_dir) / "model_index.yaml", yaml.safe_dump(index, sort_keys=False, allow_unicode=True))
+    index = model_index(summary, model_name, split)
+    text = yaml.safe_dump({"model-index": index}, sort_keys=False, allow_unicode=True)
+    return replace_text(Path(run_dir) / "model_index.yaml", text) if index else None

@@ -12,7 +12,6 @@ from rnagpt.evaluation.reporting.figures import topic_label, type_label
 from rnagpt.evaluation.reporting.tables import as_markdown, share
 
 ALPHA = 0.05
-SIMPLER = ("baseline", "reference")  # the groups of systems that a model should beat
 
 
 def headline(summary: dict) -> dict:
@@ -30,10 +29,10 @@ def state(summary: dict) -> str:
     row = _row(summary, summary.get("main"))
     if row is None:
         return ""
-    said = headline(summary)
-    parts = [f"**Measured on {summary['n_rna']:,} RNAs that training had not seen.** {said['title']}"]
-    if said["points"]:
-        parts.append("\n".join(f"- {point}" for point in said["points"]))
+    verdict = headline(summary)
+    parts = [f"**Measured on {summary['n_rna']:,} RNAs that training had not seen.** {verdict['title']}"]
+    if verdict["points"]:
+        parts.append("\n".join(f"- {point}" for point in verdict["points"]))
     if table := _by_kind(summary, row):
         simple = [system(other["system"]) for other in summary["systems"]]
         names = _list(["chance", *(spec.phrase for spec in simple if spec.group == "baseline")])
@@ -171,7 +170,7 @@ def _same_type(summary: dict, row: dict) -> list[str]:
 def _simpler(summary: dict, measure: str) -> list[tuple[System, dict]]:
     """Baselines and references with their estimates."""
     rows = [(system(row["system"]), row[measure]) for row in summary["systems"]]
-    return [(spec, estimate) for spec, estimate in rows if spec.group in SIMPLER and estimate]
+    return [(spec, estimate) for spec, estimate in rows if spec.group in ("baseline", "reference") and estimate]
 
 
 def _against_simpler(summary: dict, measure: str = "rna_type", words: str = "On RNA types it is") -> list[str]:
@@ -257,10 +256,10 @@ def reliability(summary: dict) -> str:
     row = summary.get("calibration", {}).get(summary["main"])
     if row is None:
         return ""
-    kept, risk = row["abstention"], f"at most {100 * row['highest_risk']:.0f}%"
+    answerable, risk = row["abstention"], f"at most {100 * row['highest_risk']:.0f}%"
     answered = (
-        f"It can answer {100 * kept['coverage']:.0f}% of the questions with {risk} of those wrong"
-        if kept
+        f"It can answer {100 * answerable['coverage']:.0f}% of the questions with {risk} of those wrong"
+        if answerable
         else f"There is no threshold at which {risk} of its answers are wrong"
     )
     return (

@@ -90,7 +90,7 @@ def render_report(summary: dict, drawn: dict[str, str], curves: Sequence[dict] =
         alt=prose.descriptions(summary, curves),
         mistakes=prose.mistakes(summary),
         learned=prose.learned(curves),
-        asked=_asked(summary),
+        counts=_question_counts(summary),
         methods=f"{'; '.join(methods)}; {level} each",
         encoders=_encoders(summary),
         text_tables=_text_tables(summary),
@@ -108,7 +108,7 @@ def render_report(summary: dict, drawn: dict[str, str], curves: Sequence[dict] =
     )
 
 
-def _asked(summary: dict) -> dict[str, int]:
+def _question_counts(summary: dict) -> dict[str, int]:
     """Topic -> how many questions."""
     found = {topic: [row["topics"][topic] for row in summary["systems"]] for topic in summary["topics"]}
     return {topic: max((row["n_items"] for row in rows if row), default=0) for topic, rows in found.items()}

@@ -19,7 +19,7 @@ from rnagpt.evaluation.asking.items import SHUFFLED, Item, read_items
 from rnagpt.evaluation.asking.run_record import models_of
 from rnagpt.evaluation.asking.systems import controlled, in_order, system
 from rnagpt.evaluation.scoring import closed_scores, statistics
-from rnagpt.evaluation.scoring.measures import Key, read_measures, rna_key
+from rnagpt.evaluation.scoring.measures import Key, Measures, read_measures, rna_key
 from rnagpt.evaluation.scoring.rouge import ROUGE
 from rnagpt.evaluation.scoring.strata import DIMENSIONS, bin_order, bins_of
 from rnagpt.evaluation.scoring.text_scores import MODES
@@ -32,7 +32,6 @@ SMALLEST_BIN = 5  # items: below, a bin's mean says nothing
 ABSTENTION_RISK = 0.1
 
 Answers = dict[Key, Item]  # item key -> one system's answer
-Measures = Mapping[str, Mapping[Key, Mapping]]  # system -> item key -> {name: value}
 
 
 def summarise(items_path: str | Path) -> dict:
@@ -46,9 +45,9 @@ def summarise(items_path: str | Path) -> dict:
     answers = _read_answers(path)
     main = main_system(set(answers), models_of(path.parent.parent))
     every = {item.key: item for of_system in answers.values() for item in of_system.values()}
-    asked = {measure: _of_measure(every, measure) for measure in ("rna_type", "closed")}
+    by_measure = {measure: _of_measure(every, measure) for measure in ("rna_type", "closed")}
     types = Counter({item.rna_id: item.rna_type for item in every.values()}.values())
-    present = {item.topic for item in asked["rna_type"] + asked["closed"]}
+    present = {item.topic for item in by_measure["rna_type"] + by_measure["closed"]}
     topics = [topic for topic in TOPIC_ORDER if topic in present] + sorted(present - set(TOPIC_ORDER))
     by_topic = {topic: [item for item in every.values() if item.topic == topic] for topic in topics}
     summary = {
@@ -62,7 +61,7 @@ def summarise(items_path: str | Path) -> dict:
         "n_questions": len(every),
         "rna_types": dict(sorted(types.items())),
         "topics": topics,
-        "chance": {measure: _chance(items) for measure, items in asked.items()}
+        "chance": {measure: _chance(items) for measure, items in by_measure.items()}
         | {"topics": {topic: _chance(items) for topic, items in by_topic.items()}},
         "systems": [_system_row(spec.key, answers[spec.key], topics) for spec in in_order(set(answers))],
     }

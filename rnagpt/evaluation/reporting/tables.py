@@ -19,20 +19,23 @@ from rnagpt_core.files import replace_text
 
 # Xiao et al. 2024, Tables 1-4: set and system -> precision, recall, F1 of S_BERT, of S_Pub, of S_GPT; ROUGE-1, -2, -L
 PAPER = """
-ais llm_text              0.7372 0.7496 0.7424 0.5528 0.5270 0.5387 0.5219 0.5474 0.5339 0.2364 0.0935 0.2037
-ais stage1                0.6929 0.8028 0.7403 0.6507 0.6082 0.6283 0.6655 0.6603 0.6627 0.2239 0.1364 0.2091
-ais stage2                0.8602 0.8404 0.8494 0.7384 0.7208 0.7293 0.7848 0.7561 0.7700 0.5031 0.3667 0.4747
+ais                llm_text 0.7372 0.7496 0.7424 0.5528 0.5270 0.5387 0.5219 0.5474 0.5339 0.2364 0.0935 0.2037
+ais                stage1   0.6929 0.8028 0.7403 0.6507 0.6082 0.6283 0.6655 0.6603 0.6627 0.2239 0.1364 0.2091
+ais                stage2   0.8602 0.8404 0.8494 0.7384 0.7208 0.7293 0.7848 0.7561 0.7700 0.5031 0.3667 0.4747
 divide_and_conquer llm_text 0.7612 0.7654 0.7625 0.5498 0.5512 0.5501 0.5479 0.5649 0.5561 0.2472 0.0964 0.2182
-divide_and_conquer stage1 0.6884 0.8187 0.7466 0.6201 0.5830 0.6005 0.6676 0.6602 0.6637 0.0922 0.0393 0.0799
-divide_and_conquer stage2 0.8620 0.8623 0.8609 0.7173 0.7161 0.7165 0.7568 0.7554 0.7560 0.4791 0.2690 0.4405
+divide_and_conquer stage1   0.6884 0.8187 0.7466 0.6201 0.5830 0.6005 0.6676 0.6602 0.6637 0.0922 0.0393 0.0799
+divide_and_conquer stage2   0.8620 0.8623 0.8609 0.7173 0.7161 0.7165 0.7568 0.7554 0.7560 0.4791 0.2690 0.4405
 """
-PAPER_VALUES = {tuple(row[:2]): list(map(float, row[2:])) for row in map(str.split, PAPER.strip().split("\n"))}
+PARTS = {"precision": "Precision", "recall": "Recall", "f1": "F1 Score"}
 PAPER_LABELS = ["S_BERT", "S_Pub", "S_GPT"]
 ROUGE_NAMES = {"rouge1": "Rouge-1", "rouge2": "Rouge-2", "rougeL": "Rouge-L"}
+_PLACES = [(label, part) for label in PAPER_LABELS for part in PARTS] + [(name, "f1") for name in ROUGE_NAMES]
+PAPER_VALUES = {
+    (method, key): dict(zip(_PLACES, map(float, values), strict=True))
+    for method, key, *values in map(str.split, PAPER.strip().split("\n"))
+}
 SETS = {"ais": ("AIS", "Table 1: ", "Table 2: "), "divide_and_conquer": ("D&C", "Table 3: ", "Table 4: ")}
 COLUMNS = {"llm_text": "LLM, RNA as text", "stage1": "Modality fusion (stage 1)", "stage2": "RNA-GPT (stage 2)"}
-PARTS = {"precision": "Precision", "recall": "Recall", "f1": "F1 Score"}
-
 MEASURES = ("rna_type", "closed")
 Table = list[list[str]]  # a header row, then rows
 
@@ -169,11 +172,14 @@ def _text_tables(entry: dict) -> dict[str, tuple[str, Table]]:
     where = f"RNA-QA ({name}), {where}" if method else where
     suffix, beside = f"_{method}" if method else "", "; the paper's own values in brackets" if method in SETS else ""
     if method in SETS or systems.keys() & COLUMNS.keys():
-        table = _paper_similarity(method, systems)
+        measured = {label for modes in systems.values() for label in modes.get("paper", {})} - ROUGE_NAMES.keys()
+        labels = [label for label in PAPER_LABELS if method in SETS or label in measured]
+        labels += sorted(measured - set(PAPER_LABELS))
+        table = _paper_table(method, systems, {label: label for label in labels}, PARTS)
         if len(table[0]) > 1:  # without an encoder, and on other data than the paper's, there is no column
             tables[f"paper_similarity{suffix}"] = (f"{one}{where}. Similarity in `paper` mode{beside}.", table)
         title = f"{two}{where}. ROUGE F1, averaged within an RNA first{beside}."
-        tables[f"paper_rouge{suffix}"] = (title, _paper_rouge(method, systems))
+        tables[f"paper_rouge{suffix}"] = (title, _paper_table(method, systems, ROUGE_NAMES, {"f1": "ROUGE"}))
     for mode in ("paper", "aligned", "sentence"):
         labels = dict.fromkeys(label for modes in systems.values() for label in modes.get(mode, {}))
         if labels:
@@ -186,41 +192,25 @@ def _text_tables(entry: dict) -> dict[str, tuple[str, Table]]:
     return tables
 
 
-def _paper_similarity(method: str, systems: dict[str, dict]) -> Table:
-    """The layout of Tables 1 and 3: precision, recall and F1 by system and encoder; the paper's value in brackets."""
-    measured = {label for modes in systems.values() for label in modes.get("paper", {})} - ROUGE_NAMES.keys()
-    labels = [label for label in PAPER_LABELS if method in SETS or label in measured]
-    labels += sorted(measured - set(PAPER_LABELS))
-    table = [["Metric", *(f"{COLUMNS[key]}: {label}" for key in COLUMNS for label in labels)]]
-    for place, (part, heading) in enumerate(PARTS.items()):
+def _paper_table(method: str, systems: dict[str, dict], labels: dict[str, str], parts: dict[str, str]) -> Table:
+    """The layout of the paper's tables: a row per part, a column per system and metric; its value in brackets."""
+    table = [["Metric", *(f"{COLUMNS[key]}: {label}" for key in COLUMNS for label in labels.values())]]
+    for part, heading in parts.items():
         table.append([heading])
         for key in COLUMNS:
             for label in labels:
                 ours = systems.get(key, {}).get("paper", {}).get(label, {}).get(part)
-                number = 3 * PAPER_LABELS.index(label) + place if label in PAPER_LABELS else None
-                table[-1].append(_beside(ours, method, key, number))
+                ours = ours["value"] if isinstance(ours, dict) else ours
+                table[-1].append(_beside(ours, PAPER_VALUES.get((method, key), {}).get((label, part))))
     return table
 
 
-def _paper_rouge(method: str, systems: dict[str, dict]) -> Table:
-    """The layout of Tables 2 and 4."""
-    table = [["Metric", *(f"{COLUMNS[key]}: {name}" for key in COLUMNS for name in ROUGE_NAMES.values())], ["ROUGE"]]
-    for key in COLUMNS:
-        for place, name in enumerate(ROUGE_NAMES, start=9):
-            ours = systems.get(key, {}).get("paper", {}).get(name, {}).get("f1")
-            table[1].append(_beside(ours, method, key, place))
-    return table
-
-
-def _beside(ours: float | dict | None, method: str, key: str, place: int | None) -> str:
-    """Our value, and the paper's in brackets.
-
-    >>> _beside(0.70912, "ais", "stage2", 5), _beside(None, "ais", "stage2", 5), _beside({"value": 0.5}, "", "x", None)
+def _beside(ours: float | None, paper: float | None) -> str:
+    """
+    >>> _beside(0.70912, 0.7293), _beside(None, 0.7293), _beside(0.5, None)
     ('0.7091 (0.7293)', '- (0.7293)', '0.5000')
     """
-    value = ours["value"] if isinstance(ours, dict) else ours
-    theirs = PAPER_VALUES.get((method, key))
-    return (_number(value) or "-") + (f" ({theirs[place]:.4f})" if theirs and place is not None else "")
+    return (_number(ours) or "-") + ("" if paper is None else f" ({paper:.4f})")
 
 
 def _number(value: float | None) -> str:
