@@ -27,7 +27,7 @@ def stage(folder: Path, repo: str) -> None:
     module = Path(str(resources.files("rnagpt"))) / "metrics" / "rna_answers"
     if not all((module / file).is_file() for file in FILES):
         raise UserError("the evaluation module is not part of this installation: install RNA-GPT again")
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     renamed = {
         "OWNER/rna_answers": repo,
         '"rna_answers.py"': f'"{name}.py"',
