@@ -221,9 +221,9 @@ def find_foreign(lines: list[str], first_number: int) -> tuple[int, str] | None:
         if wrong:
             character = wrong.group()
             protein = " (is this a protein?)" if character.upper() in PROTEIN_LETTERS else ""
-            shown = repr(printable(character)) if printable(character) else f"U+{ord(character):04X}"
+            name = repr(printable(character)) if printable(character) else f"U+{ord(character):04X}"
             return number, (
-                f"{shown} at position {before + wrong.start() + 1} is no nucleotide, expected A, C, G, U or T "
+                f"{name} at position {before + wrong.start() + 1} is no nucleotide, expected A, C, G, U or T "
                 f"(or an IUPAC code {NUCLEOTIDES[4:]}){protein}"
             )
         before += len(packed)

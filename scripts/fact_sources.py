@@ -128,7 +128,7 @@ def candidates(inputs: dict[str, Path]) -> tuple[list[dict[str, str]], Counter]:
 
     `inputs` maps a package key (mimseq, seqkit-examples, rna-tools, infernal) to the folder it was unpacked in.
     """
-    kept: dict[str, dict[str, str]] = {}
+    chosen: dict[str, dict[str, str]] = {}
     dropped: Counter = Counter()
     groups: dict[str, set[str]] = {}
     for row in _all_rows(inputs):
@@ -137,20 +137,20 @@ def candidates(inputs: dict[str, Path]) -> tuple[list[dict[str, str]], Counter]:
             dropped["letters other than A, C, G, U"] += 1
         elif not MIN_LENGTH <= len(sequence) <= MAX_LENGTH:
             dropped[f"not {MIN_LENGTH}-{MAX_LENGTH} nt"] += 1
-        elif sequence in kept:
-            first = kept[sequence]
+        elif sequence in chosen:
+            first = chosen[sequence]
             dropped["sequence already there" if first["rna_type"] == row["rna_type"] else "two types claim it"] += 1
             groups[sequence].add(row["organism_group"])
             if first["rna_type"] == row["rna_type"]:
                 for column in ("amino_acid", "anticodon", "compartment", "species", "organism_group"):
                     first[column] = first[column] or row[column]
         else:
-            kept[sequence] = row
+            chosen[sequence] = row
             groups[sequence] = {row["organism_group"]}
-    for sequence, row in kept.items():
+    for sequence, row in chosen.items():
         if len(groups[sequence] - {""}) > 1:  # the same RNA in two kingdoms: no one group is the answer
             row["organism_group"] = row["species"] = ""
-    return sorted(kept.values(), key=lambda row: row["rna_id"]), dropped
+    return sorted(chosen.values(), key=lambda row: row["rna_id"]), dropped
 
 
 def _all_rows(inputs: dict[str, Path]) -> Iterator[dict[str, str]]:

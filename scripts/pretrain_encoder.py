@@ -17,6 +17,7 @@ from pathlib import Path
 import yaml
 
 from rnagpt_core.errors import UserError, explained
+from rnagpt_core.files import new_folder
 
 
 def standardise_output(encoder, mean, std) -> None:
@@ -52,7 +53,6 @@ def pretrain(recipe: dict, output: Path) -> None:
     from modeling_rnagpt.configuration_rnagpt import RNA_FM
     from processing_rnagpt.rna_sequences import RnaReader
     from processing_rnagpt.rna_tokenizer import build_rna_tokenizer
-    from rnagpt.checkpoints.checkpoint import replacing
     from rnagpt.checkpoints.features import encode_features
 
     work = output.with_name(output.name + ".work")
@@ -92,7 +92,7 @@ def pretrain(recipe: dict, output: Path) -> None:
     standardise_output(encoder, slots.mean(0), slots.std(0))
     curve = [{"step": row["step"], "loss": row["loss"]} for row in trainer.state.log_history if "loss" in row]
     run = {"recipe": recipe, "rnas": len(facts), "seconds": round(time.time() - started, 1), "curve": curve}
-    with replacing(output) as part:
+    with new_folder(output) as part:
         encoder.to(getattr(torch, recipe["save_dtype"])).save_pretrained(part)
         (part / "training.json").write_text(json.dumps(run, indent=1) + "\n")
     shutil.rmtree(work)

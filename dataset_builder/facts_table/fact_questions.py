@@ -75,40 +75,40 @@ def questions(fact: RnaFact, seed: int = 0) -> list[FactQuestion]:
     """5 to 14 questions about one RNA: its type, function, length, and what else is known of it.
 
     Every yes/no topic is asked twice, once with each answer, so half the answers are "yes" whatever the RNA. A "no"
-    names another evaluation type, or another organism group, drawn by seed and rna_id.
+    names another evaluation type, or another organism group, chosen by seed and rna_id.
     """
     own = fact.rna_type
     type_answer = f"This RNA is a {type_name(own)}."
-    asked = [_ask(fact, seed, "rna_type", type_answer, own)]
+    items = [_ask(fact, seed, "rna_type", type_answer, own)]
     rng = _random(fact, seed, "options")
     options = [own, *rng.sample([name for name in EVALUATION_TYPES if name != own], OPTIONS - 1)]
     rng.shuffle(options)
-    asked.append(_ask(fact, seed, "rna_type", type_answer, own, tuple(options), wording="rna_type_options"))
+    items.append(_ask(fact, seed, "rna_type", type_answer, own, tuple(options), wording="rna_type_options"))
     other = rng.choice([name for name in EVALUATION_TYPES if name != own])
     for name, word in ((own, "Yes"), (other, "No")):
         filled = {"name": type_name(name), "short": SHORT_NAMES.get(name, name)}
         answer = f"{word}, it is a {type_name(own)}."
-        asked.append(_ask(fact, seed, "is_type", answer, word.lower(), ("yes", "no"), salt=word, **filled))
-    asked.append(_ask(fact, seed, "function", FUNCTIONS[own], own))
+        items.append(_ask(fact, seed, "is_type", answer, word.lower(), ("yes", "no"), salt=word, **filled))
+    items.append(_ask(fact, seed, "function", FUNCTIONS[own], own))
     size = length_class(fact.length)
     length = "medium-sized" if size == "medium" else size
-    asked.append(_ask(fact, seed, "length_class", f"It is {length} ({LENGTH_CLASSES[size]}).", size))
+    items.append(_ask(fact, seed, "length_class", f"It is {length} ({LENGTH_CLASSES[size]}).", size))
     if fact.organism_group:
-        asked += _organism_questions(fact, seed)
+        items += _organism_questions(fact, seed)
     if fact.amino_acid:
         name = AMINO_ACID_NAMES[fact.amino_acid]
-        asked.append(_ask(fact, seed, "amino_acid", f"It carries {name} ({fact.amino_acid}).", fact.amino_acid))
+        items.append(_ask(fact, seed, "amino_acid", f"It carries {name} ({fact.amino_acid}).", fact.amino_acid))
     if fact.anticodon:
-        asked.append(_ask(fact, seed, "anticodon", f"Its anticodon is {fact.anticodon}.", fact.anticodon))
+        items.append(_ask(fact, seed, "anticodon", f"Its anticodon is {fact.anticodon}.", fact.anticodon))
     if fact.compartment:
-        asked.append(_ask(fact, seed, "compartment", f"It is in a {fact.compartment} genome.", fact.compartment))
-    return asked
+        items.append(_ask(fact, seed, "compartment", f"It is in a {fact.compartment} genome.", fact.compartment))
+    return items
 
 
 def _organism_questions(fact: RnaFact, seed: int) -> list[FactQuestion]:
     own = fact.organism_group
     other = _random(fact, seed, "other group").choice([group for group in GROUPS if group != own])
-    asked = [
+    items = [
         _ask(
             fact,
             seed,
@@ -120,10 +120,10 @@ def _organism_questions(fact: RnaFact, seed: int) -> list[FactQuestion]:
     ]
     for group, word in ((own, "Yes"), (other, "No")):
         answer = f"{word}, it comes from {a_group(own)}."
-        asked.append(
+        items.append(
             _ask(fact, seed, "is_organism_group", answer, word.lower(), ("yes", "no"), salt=word, group=a_group(group))
         )
-    return asked
+    return items
 
 
 def _ask(

@@ -82,9 +82,9 @@ def write_tables(
                 tables[config].add(split, row)
             if rows:
                 facts = library.curated(rna.rna_id)
-                kept = [fact for fact in facts if own.issuperset(fact.pmids)]
-                statistics.facts(kept, len(facts) - len(kept))
-                for fact in kept:
+                published = [fact for fact in facts if own.issuperset(fact.pmids)]
+                statistics.facts(published, len(facts) - len(published))
+                for fact in published:
                     tables["facts"].add(split, base_of(rna) | asdict(fact) | {"pmids": list(fact.pmids)})
     return {name: table.close() for name, table in tables.items()}
 
@@ -119,7 +119,7 @@ def rows_of(rna, split: str, unit: dict, settings: BuildSettings, balance: YesNo
             "faithfulness": made["faithfulness"],
         }
         yield "alignment", base | alignment | source
-        for row in balance.kept(split, made["method"], usable(made["questions"], settings)):
+        for row in balance.selected(split, made["method"], usable(made["questions"], settings)):
             number = row.pop("number")
             yield "qa", {**base, "qa_id": f"{rna.rna_id}/{made['method']}/{number}", **row, **source}
 
@@ -202,9 +202,9 @@ class Statistics:
         if unit["sampled"]:
             self.counts["sampling rules"][unit["sampled"].split(": ", 1)[-1]] += 1
 
-    def facts(self, kept: list, left: int) -> None:
+    def facts(self, published: list, left: int) -> None:
         """`left`: facts that cite papers which are not the RNA's own here, and might be of another split."""
-        self.counts["curated facts"].update(fact.source for fact in kept)
+        self.counts["curated facts"].update(fact.source for fact in published)
         if left:
             self.counts["left out or repaired"]["publish: curated facts on papers that were not collected"] += left
 

@@ -36,14 +36,14 @@ def open_rows(
     except StopIteration:
         raise UserError(f"{name} has no rows") from None
     except (FileNotFoundError, ValueError) as error:
-        said = " ".join(str(error).split())
-        hint = " (a folder of files without configurations: config: default)" if "BuilderConfig" in said else ""
-        raise UserError(f"no data set at {name}: {said}{hint}") from None
+        reason = " ".join(str(error).split())
+        hint = " (a folder of files without configurations: config: default)" if "BuilderConfig" in reason else ""
+        raise UserError(f"no data set at {name}: {reason}{hint}") from None
     except DatasetGenerationError as error:
         if disk_is_full(error):
             raise
-        said = " ".join(str(error.__cause__ or error).split())
-        raise UserError(f"{name} has no rows, or a file of it is damaged: {said}") from None
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise UserError(f"{name} has no rows, or a file of it is damaged: {reason}") from None
     found = set(loaded.column_names or ())
     if missing := columns - found:
         raise UserError(f"{name} lacks the columns {', '.join(sorted(missing))}: it has {', '.join(sorted(found))}")

@@ -12,7 +12,7 @@ from dataset_builder.literature.questions import digest
 
 
 class YesNoBalance:
-    """count() all units, then ask kept() for each.
+    """count() all units, then ask selected() for each.
 
     most: the largest share of one answer among the yes-or-no questions of a split and method, 0.5 to 1 (all are kept);
         reached in expectation. fewest: questions that an annotation keeps in any case, if it has them.
@@ -37,14 +37,14 @@ class YesNoBalance:
             return 1.0
         return other * self.most / (1 - self.most) / same
 
-    def kept(self, split: str, method: str, questions: Sequence[dict]) -> list[dict]:
+    def selected(self, split: str, method: str, questions: Sequence[dict]) -> list[dict]:
         """The questions that are published, in their order."""
-        drawn = {  # how far above its share, which lies in 0 to 1, each question is drawn
-            number: draw(row) - self.share(split, method, row["answer"])
+        above = {  # how far above its share, which lies in 0 to 1, the number of each question lies
+            number: number_of(row) - self.share(split, method, row["answer"])
             for number, row in enumerate(questions)
             if is_yes_or_no(row)
         }
-        surplus = sorted((number for number, excess in drawn.items() if excess >= 0), key=lambda n: -drawn[n])
+        surplus = sorted((number for number, excess in above.items() if excess >= 0), key=lambda n: -above[n])
         gone = set(surplus[: max(0, len(questions) - self.fewest)])
         return [row for number, row in enumerate(questions) if number not in gone]
 
@@ -53,6 +53,6 @@ def is_yes_or_no(question: Mapping) -> bool:
     return question["kind"] == "closed" and question["answer"] in ("Yes", "No")
 
 
-def draw(question: Mapping) -> float:
+def number_of(question: Mapping) -> float:
     """A number in 0 to 1 that is the question's own."""
     return digest(" ".join([question["question"], *question["evidence_pmids"]])) / 2**64

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
-from dataset_builder.llm.call_cache import backoff
+from rnagpt_core.endpoint import backoff
 from rnagpt_core.errors import UserError
 
 TRIES = 6
@@ -69,7 +69,7 @@ class PoliteClient:
         self.buckets = {name: TokenBucket(*(rates or RATES)[name]) for name in addresses}
         self.agent = f"rnagpt-dataset-builder (mailto:{contact})"
         self.events: Counter = Counter()
-        self.draw = random.Random()
+        self.random = random.Random()
         self.local = threading.local()
 
     def ask(self, service: str, path: str, check: Callable[[object], None], params=None, body=None, form=None):
@@ -120,7 +120,7 @@ class PoliteClient:
                 reason = "body that is no JSON" if isinstance(error, json.JSONDecodeError) else f"body with {error}"
             self.events[f"{service} tried again: {reason}"] += 1
             if attempt < TRIES:
-                time.sleep(backoff(attempt, retry_after, self.draw))
+                time.sleep(backoff(attempt, retry_after, self.random))
         raise UserError(
             f"{urlsplit(url).netloc}/{path} did not answer in {TRIES} tries, the last time: {reason}; run the same "
             "command to go on where it stopped"

@@ -92,14 +92,14 @@ class Collection:
             raise UserError(f"facts come from {', '.join(curated_facts.SOURCES)}; got {', '.join(sorted(unknown))}")
         if self.ids and (self.query or self.by_export):
             raise UserError("a file of ids names the RNAs itself: leave the query and the export out")
-        before, now = self.library.fact("asked") if self.library else None, self.asked()
+        before, now = self.library.fact("asked") if self.library else None, self.wishes()
         if changed := [key for key in now if before and before.get(key) != now[key]]:
             raise UserError(
                 f"{self.library.path} was begun with another {' and '.join(changed)}: use the same, or another output "
                 "folder"
             )
 
-    def asked(self) -> dict:
+    def wishes(self) -> dict:
         """What decides which RNAs and facts are collected; of a file its sha256."""
         digest = sha256_of(self.ids) if self.ids and Path(self.ids).is_file() else ""
         wishes = {"query": self.query, "limit": self.limit, "by_export": self.by_export}
@@ -118,45 +118,46 @@ class Collection:
         if self.ids:
             self.list_file(self.ids)
             return
-        db, number, said, asked = self.library.db, 0, 0, self.asked()
+        db, number, promised, wishes = self.library.db, 0, 0, self.wishes()
         for attempt in (1, 2):
             for entries, cursor, hits in self.pages("rnacentral", self.search_query(), "description,rna_type,length"):
                 with self.library.writing():
                     rows = ((entry["id"], json.dumps(entry["fields"])) for entry in entries)
                     db.executemany("INSERT OR IGNORE INTO candidate (rna_id, row) VALUES (?, ?)", rows)
                     self.library.set_fact("list cursor", cursor)
-                    self.library.set_fact("asked", asked)
-                said = hits
+                    self.library.set_fact("asked", wishes)
+                promised = hits
                 (number,) = db.execute("SELECT count(*) FROM candidate").fetchone()
                 if self.limit and number >= self.limit:
                     break
-            if number >= min(said, self.limit or said):
+            if number >= min(promised, self.limit or promised):
                 break
             if attempt == 2:
                 raise UserError(
-                    f"RNAcentral says it has {said} RNAs for this query and gave {number}: run the same command later"
+                    f"RNAcentral says it has {promised} RNAs for this query and gave {number}: run the same command "
+                    "later"
                 )
             with self.library.writing():
                 self.library.set_fact("list cursor", None)  # the cursor may have expired: known ids are skipped
         with self.library.writing():
-            self.library.set_fact("listed", {"hits": said, "kept": number})
+            self.library.set_fact("listed", {"hits": promised, "kept": number})
 
     def list_file(self, path: str) -> None:
         """The RNAs that a file names; lines that name none are left out."""
-        kept = 0
+        number = 0
         with self.library.writing():
             for line, rna_id, row in listed(path):
                 if row is None:
                     self.library.leave_out(Path(path).name, line, rna_id[:80], NO_ID)
-                elif not self.limit or kept < self.limit:
+                elif not self.limit or number < self.limit:
                     done = 1 if row else None  # FASTA has the sequence
                     values = (rna_id, json.dumps({**row, "line": line}), done)
                     insert = "INSERT OR IGNORE INTO candidate (rna_id, row, sequence_done) VALUES (?, ?, ?)"
-                    kept += self.library.db.execute(insert, values).rowcount
-            if not kept:
+                    number += self.library.db.execute(insert, values).rowcount
+            if not number:
                 raise UserError(f"{path} names no RNA: expected ids such as URS000047C79B_9606, or FASTA")
-            self.library.set_fact("asked", self.asked())
-            self.library.set_fact("listed", {"hits": kept, "kept": kept})
+            self.library.set_fact("asked", self.wishes())
+            self.library.set_fact("listed", {"hits": number, "kept": number})
 
     def pages(
         self, domain: str, query: str, fields: str, resume: bool = True
@@ -167,7 +168,7 @@ class Collection:
         seen by the reconciliation.
         """
         cursor = self.library.fact("list cursor") if resume else None
-        seen, repeats = {cursor}, 0
+        cursors, repeats = {cursor}, 0
         while True:
             params = {"query": query, "fields": fields, "size": PAGE, "sort": "id", "format": "json"}
             params["searchposition"] = cursor if cursor is not None else 0
@@ -176,7 +177,7 @@ class Collection:
             if len(entries) < len(page["entries"]):
                 self.counts["entries without id or fields"] += len(page["entries"]) - len(entries)
             following = page.get("searchPosition")
-            if following in seen and entries and following is not None:
+            if following in cursors and entries and following is not None:
                 repeats += 1
                 self.client.events["ebi: cursor that repeats"] += 1
                 yield entries, cursor, page["hitCount"]
@@ -187,7 +188,7 @@ class Collection:
             if not entries or following is None:
                 return
             cursor = following
-            seen.add(cursor)
+            cursors.add(cursor)
 
     def sequences(self) -> None:
         """Each RNA's sequence, one request each, or all from the export service."""
@@ -221,8 +222,8 @@ class Collection:
             return
         query = self.search_query().replace('"', "%22").replace(" ", "%20")
         address = f"{self.client.addresses['ebi']}/rnacentral?query=({query})&size={PAGE}&sort=id&format=json"
-        asked = {"api_url": address, "data_type": "json"}
-        task = self.client.ask("export", "submit/", has_keys(task_id=str), body=asked)["task_id"]
+        body = {"api_url": address, "data_type": "json"}
+        task = self.client.ask("export", "submit/", has_keys(task_id=str), body=body)["task_id"]
         while True:
             status = self.client.ask("export", f"status/{task}", has_keys(state=str))
             if status["state"] in ("SUCCESS", "FINISHED"):
@@ -258,11 +259,11 @@ class Collection:
             ]
 
         for (rna_id,), found in self.client.many(names, todo.fetchall()):
-            kept = {alias for alias in found if alias and not is_generic(alias)}
-            self.counts["names that mean no one RNA, left out"] += len({alias for alias in found if alias} - kept)
+            usable = {alias for alias in found if alias and not is_generic(alias)}
+            self.counts["names that mean no one RNA, left out"] += len({alias for alias in found if alias} - usable)
             with self.library.writing():
-                db.executemany("INSERT OR IGNORE INTO candidate_alias VALUES (?, ?)", ((rna_id, a) for a in kept))
-                db.executemany("INSERT OR IGNORE INTO alias (alias) VALUES (?)", ((a,) for a in kept))
+                db.executemany("INSERT OR IGNORE INTO candidate_alias VALUES (?, ?)", ((rna_id, a) for a in usable))
+                db.executemany("INSERT OR IGNORE INTO alias (alias) VALUES (?)", ((a,) for a in usable))
                 db.execute("UPDATE candidate SET aliases_done = 1 WHERE rna_id = ?", (rna_id,))
 
     def articles(self) -> None:
@@ -275,8 +276,8 @@ class Collection:
             for _attempt in range(3):
                 found: dict[str, dict] = {}
                 hits = 0
-                for entries, _, said in self.pages("rnacentral-litscan", query, ARTICLE_FIELDS, resume=False):
-                    hits = said
+                for entries, _, promised in self.pages("rnacentral-litscan", query, ARTICLE_FIELDS, resume=False):
+                    hits = promised
                     for entry in entries:
                         row = {key: text_of(value) for key, value in entry["fields"].items()}
                         row["abstract"] = (entry["fields"].get("abstract") or [""])[0]
@@ -337,16 +338,16 @@ class Collection:
 
     def europe_pmc(self, query: str) -> Iterator[dict]:
         """Results of a search, to the end: an empty page or a cursor that repeats."""
-        cursor, seen = "*", {"*"}
+        cursor, cursors = "*", {"*"}
         while True:
             form = {"query": query, "resultType": "core", "format": "json", "pageSize": PAGE, "cursorMark": cursor}
             page = self.client.ask("europe_pmc", "searchPOST", has_keys(hitCount=int, resultList=dict), form=form)
             results = page["resultList"].get("result") or []
             yield from (row for row in results if isinstance(row, dict))
             cursor = page.get("nextCursorMark")
-            if not results or not cursor or cursor in seen:
+            if not results or not cursor or cursor in cursors:
                 return
-            seen.add(cursor)
+            cursors.add(cursor)
 
     def retractions(self) -> None:
         """Which papers were withdrawn, a thousand a request."""
@@ -374,7 +375,7 @@ class Collection:
         """What others say of each RNA whose sequence was found."""
         query = "SELECT rna_id FROM candidate WHERE sequence_done = 1 AND rna_id NOT IN (SELECT rna_id FROM curated)"
         todo = self.library.db.execute(f"{query} ORDER BY rna_id").fetchall()
-        ask = functools.partial(curated_facts.asked_for, sources=self.facts, client=self.client)
+        ask = functools.partial(curated_facts.curated_by, sources=self.facts, client=self.client)
         for (rna_id,), found in self.client.many(lambda item: ask(item[0]), todo):
             with self.library.writing():
                 self.library.add_curated(rna_id, [self.by_pmid(fact) for fact in found])

@@ -37,8 +37,8 @@ def nearest_by_identity(queries: Sequence[str], train: Sequence[str]) -> list[Ne
     many = len(queries) * len(distinct) > EXHAUSTIVE and len(distinct) > CANDIDATES
     candidates = alignment_free(queries, distinct, CANDIDATES) if many else [every] * len(queries)
     found = []
-    asked = tqdm(queries, desc="nearest training RNAs", unit="RNA", disable=len(queries) < 50)
-    for query, order in zip(asked, candidates, strict=True):
+    progress = tqdm(queries, desc="nearest training RNAs", unit="RNA", disable=len(queries) < 50)
+    for query, order in zip(progress, candidates, strict=True):
         alike = {i for i in order if len(query) <= 2 * len(distinct[i]) <= 4 * len(query)} or set(order)
         best, place, leaks = 0.0, min(alike), False
         for i in sorted(order, key=lambda i: abs(len(distinct[i]) - len(query))):  # likely ones first: a tight bound

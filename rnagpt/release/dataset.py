@@ -50,7 +50,7 @@ def stage(source: Path, folder: Path, repo: str, licence: str, collected: str | 
     files = check_schemas(source)
     known = read_rnas(files)
     check_leaks(known)
-    looked = check_copies(files, source.parent / "work" / "library.sqlite")
+    copies_checked = check_copies(files, source.parent / "work" / "library.sqlite")
     folder.mkdir(exist_ok=True)
     for path in contents.check_contents(source, contents.DATASET_FILES):
         to = folder / path.relative_to(source)
@@ -58,9 +58,9 @@ def stage(source: Path, folder: Path, repo: str, licence: str, collected: str | 
         shutil.copyfile(path, to)
     ids = set().union(*(known[split]["id"] for split in SPLITS))
     where = sources_text(files, ids, statistics.get("source") == "rnacentral")
-    write_card(folder, statistics, repo, licence, collected, looked, where)
-    print(f"checked: columns, splits (by RNA, sequence and paper){', copied passages' if looked else ''}")
-    if not looked:
+    write_card(folder, statistics, repo, licence, collected, copies_checked, where)
+    print(f"checked: columns, splits (by RNA, sequence and paper){', copied passages' if copies_checked else ''}")
+    if not copies_checked:
         missing = source.parent / "work" / "library.sqlite"
         print(f"not checked: passages copied from abstracts, because there is no {missing}; the card says so")
 
@@ -168,9 +168,9 @@ def check_leaks(known: dict[str, dict]) -> None:
     found = []
     words = {"id": "RNA ids", "sequence": "sequences", "paper": "papers"}
     for one, other in combinations(SPLITS, 2):
-        for what, said in words.items():
+        for what, name in words.items():
             if shared := known[one][what] & known[other][what]:
-                found.append(f"{len(shared):,} {said} in both {one} and {other} (such as {min(shared)[:40]})")
+                found.append(f"{len(shared):,} {name} in both {one} and {other} (such as {min(shared)[:40]})")
     if not found:
         for one, other in combinations(SPLITS, 2):
             if near := near_sequences(known[one]["sequence"], known[other]["sequence"]):
@@ -284,7 +284,7 @@ def sources_text(files: dict, ids: set[str], collected: bool) -> str:
 
 
 def write_card(
-    folder: Path, statistics: dict, repo: str, licence: str, collected: str | None, looked: bool, where: str
+    folder: Path, statistics: dict, repo: str, licence: str, collected: str | None, copies_checked: bool, where: str
 ) -> None:
     """The builder's card with the default configuration, licence and what a reader must know before using it."""
     import jinja2
@@ -310,7 +310,7 @@ def write_card(
         collected=collected,
         version=__version__,
         where=where,
-        looked=looked,
+        copies_checked=copies_checked,
         text=statistics.get("annotation text"),
         facts=any(config["config_name"] == "facts" for config in data.configs or []),
         types="; ".join(f"{name} {100 * n / total:.0f}%" for name, n in list(types.items())[:4]) or "not counted",

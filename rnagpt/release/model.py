@@ -247,20 +247,20 @@ def reload_and_compare(folder: Path, logits: torch.Tensor, answer: str, dtype: t
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir()
     try:
-        asked, out = beside / "question.json", beside / "out.safetensors"
-        asked.write_text(json.dumps({"messages": question(), "tokens": ANSWER_TOKENS}))
+        ask, out = beside / "question.json", beside / "out.safetensors"
+        ask.write_text(json.dumps({"messages": question(), "tokens": ANSWER_TOKENS}))
         script = Path(__file__).with_name("reload.py")
         # -I: neither the folder it is started in, nor PYTHONPATH, nor the user's own packages
-        command = [sys.executable, "-I", *(str(path.absolute()) for path in (script, folder, asked, out))]
+        command = [sys.executable, "-I", *(str(path.absolute()) for path in (script, folder, ask, out))]
         environment = {**os.environ, "HF_MODULES_CACHE": str((beside / "modules").absolute())}
         done = subprocess.run(command, cwd=beside, env=environment, capture_output=True, text=True)
         if done.returncode != 0:
-            told = [line for line in done.stderr.strip().splitlines() if line.strip()][-1:] or ["no message"]
+            lines = [line for line in done.stderr.strip().splitlines() if line.strip()][-1:] or ["no message"]
             raise UserError(
-                f"the release does not load where only transformers is installed (without {PACKAGES[0]}): {told[0]}"
+                f"the release does not load where only transformers is installed (without {PACKAGES[0]}): {lines[0]}"
             )
         with safe_open(out, "pt") as file:
-            got, said = file.get_tensor("logits"), file.metadata()["answer"]
+            got, text = file.get_tensor("logits"), file.metadata()["answer"]
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     if got.shape != logits.shape:
@@ -271,6 +271,6 @@ def reload_and_compare(folder: Path, logits: torch.Tensor, answer: str, dtype: t
             f"the reloaded release computes other logits than the checkpoint (by {difference:.1e} of the largest; "
             f"allowed {TOLERANCE[dtype]:.0e}): its LLM, encoder or --base is not the one it was trained with"
         )
-    if said != answer:
-        raise UserError(f"the reloaded release answers {said!r}, the checkpoint {answer!r}")
-    return f"reloaded without RNA-GPT installed: logits differ by {difference:.1e} of the largest, same answer: {said}"
+    if text != answer:
+        raise UserError(f"the reloaded release answers {text!r}, the checkpoint {answer!r}")
+    return f"reloaded without RNA-GPT installed: logits differ by {difference:.1e} of the largest, same answer: {text}"

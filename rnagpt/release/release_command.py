@@ -26,6 +26,7 @@ from pathlib import Path
 
 from rnagpt_core.arguments import add_debug
 from rnagpt_core.errors import UserError
+from rnagpt_core.files import new_folder
 
 FORMS = ("whole", "projector", "adapter")
 
@@ -118,19 +119,19 @@ def run(args: argparse.Namespace) -> int:
             f"files, and the edits stay in its history (commit {str(target.head)[:8]})",
             file=sys.stderr,
         )
-    says = args.message or f"{'First' if not target.tags else 'New'} release."
+    message = args.message or f"{'First' if not target.tags else 'New'} release."
     with staging(args) as folder:
         work(args, folder)
-        upload.add_changelog(folder, target, says)
+        upload.add_changelog(folder, target, message)
         files = contents.check_contents(folder, allowed)
         print(contents.listing(folder, files))
         if args.dry_run:
             tag = f"tag {target.tag}" + ("" if args.tag else ", or the next that is free there")
             print(f"dry run: nothing was sent; it would go to {target.page}, {tag}")
         else:
-            commit = upload.publish(folder, target, says)
-            seen = "private: look at it, then make it public in its settings" if target.private else "public"
-            print(f"released {target.page} ({seen}), tag {target.tag}, commit {commit}")
+            commit = upload.publish(folder, target, message)
+            visibility = "private: look at it, then make it public in its settings" if target.private else "public"
+            print(f"released {target.page} ({visibility}), tag {target.tag}, commit {commit}")
     if args.out is not None:
         print(f"wrote {args.out}")
     return 0
@@ -140,9 +141,7 @@ def run(args: argparse.Namespace) -> int:
 def staging(args: argparse.Namespace):
     """A folder to write into: --out under a temporary name, or one that is removed at the end."""
     if args.out is not None:
-        from rnagpt.checkpoints.checkpoint import replacing
-
-        with replacing(args.out) as part:
+        with new_folder(args.out) as part:
             yield part
         return
     beside = args.checkpoint.absolute().parent if getattr(args, "checkpoint", None) else Path.cwd()
@@ -153,7 +152,9 @@ def staging(args: argparse.Namespace):
     # beside a checkpoint its weights can be linked instead of copied
     where = beside if os.access(beside, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix=f"{ours}{os.getpid()}-", dir=where) as folder:
-        yield Path(folder) / "release"
+        release = Path(folder) / "release"
+        release.mkdir()
+        yield release
 
 
 def is_running(pid: str) -> bool:

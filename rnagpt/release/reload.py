@@ -10,7 +10,7 @@ import json
 import sys
 from importlib.abc import MetaPathFinder
 
-PACKAGES = ("rnagpt", "modeling_rnagpt", "processing_rnagpt", "dataset_builder", "train_sft")
+PACKAGES = ("rnagpt", "rnagpt_core", "modeling_rnagpt", "processing_rnagpt", "dataset_builder", "train_sft")
 
 
 class Without(MetaPathFinder):
@@ -28,13 +28,13 @@ def main(folder: str, question: str, out: str) -> None:
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoProcessor
 
-    asked = json.loads(open(question, encoding="utf-8").read())
+    question_and_tokens = json.loads(open(question, encoding="utf-8").read())
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
     model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype="auto").eval()
-    batch = processor(asked["messages"])
+    batch = processor(question_and_tokens["messages"])
     with torch.no_grad():
         logits = model(**batch).logits.float()
-        ids = model.generate(**batch, max_new_tokens=asked["tokens"], do_sample=False)
+        ids = model.generate(**batch, max_new_tokens=question_and_tokens["tokens"], do_sample=False)
     answer = processor.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)[0]
     save_file({"logits": logits.contiguous()}, out, metadata={"answer": answer})
 

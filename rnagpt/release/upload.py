@@ -8,6 +8,8 @@ Files that an interrupted upload has sent are not sent again: the Hub knows them
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -18,7 +20,6 @@ from rnagpt_core.errors import UserError
 
 # every card of ours carries one of these tags: by it a repository of ours is told from a stranger's
 OURS = {"model": "rna-gpt", "dataset": "rna-qa", "space": "rna-gpt"}
-REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9](?:[\w.-]*\w)?", re.ASCII)
 TAG = re.compile(r"[A-Za-z0-9](?:[\w.-]*\w)?", re.ASCII)
 
 
@@ -46,9 +47,13 @@ class Target:
 
 def check_repo_id(repo_id: str) -> None:
     """UserError for what can be no repository's name."""
-    odd = "--" in repo_id or ".." in repo_id or repo_id.endswith(".git") or len(repo_id) > 96
-    if not REPO_ID.fullmatch(repo_id) or odd:
-        raise UserError(f"--repo takes OWNER/NAME, letters, digits, '-', '_' and '.', got {repo_id!r}")
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+        _, _ = repo_id.encode("ascii").split(b"/")
+    except (HFValidationError, ValueError):
+        raise UserError(f"--repo takes OWNER/NAME, letters, digits, '-', '_' and '.', got {repo_id!r}") from None
 
 
 def check_tag(tag: str) -> None:
@@ -122,17 +127,19 @@ def next_tag(tags: tuple[str, ...]) -> str:
     return f"v{max(numbers, default=0) + 1}"
 
 
-def add_changelog(folder: Path, target: Target, says: str) -> None:
+def add_changelog(folder: Path, target: Target, message: str) -> None:
     """Write CHANGELOG.md: this release above what the repository's own says."""
     title = "# Changelog\n"
-    entry = f"\n## {target.tag}, {date.today().isoformat()}\n\n- {' '.join(says.split())}\n- RNA-GPT {__version__}\n"
+    entry = (
+        f"\n## {target.tag}, {date.today().isoformat()}\n\n- {' '.join(message.split())}\n- RNA-GPT {__version__}\n"
+    )
     # a release whose tag could not be set is made again under the same tag
     same = rf"\n## {re.escape(target.tag)}, .*?(?=\n## |\Z)"
     older = re.sub(same, "", target.changelog.removeprefix(title), flags=re.DOTALL)
     (folder / "CHANGELOG.md").write_text(title + entry + older, encoding="utf-8")
 
 
-def publish(folder: Path, target: Target, says: str) -> str:
+def publish(folder: Path, target: Target, message: str) -> str:
     """Create the repository where it is missing, put the folder there in one commit, tag it. -> the commit's id.
 
     What an earlier release had and this one has not is deleted in the same commit.
@@ -151,37 +158,31 @@ def publish(folder: Path, target: Target, says: str) -> str:
         done = api.upload_folder(
             **where,
             folder_path=folder,
-            commit_message=f"Release {target.tag}: {says}"[:200],
+            commit_message=f"Release {target.tag}: {message}"[:200],
             parent_commit=target.head,
             delete_patterns=["*"] if target.head is not None else None,
         )
-        api.create_tag(**where, tag=target.tag, revision=done.oid, tag_message=says)
+        api.create_tag(**where, tag=target.tag, revision=done.oid, tag_message=message)
     return done.oid
 
 
-class refusals:
-    """Context: what the Hub refuses, as one sentence that says what to do."""
+@contextmanager
+def refusals(repo_id: str) -> Iterator[None]:
+    """What the Hub refuses, as one sentence that says what to do."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
-    def __init__(self, repo_id: str):
-        self.repo_id = repo_id
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind, error, trace) -> None:
-        from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
-
-        if isinstance(error, LocalTokenNotFoundError):
-            raise UserError("the Hub needs a token that may write: run `hf auth login`, or set HF_TOKEN") from None
-        if not isinstance(error, HfHubHTTPError):
-            return
+    try:
+        yield
+    except LocalTokenNotFoundError:
+        raise UserError("the Hub needs a token that may write: run `hf auth login`, or set HF_TOKEN") from None
+    except HfHubHTTPError as error:
         status = int(getattr(error.response, "status_code", 0))
         sentences = {
             401: "the Hub does not know this token: run `hf auth login`, or set HF_TOKEN to a token that may write",
-            403: f"the Hub does not let this token write to {self.repo_id}: use a token with the role 'write'",
-            409: f"{self.repo_id} or its tag was made by somebody else meanwhile: run the command again",
-            412: f"somebody else has written to {self.repo_id} meanwhile: look at it, then run the command again",
+            403: f"the Hub does not let this token write to {repo_id}: use a token with the role 'write'",
+            409: f"{repo_id} or its tag was made by somebody else meanwhile: run the command again",
+            412: f"somebody else has written to {repo_id} meanwhile: look at it, then run the command again",
         }
-        told = error.server_message or str(error).splitlines()[0]
-        otherwise = f"the Hub refused ({status}: {told}): run the same command again; what was sent is kept"
+        reason = error.server_message or str(error).splitlines()[0]
+        otherwise = f"the Hub refused ({status}: {reason}): run the same command again; what was sent is kept"
         raise UserError(sentences.get(status, otherwise)) from None

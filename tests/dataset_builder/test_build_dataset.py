@@ -108,15 +108,15 @@ def test_neither_yes_nor_no_is_most_answers(built, tmp_path):
     balance = YesNoBalance(0.6, 5)
     for questions in written:
         balance.count("ais", questions, {"train": 2, "test": 1})
-    kept = [balance.kept("train", "ais", questions) for questions in written]
+    kept = [balance.selected("train", "ais", questions) for questions in written]
     counted = Counter(row["answer"] for questions in kept for row in questions)
     assert counted["No"] == 100 and counted["x"] == 500 and 120 <= counted["Yes"] <= 180
-    assert kept == [balance.kept("test", "ais", questions) for questions in written]
-    bare = [balance.kept("train", "ais", questions[:6]) for questions in written]
+    assert kept == [balance.selected("test", "ais", questions) for questions in written]
+    bare = [balance.selected("train", "ais", questions[:6]) for questions in written]
     assert all(len(questions) == 5 and questions[0]["answer"] == "No" for questions in bare)  # of six
     everything = YesNoBalance(1, 5)
     everything.count("ais", written[0], {"train": 1})
-    assert everything.kept("train", "ais", written[0]) == written[0]
+    assert everything.selected("train", "ais", written[0]) == written[0]
 
     _, output, _ = built
     answers = [row["answer"] for row in rows(output, "qa") if row["answer"] in ("Yes", "No")]
