@@ -8,15 +8,14 @@ import os
 import subprocess
 import sys
 import types
-from pathlib import Path
 
 import pytest
+from checkout import ROOT
 
 import rnagpt
 from rnagpt import cli
 from rnagpt_core.errors import UserError, explain
 
-ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "transformers", "datasets", "trl", "numpy"}
 
 
