@@ -55,7 +55,7 @@ ELSEWHERE = {
 }
 # seconds of training, a release with its reload, a server or a page of its own: not in every run of the tests
 SLOW = (
-    "rnagpt train --config recipes/quickstart",
+    "rnagpt train --recipe recipes/quickstart",
     "rnagpt evaluate runs/mine --recipe recipes/evaluate_facts.yaml",
     "rnagpt chat --demo --web",
     "rnagpt serve OWNER/NAME",
