@@ -1,9 +1,13 @@
 """A tiny RNA-GPT with random weights (built in seconds, runs in milliseconds): real classes and files, no download."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
+
+# a test may take a piece of another folder's tests, whichever of them are run
+sys.path += map(str, Path(__file__).parent.glob("[a-z]*/"))
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: threads that wait for each other's core cost both
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -8,16 +8,15 @@ import os
 import subprocess
 import sys
 import types
-from pathlib import Path
 
 import pytest
+from checkout import ROOT
 
 import rnagpt
 from rnagpt import cli
 from rnagpt_core.errors import UserError, explain
 
-ROOT = Path(__file__).parents[2]
-HEAVY = {"torch", "transformers", "datasets", "trl", "numpy"}
+HEAVY = {"torch", "transformers", "datasets", "trl", "numpy", "huggingface_hub"}
 
 
 def python(*arguments: str, **options) -> subprocess.CompletedProcess:
@@ -66,7 +65,7 @@ def test_help_of_one_command_imports_no_other(monkeypatch, capsys):
 
 
 def test_import_rnagpt_is_light():
-    done = python("-c", f"import sys, rnagpt; print(sorted({HEAVY!r} & set(sys.modules)))")
+    done = python("-c", f"import sys, rnagpt, rnagpt.cli; print(sorted({HEAVY!r} & set(sys.modules)))")
     assert done.stdout == "[]\n"
 
 

@@ -3,94 +3,61 @@
 pytest tests/house/test_docs.py
 """
 
-import ast
 import contextlib
+import pkgutil
 import re
-import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
-from test_house import ROOT, files
+from checkout import PACKAGES, ROOT, extras, files
+from pages import FENCED, PAGES, blocks, commands, inline_code
 
 from rnagpt import cli
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 # the Hub's own sentence, which transformers passes on
 FOREIGN = {"You are trying to access a gated repo"}
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
-def ids(page: Path) -> str:
-    return page.name
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
-
-
-def commands(page: Path) -> list[list[str]]:
-    """The words of every `rnagpt ...` in the page's bash and console blocks, comments left out."""
-    found = []
-    for block in blocks(page, "bash") + blocks(page, "console"):
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line.removeprefix("$ "), comments=True)
-            for place, word in enumerate(words):
-                if word in ("rnagpt", ".venv/bin/rnagpt") or words[place : place + 2] == ["-m", "rnagpt"]:
-                    found.append(words[place + (2 if word == "-m" else 1) :])
-                    break
-    return found
-
-
-@pytest.mark.parametrize("page", PAGES, ids=ids)
+@pages
 def test_every_command_is_one_that_its_parser_takes(page):
     """Subcommands, options, choices and numbers of values, as the parser itself reads them."""
-    if page.name in ("README.md", "index.md", "use.md", "train.md", "serve.md"):
-        assert commands(page)
-    for words in commands(page):
-        command = next((word for word in words if not word.startswith("-")), None)
-        parser, _ = cli.build_parser(command)
+    asked = [command for command in commands() if command.page == page.name and command.words[0] == "rnagpt"]
+    assert asked or page.name not in ("README.md", "index.md", "use.md", "train.md", "serve.md")
+    for command in asked:
+        parser, _ = cli.build_parser(command.words[1])
         with contextlib.redirect_stderr(None):
             try:
-                parser.parse_args(words)
+                parser.parse_args(command.words[1:])
             except SystemExit as ended:
-                assert ended.code == 0, f"{page.name}: rnagpt {' '.join(words)}"
+                assert ended.code == 0, f"{page.name}:{command.line}: {command.text}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=ids)
-def test_every_recipe_and_target_exists(page):
-    text = page.read_text()
-    for name in re.findall(r"\brecipes/([\w-]+\.yaml)", text):
-        assert (ROOT / "recipes" / name).is_file(), name
+@pages
+def test_what_code_names_exists(page):
+    """Targets of make, subcommands, recipes, extras, paths of this repository and names of its modules."""
+    code = [line for _, text in FENCED.findall(page.read_text()) for line in text.splitlines()] + inline_code(page)
+    text = "\n".join(line for line in code if "import " not in line)
     targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    for block in blocks(page, "bash"):
-        assert set(re.findall(r"^make ([a-z-]+)", block, flags=re.MULTILINE)) <= targets
+    assert set(re.findall(r"\bmake ([a-z][a-z-]*)", text)) <= targets
+    assert set(re.findall(r"^rnagpt (?:--[a-z-]+ )*([a-z][a-z-]+)", text, flags=re.MULTILINE)) <= set(cli.COMMANDS)
+    named = {name for group in re.findall(r"(?:rnagpt|\.whl|'\.)\[([a-z,]+)\]", text) for name in group.split(",")}
+    assert named <= set(extras())
+    folders = "|".join(
+        (*PACKAGES, "recipes", "metrics", "tests", "docs", "scripts", "benchmarks", r"\.ci", r"\.github")
+    )
+    for path in re.findall(rf"(?<![\w./-])(?:{folders})/[\w./-]*", text):
+        assert (ROOT / path).exists(), path
+    for name in re.findall(rf"(?<![\w./-])(?:{'|'.join(PACKAGES)})(?:\.\w+)+(?![\w.]*[(/*-])", text):
+        pkgutil.resolve_name(name)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=ids)
-def test_python_and_yaml_blocks_can_be_read(page):
-    """Python is compiled, and its imports of ours are found; YAML recipes have keys that a recipe has."""
-    import dataclasses
-
-    from rnagpt.training.recipe import Recipe
-
-    for block in blocks(page, "python"):
-        for node in ast.walk(ast.parse(block)):
-            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "rnagpt":
-                module = __import__(node.module, fromlist=["x"])
-                assert all(hasattr(module, name.name) for name in node.names)
-    for block in blocks(page, "yaml"):
-        content = yaml.safe_load(block)
-        if "stage" in content:
-            assert set(content) <= {field.name for field in dataclasses.fields(Recipe)}
-
-
-@pytest.mark.parametrize("page", PAGES, ids=ids)
+@pages
 def test_no_link_is_dead(page):
     """Relative links: the file is there, and so is the heading; addresses elsewhere are not asked for."""
-    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-    for target in re.findall(r"!?\[[^\]]*\]\(([^)\s]+)\)", text):
+    for target in re.findall(r"!?\[[^\]]*\]\(([^)\s]+)\)", FENCED.sub("", page.read_text())):
         if re.match(r"[a-z]+:", target):
             continue
         path, _, anchor = target.partition("#")
@@ -102,8 +69,16 @@ def test_no_link_is_dead(page):
             assert anchor in slugs, f"{page.name}: {target}"
 
 
+def test_the_first_page_is_short_and_shows_what_make_answers():
+    readme = (ROOT / "README.md").read_text()
+    assert len(readme.splitlines()) <= 120
+    done = subprocess.run(["make", "-n", "-o", ".venv/.ready", "answer"], cwd=ROOT, capture_output=True, text=True)
+    (command,) = re.findall(r"^\.venv/bin/(rnagpt .*)", done.stdout, flags=re.MULTILINE)
+    assert f"$ {command}\n" in readme
+
+
 def test_every_message_under_troubleshooting_is_one_that_is_raised():
-    sources = "".join((path).read_text() for path in files() if path.suffix == ".py" and "tests" not in path.parts)
+    sources = "".join(path.read_text() for path in files() if path.suffix == ".py" and "tests" not in path.parts)
     sources += (ROOT / "Makefile").read_text()
     sources = re.sub(r'"\s*\n\s*f?"', "", sources)  # literals that go on in the next line
     headings = re.findall(r"^### `(.*)`$", (ROOT / "docs" / "troubleshooting.md").read_text(), flags=re.MULTILINE)
@@ -114,8 +89,8 @@ def test_every_message_under_troubleshooting_is_one_that_is_raised():
 def test_the_recipe_of_the_training_page_is_accepted(tmp_path):
     from rnagpt.training.recipe import recipe_from
 
-    (block,) = blocks(ROOT / "docs" / "train.md", "yaml")
-    assert recipe_from(yaml.safe_load(block)).lora == {"r": 16, "lora_alpha": 32}
+    (block,) = blocks("yaml", ROOT / "docs" / "train.md")
+    assert recipe_from(yaml.safe_load(block.text)).lora == {"r": 16, "lora_alpha": 32}
 
 
 def test_the_recipe_of_the_evaluation_page_is_accepted_and_no_key_is_left_out(tmp_path):
@@ -123,9 +98,9 @@ def test_the_recipe_of_the_evaluation_page_is_accepted_and_no_key_is_left_out(tm
 
     from rnagpt.evaluation.evaluation_recipe import DataPart, EvaluationRecipe, JudgePart, SystemPart, load_evaluation
 
-    (block,) = blocks(ROOT / "docs" / "evaluate.md", "yaml")
+    (block,) = blocks("yaml", ROOT / "docs" / "evaluate.md")
     (tmp_path / "answers.jsonl").touch()
-    written = block.replace("answers.jsonl", str(tmp_path / "answers.jsonl"))
+    written = block.text.replace("answers.jsonl", str(tmp_path / "answers.jsonl"))
     (tmp_path / "my_evaluation.yaml").write_text(written)
     recipe = load_evaluation(tmp_path / "my_evaluation.yaml")
     assert [system.kind for system in recipe.systems] == ["rna", "llm_text", "endpoint", "file"]

@@ -11,22 +11,20 @@ word by word, with nothing replaced: the shipped demo is asked.
 import contextlib
 import io
 import re
-import shlex
 import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
+from checkout import ROOT
 from loopback_hub import LoopbackHub
+from pages import MARK, Command, blocks, commands
 from synthetic_literature import literature, write_folder
-from test_docs import PAGES
 from test_export_llm import Vllm
-from test_house import ROOT
 from test_release_dataset import write
 
 from rnagpt import cli
@@ -49,7 +47,6 @@ SMALL = {
     "runs/rna-qa": "runs/planned",  # of build-dataset, which leaves it at the plan
     "0.0.0.0": "127.0.0.1",  # a test lets nobody in
 }
-MARK = re.compile(r"\b(needs|takes) ([^;,]*)")
 # `make` is run where that costs nothing; these are run by the tests named, or by continuous integration itself
 ELSEWHERE = {
     "make test": ROOT / ".ci" / "run",
@@ -58,7 +55,7 @@ ELSEWHERE = {
 }
 # seconds of training, a release with its reload, a server or a page of its own: not in every run of the tests
 SLOW = (
-    "rnagpt train --config recipes/quickstart",
+    "rnagpt train --recipe recipes/quickstart",
     "rnagpt evaluate runs/mine --recipe recipes/evaluate_facts.yaml",
     "rnagpt chat --demo --web",
     "rnagpt serve OWNER/NAME",
@@ -68,69 +65,11 @@ SLOW = (
 )
 
 
-@dataclass(frozen=True)
-class Block:
-    """A fenced block of a page: `line` is that of its fence."""
-
-    page: str
-    line: int
-    language: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command line as the page has it, its comment apart; `shown` is the output that a console block gives it."""
-
-    page: str
-    line: int
-    text: str
-    comment: str = ""
-    shown: str | None = None
-
-    @property
-    def needs(self) -> str:
-        """What the page says that it needs or takes; "" where it says nothing."""
-        found = MARK.search(self.comment)
-        return found[2].strip() if found else ""
-
-    @property
-    def words(self) -> list[str]:
-        return [word.removeprefix(".venv/bin/") for word in shlex.split(self.text)]
-
-
-def blocks() -> list[Block]:
-    found = []
-    for page in PAGES:
-        text = page.read_text()
-        for match in re.finditer(r"^```(\w*).*?\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE):
-            line = text[: match.start()].count("\n") + 1
-            found.append(Block(page.name, line, match[1], match[2]))
-    return found
-
-
-def commands() -> list[Command]:
-    """Of every bash and console block; a line that ends in a backslash goes on in the next."""
-    found = []
-    for block in blocks():
-        if block.language == "bash":
-            for number, line in enumerate(block.text.splitlines(), start=block.line + 1):
-                text, _, comment = line.partition(" #")
-                assert not line.endswith("\\"), f"{block.page}:{number}: one line, or teach this test to join them"
-                if text.strip() and not line.startswith("#"):
-                    found.append(Command(block.page, number, text.strip(), comment.strip()))
-        if block.language == "console":
-            for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
-                line, _, shown = part.partition("\n")
-                found.append(Command(block.page, block.line, line.strip(), shown=shown))
-    return found
-
-
 def once(found: list) -> list:
     """Each text at its first place."""
     first: dict = {}
     for one in found:
-        first.setdefault(name_of(one), one)
+        first.setdefault(one.text, one)
     return list(first.values())
 
 
@@ -143,14 +82,10 @@ def parameters(found: list) -> list:
         pytest.param(
             one,
             id=f"{one.page}:{one.line}",
-            marks=[pytest.mark.slow] if any(text in name_of(one) for text in SLOW) else [],
+            marks=[pytest.mark.slow] if any(text in one.text for text in SLOW) else [],
         )
         for one in found
     ]
-
-
-def name_of(one: Command | Block) -> str:
-    return re.sub(r"(?<!\S)\.venv/bin/", "", one.text)
 
 
 def test_the_comments_say_what_they_need_in_one_form():
@@ -185,7 +120,7 @@ def folder(tiny_run, tiny_parts, tmp_path_factory) -> Path:
         shutil.copytree(run / name, folder / "runs" / "mine" / name)
     shutil.copytree(tiny_parts, folder / "tiny")
     (folder / "metrics").symlink_to(ROOT / "metrics")
-    two = re.search(r"^    >.*?(?=\n\n)", (ROOT / "README.md").read_text(), flags=re.DOTALL | re.MULTILINE)[0]
+    two = re.search(r"^    >.*?(?=\n\n)", (ROOT / "docs" / "serve.md").read_text(), flags=re.DOTALL | re.MULTILINE)[0]
     for name in ("two.fa", "rna.fa"):
         (folder / name).write_text(re.sub(r"^    ", "", two, flags=re.MULTILINE) + "\n")
     rnas = [line for line in (folder / "two.fa").read_text().splitlines() if not line.startswith(">")]
@@ -245,6 +180,8 @@ def test_a_command_does_its_work(command, request, capsys):
     if command.text in ELSEWHERE:
         asked = subprocess.run(["make", "-n", "-o", ".venv/.ready", *words[1:]], cwd=ROOT, capture_output=True)
         assert asked.returncode == 0 and runs_it(command.text, asked.stdout.decode())
+    elif words == ["source", ".venv/bin/activate"]:
+        assert "\nVENV := .venv\n" in (ROOT / "Makefile").read_text()  # into which venv writes it
     elif words[0] in ("make", "pre-commit"):
         run_in_a_copy(words, request.getfixturevalue("tmp_path"))
     elif words[0] == "python":
@@ -354,7 +291,7 @@ def served(folder, request):
         yield address
 
 
-@pytest.mark.parametrize("block", parameters(once([b for b in blocks() if b.language == "python"])))
+@pytest.mark.parametrize("block", parameters(once(blocks("python"))))
 def test_a_python_block_runs(block, request, capsys):
     """As it stands, in an interpreter of its own where it asks the Hub."""
     text = block.text

@@ -3,79 +3,57 @@
 pytest tests/house/test_house.py
 """
 
-import configparser
+import ast
+import importlib.metadata
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
-import zipfile
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
+from checkout import PACKAGES, ROOT, extras, files, packages_of, pins
 from packaging.utils import canonicalize_name
 
-from rnagpt import __version__, cli
-
-ROOT = Path(__file__).parents[2]
-PACKAGES = ("rnagpt_core", "modeling_rnagpt", "processing_rnagpt", "dataset_builder", "rnagpt")
 WISHED = set("transformers torch rna-fm datasets huggingface-hub trl peft accelerate safetensors evaluate".split())
-
-
-def extras() -> dict[str, list[Requirement]]:
-    """Extra -> its lines in setup.cfg; "" -> the package's own. `rnagpt[train]` stands for another extra's lines."""
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg")
-    blocks = {"": setup["options"]["install_requires"], **setup["options.extras_require"]}
-    return {
-        extra: [Requirement(line) for line in block.split("\n") if line and not line.startswith("#")]
-        for extra, block in blocks.items()
-    }
-
-
-def requirements() -> list[Requirement]:
-    """Every requirement of setup.cfg on another package, of the package's own and of the extras."""
-    return [requirement for lines in extras().values() for requirement in lines if requirement.name != "rnagpt"]
-
-
-def packages_of(extra: str) -> set[str]:
-    """What an extra brings, with what the extras bring that it names."""
-    found = set()
-    for requirement in extras()[extra]:
-        if requirement.name == "rnagpt":
-            found |= {name for other in requirement.extras for name in packages_of(other)}
-        else:
-            found.add(canonicalize_name(requirement.name))
-    return found
-
-
-def pins() -> dict[str, str]:
-    """Package name -> its one version in constraints.txt."""
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
-    return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
-
-
-def files() -> list[Path]:
-    """The files of the checkout: committed, or new and not ignored."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if listed.returncode != 0:
-        pytest.skip("not a git checkout, so there is no telling its files from what runs left")
-    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+# what comes with a package that we ask for and is a part of its interface
+BROUGHT = {"starlette": "fastapi", "markupsafe": "jinja2", "httpx2": "huggingface-hub"}
 
 
 # --- packaging
 
 
 def test_setup_cfg_keeps_the_packages_wished_for():
-    assert {canonicalize_name(requirement.name) for requirement in requirements()} >= WISHED
+    assert packages_of() >= WISHED
 
 
-@pytest.mark.parametrize("requirement", requirements(), ids=str)
-def test_every_requirement_has_a_range_and_a_pin_inside_it(requirement):
-    assert str(requirement.specifier), "a range in setup.cfg, the exact version in constraints.txt"
-    assert requirement.specifier.contains(pins()[canonicalize_name(requirement.name)])
+def test_every_requirement_has_a_range_and_a_pin_inside_it():
+    for requirement in (line for lines in extras().values() for line in lines if line.name != "rnagpt"):
+        assert str(requirement.specifier), f"{requirement}: a range in setup.cfg, the exact version in constraints.txt"
+        assert requirement.specifier.contains(pins()[canonicalize_name(requirement.name)]), requirement
+
+
+def test_every_package_that_a_file_imports_is_asked_for():
+    """By setup.cfg: what ships by the base or a user's extra, tests, benchmarks and scripts by any."""
+    distributions = importlib.metadata.packages_distributions()
+    ours = {path.stem for path in files()} | {*PACKAGES, "scripts", "benchmarks", "tests"}
+    of_users = packages_of(*extras().keys() - {"dev", "docs"})
+    missing = []
+    for path in (path for path in files() if path.suffix == ".py"):
+        allowed = of_users if path.relative_to(ROOT).parts[0] in PACKAGES else packages_of()
+        for name in imported(path) - ours - set(sys.stdlib_module_names):
+            wanted = BROUGHT.get(name) or canonicalize_name(distributions.get(name, [name])[0])
+            missing += [f"{path.relative_to(ROOT)}: {name}"] if wanted not in allowed else []
+    assert missing == []
+
+
+def imported(path: Path) -> set[str]:
+    """The packages that a file imports anywhere, by the first part of their names."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+    return {name.split(".")[0] for name in names}
 
 
 def test_an_extra_that_stands_for_others_brings_theirs():
@@ -87,47 +65,15 @@ def test_no_pin_brings_cuda():
     assert not [name for name in pins() if name.startswith(("nvidia", "cuda", "triton"))]
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    """A wheel built from a copy of the sources, so that the checkout gets no build products."""
-    source = tmp_path_factory.mktemp("source")
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "model_card.md", "train_sft.py"):
-        shutil.copy(ROOT / name, source)
-    for name in (*PACKAGES, "recipes", "metrics"):
-        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    command = [sys.executable, "-m", "pip", "wheel", "-qq", "--no-deps", "--no-build-isolation", "-w", "made", "."]
-    subprocess.run(command, check=True, cwd=source)
-    return next((source / "made").glob("*.whl"))
+# --- continuous integration
 
 
-def test_the_wheel_holds_all_that_the_commands_read(wheel):
-    inside = set(zipfile.ZipFile(wheel).namelist())
-    expected = {"train_sft.py", "rnagpt/model_card.md"}
-    expected |= {f"rnagpt/recipes/{recipe.name}" for recipe in (ROOT / "recipes").glob("*.yaml")}
-    for path in files():
-        relative = path.relative_to(ROOT)
-        read = path.suffix in (".py", ".jinja", ".safetensors") or "assets" in path.parts or "data" in path.parts
-        if relative.parts[0] in PACKAGES and read:
-            expected.add(str(relative))
-    missing = sorted(expected - inside)
-    assert not missing
-
-
-def test_the_wheel_works_outside_the_checkout(wheel, tmp_path):
-    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
-    script = """
-import sys
-sys.path.insert(0, "installed")
-from pathlib import Path
-import rnagpt, train_sft
-from rnagpt.cli import main
-package = Path(rnagpt.__file__).parent
-print(package.relative_to(Path.cwd()), len(list(package.glob("recipes/*.yaml"))))
-main(["--version"])
-"""
-    done = subprocess.run([sys.executable, "-I", "-c", script], cwd=tmp_path, capture_output=True, text=True)
-    recipes = len(list((ROOT / "recipes").glob("*.yaml")))
-    assert done.stdout.split() == ["installed/rnagpt", str(recipes), "rnagpt", __version__], done.stderr
+def test_the_public_forge_runs_the_same_scripts():
+    named = re.findall(r"\.ci/[\w-]+", (ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    assert {*named} == {f".ci/{path.name}" for path in (ROOT / ".ci").iterdir()}
+    for name in {*named}:
+        assert subprocess.run(["bash", "-n", ROOT / name]).returncode == 0
+        assert (ROOT / name).stat().st_mode & 0o111, f"{name} can be run"
 
 
 # --- imports run one way
@@ -193,20 +139,6 @@ def test_no_file_names_a_machines_folder_or_a_registrys_host():
             for number, line in enumerate(content.decode(errors="replace").splitlines(), start=1):
                 found += [f"{path.relative_to(ROOT)}:{number}: {m.group()}" for m in forbidden.finditer(line)]
     assert not found
-
-
-def test_readme_names_only_commands_that_exist():
-    code = [line for line in code_of((ROOT / "README.md").read_text()) if "import " not in line]
-    targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    assert set(re.findall(r"\bmake ([a-z][a-z-]*)", "\n".join(code))) <= targets
-    assert set(re.findall(r"\brnagpt (?:--[a-z-]+ )*([a-z][a-z-]+)", "\n".join(code))) <= set(cli.COMMANDS)
-
-
-def code_of(markdown: str) -> list[str]:
-    """Markdown -> the lines of its code, fenced and inline: "see `make test`" -> ["make test"]."""
-    fenced = re.findall(r"```.*?\n(.*?)```", markdown, flags=re.DOTALL)
-    inline = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", markdown, flags=re.DOTALL))
-    return [line for block in fenced for line in block.splitlines()] + inline
 
 
 def test_the_changelog_has_a_place_for_what_comes_next():

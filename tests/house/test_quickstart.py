@@ -9,8 +9,8 @@ import sys
 
 import pytest
 import yaml
+from checkout import packages_of
 from packaging.utils import canonicalize_name
-from test_house import packages_of
 
 from rnagpt import quickstart
 from rnagpt.training.curves import joined_curve
@@ -132,7 +132,7 @@ def test_what_is_not_installed_is_told_before_anything_trains(tmp_path, monkeypa
 
 def test_the_extra_brings_every_package_that_is_asked_for():
     distributions = importlib.metadata.packages_distributions()
-    brought = packages_of("quickstart") | packages_of("")
+    brought = packages_of("quickstart", "")
     for name in quickstart.PACKAGES:
         assert canonicalize_name(distributions[name][0]) in brought, name
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_house import ROOT
+from checkout import ROOT
 
 from rnagpt.cli import main
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import yaml
-from test_house import ROOT, files
+from checkout import ROOT, files
 
 
 def test_the_public_api_is_typed():

@@ -10,8 +10,8 @@ import re
 import shutil
 
 import pytest
+from checkout import ROOT
 from test_build_checkpoint_parts import adapted
-from test_house import ROOT
 from test_release_model import NAMES, recorded_share, release
 
 from rnagpt.checkpoints import checkpoint, model_card

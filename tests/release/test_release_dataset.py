@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from checkout import ROOT
 from huggingface_hub import HfApi
 from test_auto_classes import clean
-from test_house import ROOT
 from test_release_model import hub  # noqa: F401  (a fixture)
 
 from dataset_builder.storage.records import Paper, published_schemas
