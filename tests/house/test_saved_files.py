@@ -61,11 +61,11 @@ def test_a_finished_stage_is_known_for_finished_and_gone_on_from(saved, tmp_path
     recipe |= {"output": str(saved / "run" / "stage2"), "start_from": str(saved / "run" / "stage1")}
     (tmp_path / "again.yaml").write_text(yaml.safe_dump(recipe))
     before = (saved / "run" / "stage2" / "adapter_model.safetensors").read_bytes()
-    assert main(["train", "--config", str(tmp_path / "again.yaml")]) == 0
+    assert main(["train", "--recipe", str(tmp_path / "again.yaml")]) == 0
     assert (saved / "run" / "stage2" / "adapter_model.safetensors").read_bytes() == before
     recipe |= {"output": str(tmp_path / "further")}
     (tmp_path / "further.yaml").write_text(yaml.safe_dump(recipe))
-    assert main(["train", "--config", str(tmp_path / "further.yaml")]) == 0
+    assert main(["train", "--recipe", str(tmp_path / "further.yaml")]) == 0
     assert (tmp_path / "further" / "adapter_model.safetensors").is_file()
 
 
