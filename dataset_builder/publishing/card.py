@@ -73,9 +73,9 @@ def biases(statistics: dict, settings: BuildSettings) -> str:
         more, share = ("yes", yes) if yes >= no else ("no", no)
         share /= yes + no
         lines.append(f"- Yes-or-no questions: {yes} yes, {no} no: always saying {more} gets {share:.0%} right.")
-    if settings.limits.small:
+    if settings.extractive:
         lines.append(f"- {VERBATIM}, under the licences of the papers.")
-    least = settings.limits.fewest_questions
+    least = settings.fewest_questions
     lines.append(f"- An annotation has at least {least} question{'s' * (least > 1)}, else its RNA has none.")
     return "\n".join(lines)
 

@@ -39,16 +39,16 @@ def publish(work: Path, output: Path, settings: BuildSettings, ranks: int) -> di
     library = Library(work / "library.sqlite", read_only=True)
     tables = {name: Tables(part / name, schema) for name, schema in published_schemas().items()}
     statistics = Statistics()
-    balance = YesNoBalance(settings.most_of_one_answer, settings.limits.fewest_questions)
+    balance = YesNoBalance(settings.most_of_one_answer, settings.fewest_questions)
     try:
         for unit in annotated_units(work, ranks):
-            rnas_of_split = library.rnas_of_split(unit["unit"])
+            rnas_of_split = Counter(split for _, split in library.rnas_of_set(unit["unit"]))
             for made in unit["annotations"]:
                 balance.count(made["method"], usable(made["questions"], settings), rnas_of_split)
         for unit in annotated_units(work, ranks):
             statistics.unit(unit)
             own = {pmid for _, pmids in unit["topics"] for pmid in pmids}
-            for rna, split in library.rnas_of_unit(unit["unit"]):
+            for rna, split in library.rnas_of_set(unit["unit"]):
                 rows = list(rows_of(rna, split, unit, settings, balance))
                 statistics.rna(rna, unit, rows, split)
                 for config, row in rows:
@@ -105,7 +105,8 @@ def rows_of(rna, split: str, unit: dict, settings: BuildSettings, balance: YesNo
     """(config, row) of one RNA: an alignment row per annotation, a qa row per question."""
     base = base_of(rna)
     for made in unit["annotations"]:
-        source = {"method": made["method"], "model": settings.model.name, "prompt_sha256": prompts_sha256()}
+        prompts = "" if settings.extractive else prompts_sha256()
+        source = {"method": made["method"], "model": settings.model.name, "prompt_sha256": prompts}
         pmids = list(dict.fromkeys(pmid for row in made["statements"] for pmid in row["pmids"]))
         yield (
             "alignment",

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
-from dataset_builder.llm.call_cache import backoff
+from rnagpt_core.endpoint import backoff
 from rnagpt_core.errors import UserError
 
 TRIES = 6

@@ -184,10 +184,10 @@ def test_rnas_with_the_same_names_and_papers_share_one_literature(tmp_path):
 
 def test_the_rnas_of_a_unit_are_looked_up_not_searched_for(tmp_path):
     """One look through all sets for each of them took hours at 100,000 RNAs."""
-    from dataset_builder.storage.store import RNAS_OF_UNIT
+    from dataset_builder.storage.store import RNAS_OF_SET
 
     library = collected(write_folder(tmp_path, *literature(12)))
-    steps = [row[3] for row in library.db.execute(f"EXPLAIN QUERY PLAN {RNAS_OF_UNIT}", (1,))]
+    steps = [row[3] for row in library.db.execute(f"EXPLAIN QUERY PLAN {RNAS_OF_SET}", (1,))]
     assert any("literature_unit" in step for step in steps) and not any(step.startswith("SCAN") for step in steps)
 
 
