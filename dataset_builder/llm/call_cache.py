@@ -10,10 +10,10 @@ import os
 import sqlite3
 import zlib
 from collections import Counter
-from contextlib import contextmanager
 from pathlib import Path
 
 from dataset_builder.storage.settings import UNLIMITED, Budget, BuildSettings
+from dataset_builder.storage.store import open_read_only, transaction
 from rnagpt_core.endpoint import Reply
 from rnagpt_core.errors import UserError
 
@@ -43,26 +43,11 @@ class CallCache:
         self.db.execute(f"PRAGMA journal_mode={'WAL' if wal else 'DELETE'}")
         self.db.execute("PRAGMA synchronous=NORMAL")
         self.db.executescript(TABLES)
-        self.others = [
-            sqlite3.connect(f"{other.absolute().as_uri()}?mode=ro", uri=True, timeout=120, check_same_thread=False)
-            for other in others
-            if other != self.path
-        ]
+        self.others = [open_read_only(other) for other in others if other != self.path]
 
     def close(self) -> None:
         for db in (self.db, *self.others):
             db.close()
-
-    @contextmanager
-    def _transaction(self):
-        self.db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            if self.db.in_transaction:  # SQLite itself ends it when the disk is full
-                self.db.execute("ROLLBACK")
-            raise
-        self.db.execute("COMMIT")
 
     def get(self, key: str) -> Reply | None:
         for db in (self.db, *self.others):
@@ -79,7 +64,7 @@ class CallCache:
         """
         if self.budget == UNLIMITED:
             return
-        with self._transaction():
+        with transaction(self.db):
             spent_tokens, spent_usd = self.db.execute("SELECT tokens, usd FROM total").fetchone()
             reserved = "SELECT coalesce(sum(tokens), 0), coalesce(sum(usd), 0) FROM reservation"
             reserved_tokens, reserved_usd = self.db.execute(reserved).fetchone()
@@ -103,7 +88,7 @@ class CallCache:
     def put(self, key: str, stage: str, reply: Reply, usd: float) -> None:
         """Store an answer with its price. An answer that another process stored meanwhile stays; both were paid."""
         values = (key, stage, zlib.compress(reply.text.encode()), reply.prompt_tokens, reply.answer_tokens, usd)
-        with self._transaction():
+        with transaction(self.db):
             self.db.execute("INSERT OR IGNORE INTO call VALUES (?, ?, ?, ?, ?, ?)", values)
             self.db.execute(
                 "UPDATE total SET calls = calls + 1, tokens = tokens + ?, usd = usd + ?",

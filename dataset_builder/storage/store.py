@@ -42,13 +42,31 @@ RNAS_OF_SET = (
 )
 
 
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing: what is written inside is there after a crash, or none of it."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        if db.in_transaction:  # SQLite itself ends it when the disk is full
+            db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+
+
+def open_read_only(path: Path) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(uri, uri=True, timeout=120, check_same_thread=False)
+
+
 class Store:
     """The file. `read_only` readers may be many, on other machines too; one process writes."""
 
     def __init__(self, path: str | Path, read_only: bool = False):
         self.path = Path(path)
         if read_only:
-            self.db = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=60)
+            self.db = open_read_only(self.path)
         else:
             self.db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
             self.db.executescript(TABLES)
@@ -56,17 +74,9 @@ class Store:
     def close(self) -> None:
         self.db.close()
 
-    @contextmanager
     def writing(self):
-        """All or nothing: what is written inside is there after a crash, or none of it."""
-        self.db.execute("BEGIN IMMEDIATE")
-        try:
-            yield self
-        except BaseException:
-            if self.db.in_transaction:  # SQLite itself ends it when the disk is full
-                self.db.execute("ROLLBACK")
-            raise
-        self.db.execute("COMMIT")
+        """`with store.writing():` all or nothing is written."""
+        return transaction(self.db)
 
     # --- writing
 
