@@ -30,7 +30,7 @@ PAPER_COUNTS = (
 )
 WORDS = [f"term{number}" for number in range(4000)]
 PAPER_RNAS = 407_616
-UNITS_PER_RANK = 2000
+SETS_PER_RANK = 2000
 
 
 def paper_count(draw: random.Random) -> int:
@@ -69,31 +69,20 @@ def make_source(folder: Path, rnas: int, seed: int = 0) -> None:
             rna_file.write(json.dumps(row) + "\n")
 
 
-class AtOnce:
-    """A backend that answers from its prompt without delay, by the rules of tests/scripted_llm.py."""
+def answer_at_once() -> None:
+    """Let the endpoint answer from its prompt without delay, by the rules of tests/support/scripted_llm.py."""
+    from scripted_llm import ScriptedLlm
 
-    name = "at-once"
+    from rnagpt_core.endpoint import Endpoint, Reply, estimated_tokens
 
-    def __init__(self):
-        from scripted_llm import ScriptedLlm
+    scripted = ScriptedLlm()
 
-        self.scripted = ScriptedLlm()
+    async def try_chat(self, body, key=None):
+        text = scripted.answer(body)
+        asked = sum(estimated_tokens(message["content"]) for message in body["messages"])
+        return Reply(text, asked, estimated_tokens(text))
 
-    @staticmethod
-    def tokens(text: str) -> int:
-        return int(len(text) / 3.5) + 1
-
-    async def attempt(self, request, key, seed):
-        from dataset_builder.llm.call_cache import Answer
-
-        text = self.scripted.answer(request.body(self.name, seed))
-        return Answer(text, sum(self.tokens(said) for _, said in request.messages), self.tokens(text))
-
-    def stop(self) -> None:
-        pass
-
-    async def close(self) -> None:
-        pass
+    Endpoint.try_chat = try_chat
 
 
 def stage(name: str, folder: Path, rank: int | None = None) -> None:
@@ -102,16 +91,16 @@ def stage(name: str, folder: Path, rank: int | None = None) -> None:
     from dataset_builder.publishing.qa_splits import split_library
     from dataset_builder.sources.local_source import collect
     from dataset_builder.storage import settings as build_settings
-    from dataset_builder.storage.settings import ModelSettings
-    from dataset_builder.storage.store import Library
+    from dataset_builder.storage.settings import BuildSettings, ModelSettings
+    from dataset_builder.storage.store import Store
 
-    build_settings.ModelSettings.backend = lambda self: AtOnce()
+    answer_at_once()
     work = folder / "work"
     (work / "logs").mkdir(parents=True, exist_ok=True)
-    settings = build_settings.BuildSettings(ModelSettings("endpoint", "at-once"), units_per_rank=UNITS_PER_RANK)
+    settings = BuildSettings(ModelSettings("at-once"), sets_per_rank=SETS_PER_RANK)
     if name in ("collect", "split"):
-        library = Library(work / "library.sqlite")
-        collect(folder / "source", library) if name == "collect" else split_library(library)
+        store = Store(work / "library.sqlite")
+        collect(folder / "source", store) if name == "collect" else split_library(store)
         return
     build_settings.save(settings, work)
     ranks = ranks_of(folder)
@@ -125,17 +114,17 @@ def stage(name: str, folder: Path, rank: int | None = None) -> None:
         from dataset_builder.publishing.parquet import publish
 
         publish(work, folder / "dataset", settings, ranks)
-        print("    calls", build.spending(work)["calls"])
+        print("    calls", build.spending(settings, work)["calls"])
 
 
 def ranks_of(folder: Path) -> int:
-    from dataset_builder.storage.store import Library
+    from dataset_builder.storage.store import Store
 
-    library = Library(folder / "work" / "library.sqlite", read_only=True)
+    store = Store(folder / "work" / "library.sqlite", read_only=True)
     try:
-        return -(-library.number_of("unit") // UNITS_PER_RANK)
+        return -(-store.number_of("unit") // SETS_PER_RANK)
     finally:
-        library.close()
+        store.close()
 
 
 def measured(name: str, folder: Path, rank: int | None, pipe) -> None:
@@ -205,24 +194,24 @@ def main() -> None:
 def sharing(folder: Path) -> tuple[int, int, int, int]:
     """(literature sets, RNAs, calls that were made, calls had each RNA been annotated alone)."""
     from dataset_builder.building.build import spending
-    from dataset_builder.building.cost import unit_calls
+    from dataset_builder.building.cost import calls_of_set
     from dataset_builder.storage.settings import load
-    from dataset_builder.storage.store import Library
+    from dataset_builder.storage.store import Store
 
     work = folder / "work"
-    settings, library = load(work), Library(work / "library.sqlite", read_only=True)
+    settings, store = load(work), Store(work / "library.sqlite", read_only=True)
     joined = "rna JOIN literature ON literature.id = literature WHERE unit NOT NULL"
-    rnas_of = dict(library.db.execute(f"SELECT unit, count(*) FROM {joined} GROUP BY unit"))
+    rnas_of = dict(store.db.execute(f"SELECT unit, count(*) FROM {joined} GROUP BY unit"))
     draw, once, alone = random.Random(0), 0, 0
     for path in sorted((work / "prepared").glob("*.jsonl")):
         with open(path, encoding="utf-8") as handle:
             for line in handle:
                 if draw.random() < min(1.0, 3000 / len(rnas_of)):  # a sample: a large set's prompts take a second
                     unit = json.loads(line)
-                    calls = sum(1 for _ in unit_calls(unit, library, settings))
+                    calls = sum(1 for _ in calls_of_set(unit, store, settings))
                     once, alone = once + calls, alone + calls * rnas_of[unit["unit"]]
-    library.close()
-    made = spending(work)["calls"]
+    store.close()
+    made = spending(settings, work)["calls"]
     return len(rnas_of), sum(rnas_of.values()), made, made * alone // once
 
 

@@ -162,20 +162,19 @@ class Endpoint:
         """`try_chat`, patiently."""
         return await self.patiently(lambda: self.try_chat(body, key))
 
-    def embeddings(self, texts: Sequence[str]) -> list[list[float]]:
-        """One vector per text, patiently. UserError as in `chat_all`."""
+    def request(self, send: Callable[..., Awaitable]):
+        """`await send(client)`, patiently, for code that is not async: what is no chat. UserError as in `chat_all`."""
 
         async def work():
             async with self:
-                return await self.patiently(
-                    lambda: self.attempt(
-                        lambda client: client.embeddings.create(
-                            model=self.model, encoding_format="float", input=list(texts)
-                        )
-                    )
-                )
+                return await self.patiently(lambda: self.attempt(send))
 
-        answer = self._finished(work())
+        return self._finished(work())
+
+    def embeddings(self, texts: Sequence[str]) -> list[list[float]]:
+        """One vector per text, patiently. UserError as in `chat_all`."""
+        body = {"model": self.model, "encoding_format": "float", "input": list(texts)}
+        answer = self.request(lambda client: client.embeddings.create(**body))
         return [row.embedding for row in sorted(answer.data, key=lambda row: row.index)]
 
     def chat_all(self, bodies: Sequence[dict], parallel: int = 8) -> list[Reply]:

@@ -1,30 +1,31 @@
 """The build, in order: collect, split, prepare, the price, annotate, publish. Each step is skipped where it is done.
 
-build(settings, output, collect=lambda library: local_source.collect(folder, library))
+build(settings, output, collect=lambda store: local_source.collect(folder, store))
 
 OUTPUT/dataset/   what is published        OUTPUT/report.json, report.txt   what was kept, left out, spent
 OUTPUT/work/      library.sqlite, prepared/, annotated/, calls/, logs/: what a restart goes on from
 """
 
 import csv
-import fcntl
 import json
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import IO
 
 from dataset_builder.building import executors
-from dataset_builder.llm.call_cache import Ledger
+from dataset_builder.llm.call_cache import open_cache
 from dataset_builder.publishing.qa_splits import split_library
 from dataset_builder.sources.local_source import fingerprints
 from dataset_builder.storage import settings as build_settings
 from dataset_builder.storage.settings import BuildSettings
-from dataset_builder.storage.store import Library
+from dataset_builder.storage.store import Store
 from rnagpt_core.errors import UserError
+from rnagpt_core.files import hold, new_file, replace_text
 
 LEFTOVERS = 600  # seconds to wait for the workers of a killed driver: as long as calls can take
 
@@ -32,7 +33,7 @@ LEFTOVERS = 600  # seconds to wait for the workers of a killed driver: as long a
 def build(
     settings: BuildSettings,
     output: Path,
-    collect: Callable[[Library], None],
+    collect: Callable[[Store], None],
     plan_only: bool = False,
     say: Callable[[str], None] = print,
 ) -> dict:
@@ -41,42 +42,21 @@ def build(
     Raises:
         UserError: another build runs in the folder, the settings changed, the budget is reached, nothing is left.
     """
+    from dataset_builder.building.cost import plan, plan_text
+
     work = output / "work"
     (work / "logs").mkdir(parents=True, exist_ok=True)
     with locked(work) as lock:
-        paid = spending(work)["calls"] > 0
-        changed = changed_files(settings, work)
-        if changed and paid:
-            raise UserError(
-                f"{', '.join(changed)} in {settings.source} changed since {work} was begun, and calls were made for "
-                "what stood there: put it back, or give another output folder"
-            )
-        if changed:
-            say(f"{', '.join(changed)} changed: {settings.source} is read again")
-            begin_again(work)
-        if nothing_collected(work):
-            (work / "settings.json").unlink(missing_ok=True)  # of a first try that failed, at another folder say
-        build_settings.save(settings, work, calls=paid)
-        units = prepared_library(settings, work, collect, say)
-        ranks = -(-units // settings.units_per_rank)
+        begin(settings, work, say)
+        sets = prepared_store(settings, work, collect, say)
+        ranks = -(-sets // settings.sets_per_rank)
         executors.run_stage("prepare", work, ranks, settings, lock)
-        from dataset_builder.building.cost import plan, plan_text
-
         planned = plan(settings, work, ranks)
         say(plan_text(planned))
         if plan_only:
             return planned
-        ledgers = [settings.ledger(work)]
-        ledgers[0].forget_reservations()
-        ledgers[0].close()
-        started, before = time.time(), spending(work)
-        if settings.model.batch_api and executors.incomplete("annotate", work, ranks):
-            from dataset_builder.building.batch_api import run_in_batches
-
-            run_in_batches(work, ranks, settings, say, settings.model.batch_seconds)
-        tick = Ticker(work, units, before["usd"], say)
-        executors.run_stage("annotate", work, ranks, settings, lock, tick)
-        tick.last()
+        started = time.time()
+        annotate(settings, work, sets, ranks, lock, say)
         from dataset_builder.publishing.parquet import publish
 
         statistics = publish(work, output / "dataset", settings, ranks)
@@ -90,38 +70,60 @@ def build(
     return report
 
 
+def begin(settings: BuildSettings, work: Path, say: Callable[[str], None]) -> None:
+    """Check that the work folder was begun with these settings and this source, and read anew a source that changed.
+
+    Raises:
+        UserError: another source, or settings that decide the rows and are others.
+    """
+    paid = spending(settings, work)["calls"] > 0
+    changed = ", ".join(changed_files(settings, work))
+    if changed and paid:
+        raise UserError(
+            f"{changed} in {settings.source} changed since {work} was begun, and calls were made for what stood there"
+            ": put it back, or give another output folder"
+        )
+    if changed:
+        say(f"{changed} changed: {settings.source} is read again")
+        begin_again(work)
+    if nothing_collected(work):
+        (work / "settings.json").unlink(missing_ok=True)  # of a first try that failed, at another folder say
+    build_settings.save(settings, work, annotated=paid or any((work / "annotated").glob("*.jsonl")))
+
+
+def annotate(settings: BuildSettings, work: Path, sets: int, ranks: int, lock: IO, say: Callable[[str], None]) -> None:
+    with closing(open_cache(settings, work)) as cache:
+        cache.forget_reservations()
+    if settings.model.batch_api and executors.incomplete("annotate", work, ranks):
+        from dataset_builder.building.batch_api import run_in_batches
+
+        run_in_batches(work, ranks, settings, say)
+    executors.run_stage("annotate", work, ranks, settings, lock, Ticker(settings, work, sets, say))
+    spent = spending(settings, work)
+    say(f"{sets} literature sets done, {spent['calls']} calls, {spent['usd']:.4f} USD")
+
+
 def nothing_collected(work: Path) -> bool:
     """True for a new work folder, and for one whose source could not be read."""
     if not (work / "library.sqlite").exists():
         return True
-    library = Library(work / "library.sqlite")
-    try:
-        kept = library.number_of("rna") + library.number_of("paper")
-        return kept == 0 and library.db.execute("SELECT 1 FROM fact").fetchone() is None
-    finally:
-        library.close()
+    with closing(Store(work / "library.sqlite")) as store:
+        rows = store.number_of("rna") + store.number_of("paper")
+        return rows == 0 and store.db.execute("SELECT 1 FROM fact").fetchone() is None
 
 
 def changed_files(settings: BuildSettings, work: Path) -> list[str]:
-    """Names of the source folder's files that are not what the library was filled from. None if the folder is gone:
-    the library has all that is needed."""
+    """Names of the source folder's files that are not what the store was filled from. None if the folder is gone: the
+    store has all that is needed. None either where the work folder was begun with another source."""
     if not (work / "library.sqlite").exists() or not Path(settings.source).is_dir():
         return []
-    library = Library(work / "library.sqlite")
-    try:
-        before = library.fact("files")
-    finally:
-        library.close()
-    if before is None or settings.source != settled_source(work):
+    with closing(Store(work / "library.sqlite")) as store:
+        before = store.fact("files")
+    path = work / "settings.json"
+    if before is None or not path.exists() or json.loads(path.read_text())["source"] != settings.source:
         return []
     now = fingerprints(settings.source)
     return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-
-
-def settled_source(work: Path) -> str | None:
-    """The source that the work folder was begun with."""
-    path = work / "settings.json"
-    return json.loads(path.read_text())["source"] if path.exists() else None
 
 
 def begin_again(work: Path) -> None:
@@ -133,69 +135,62 @@ def begin_again(work: Path) -> None:
     (work / "logs").mkdir()
 
 
-def prepared_library(settings: BuildSettings, work: Path, collect, say) -> int:
-    """Collect and split once; -> units to annotate."""
-    library = Library(work / "library.sqlite")
-    try:
-        if not library.fact("collected"):
-            collect(library)
-            with library.writing():
-                library.set_fact("collected", True)
-        write_left_out(work.parent / "left_out.tsv", library, say)
-        for stage, reasons in library.counts().items():
-            told = [f"{reason} ({n})" for reason, n in reasons.items() if reason.startswith(("dropped", "repaired"))]
-            if told:
-                say(f"{stage}: {'; '.join(told)}")
-        if not library.fact("split"):
-            if not library.number_of("rna"):
-                reasons = library.counts().get("rnas", {})
-                said = "; ".join(f"{reason}: {number}" for reason, number in reasons.items()) or "the source is empty"
-                raise UserError(f"no RNA can be used ({said})")
-            split_library(library, settings.held_out_share, settings.seed)
-            with library.writing():
-                library.set_fact("split", True)
-        units = library.number_of("unit")
-        rnas, papers = library.number_of("rna"), library.number_of("paper")
-        say(f"{rnas} RNAs, {papers} papers, {units} distinct literature sets to annotate")
-        if not units:
+def prepared_store(settings: BuildSettings, work: Path, collect: Callable[[Store], None], say) -> int:
+    """Collect and split once; -> literature sets to annotate."""
+    with closing(Store(work / "library.sqlite")) as store:
+        if not store.fact("collected"):
+            collect(store)
+            with store.writing():
+                store.set_fact("collected", True)
+        write_left_out(work.parent / "left_out.tsv", store, say)
+        for stage, reasons in store.counts().items():
+            lost = [f"{reason} ({n})" for reason, n in reasons.items() if reason.startswith(("dropped", "repaired"))]
+            if lost:
+                say(f"{stage}: {'; '.join(lost)}")
+        if not store.fact("split"):
+            if not store.number_of("rna"):
+                reasons = store.counts().get("rnas", {})
+                why = "; ".join(f"{reason}: {number}" for reason, number in reasons.items()) or "the source is empty"
+                raise UserError(f"no RNA can be used ({why})")
+            split_library(store, settings.held_out_share, settings.seed)
+            with store.writing():
+                store.set_fact("split", True)
+        rnas, papers, sets = (store.number_of(table) for table in ("rna", "paper", "unit"))
+        say(f"{rnas} RNAs, {papers} papers, {sets} distinct literature sets to annotate")
+        if not sets:
             raise UserError("no RNA has a paper that can be used: nothing to annotate")
-        return units
-    finally:
-        library.close()
+        return sets
 
 
-def write_left_out(path: Path, library: Library, say) -> None:
+def write_left_out(path: Path, store: Store, say) -> None:
     """Write which rows of the source were not taken, and why: a table of file, line (or row), record and reason."""
-    rows = library.left_out()
-    if rows:
-        part = path.with_name(f".{path.name}.part")
-        with open(part, "w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, delimiter="\t")
-            writer.writerows([("file", "line", "record", "reason"), *rows])
-        part.rename(path)
-        say(f"{path} names the rows of the source that were left out ({len(rows)})")
-    else:
+    rows = store.left_out()
+    if not rows:
         path.unlink(missing_ok=True)
+        return
+    with new_file(path) as file:
+        writer = csv.writer(file, delimiter="\t")
+        writer.writerows([("file", "line", "record", "reason"), *rows])
+    say(f"{path} names the rows of the source that were left out ({len(rows)})")
 
 
 @contextmanager
-def locked(work: Path):
+def locked(work: Path) -> Iterator[IO]:
     """Hold the work folder. Workers inherit the lock: after a driver was killed, they store what is under way first.
 
     Raises:
         UserError: another build runs there.
     """
     with open(work / "lock", "a+") as lock:
-        waited = 0.0
+        started = time.monotonic()
         while True:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                hold(lock, f"another build is running in {work}; wait for it, or stop it")
                 break
-            except BlockingIOError:
-                if waited >= (LEFTOVERS if driver_is_gone(work) else 2):
-                    raise UserError(f"another build is running in {work}; wait for it, or stop it") from None
+            except UserError:
+                if time.monotonic() - started > (LEFTOVERS if driver_is_gone(work) else 2):
+                    raise
                 time.sleep(0.1)
-                waited += 0.1
         (work / "driver").write_text(str(os.getpid()))
         yield lock
 
@@ -211,63 +206,43 @@ def driver_is_gone(work: Path) -> bool:
     return False
 
 
-def ledger_files(work: Path) -> list[Path]:
-    return sorted((work / "calls").glob("*.sqlite"))
-
-
-def spending(work: Path) -> dict:
-    """Calls, tokens and USD of all ledgers of a work folder, with retries and other events."""
-    total: dict = {"calls": 0, "tokens": 0, "usd": 0.0, "by_stage": {}, "events": {}}
-    for path in ledger_files(work):
-        ledger = Ledger(path, wal=path.name == "calls.sqlite")
-        found = ledger.spent()
-        ledger.close()
-        for key in ("calls", "tokens", "usd"):
-            total[key] += found[key]
-        for name, number in found["events"].items():
-            total["events"][name] = total["events"].get(name, 0) + number
-        for stage, numbers in found["by_stage"].items():
-            mine = total["by_stage"].setdefault(stage, dict.fromkeys(numbers, 0))
-            for key, number in numbers.items():
-                mine[key] += number
-    return total
+def spending(settings: BuildSettings, work: Path) -> dict:
+    """Calls, tokens and USD so far, by stage, with retries and other events."""
+    with closing(open_cache(settings, work)) as cache:
+        return cache.spent()
 
 
 class Ticker:
-    """Says now and then how far the annotation is: units, time left, money spent."""
+    """Says now and then how far the annotation is: literature sets, time left, money spent."""
 
-    def __init__(self, work: Path, units: int, usd_before: float, say, seconds: float | None = None):
-        self.work, self.units, self.say = work, units, say
-        self.seconds = seconds or (5 if sys.stderr.isatty() else 60)
+    def __init__(self, settings: BuildSettings, work: Path, sets: int, say: Callable[[str], None]):
+        self.settings, self.work, self.sets, self.say = settings, work, sets, say
+        self.seconds = 5 if sys.stderr.isatty() else 60
         self.started = self.spoke = time.monotonic()
-        self.begun_with: int | None = None
+        self.done_before: int | None = None
 
-    def __call__(self, stage: str) -> None:
+    def __call__(self) -> None:
         if time.monotonic() - self.spoke < self.seconds:
             return
         self.spoke = time.monotonic()
         done = sum(int(path.read_text() or 0) for path in (self.work / "progress").glob("*"))
-        if self.begun_with is None:
-            self.begun_with = done
-        passed, new = time.monotonic() - self.started, done - self.begun_with
-        left = f", about {(self.units - done) * passed / new / 60:.0f} min left" if new > 0 else ""
-        self.say(f"{done} of {self.units} literature sets{left}, {spending(self.work)['usd']:.4f} USD spent")
-
-    def last(self) -> None:
-        spent = spending(self.work)
-        self.say(f"{self.units} literature sets done, {spent['calls']} calls, {spent['usd']:.4f} USD")
+        if self.done_before is None:
+            self.done_before = done
+        passed, new = time.monotonic() - self.started, done - self.done_before
+        left = f", about {(self.sets - done) * passed / new / 60:.0f} min left" if new > 0 else ""
+        usd = spending(self.settings, self.work)["usd"]
+        self.say(f"{done} of {self.sets} literature sets{left}, {usd:.4f} USD spent")
 
 
 def run_report(work: Path, settings: BuildSettings, statistics: dict, started: float, planned: dict) -> dict:
     """What was kept, left out by reason, quarantined and spent."""
-    library = Library(work / "library.sqlite", read_only=True)
-    counts = library.counts()
-    library.close()
+    with closing(Store(work / "library.sqlite", read_only=True)) as store:
+        counts = store.counts()
     return {
         "model": settings.model.name,
         "methods": ", ".join(settings.methods),
         "seconds of this run": round(time.time() - started, 1),
-        "spent": spending(work),
+        "spent": spending(settings, work),
         "planned": planned,
         **{f"source: {stage}": reasons for stage, reasons in counts.items()},
         **statistics,
@@ -277,10 +252,5 @@ def run_report(work: Path, settings: BuildSettings, statistics: dict, started: f
 def write(output: Path, report: dict) -> None:
     from dataset_builder.publishing.card import report_text
 
-    for name, text in (
-        ("report.json", json.dumps(report, indent=1, ensure_ascii=False)),
-        ("report.txt", report_text(report)),
-    ):
-        part = output / f".{name}.part"
-        part.write_text(text, encoding="utf-8")
-        part.rename(output / name)
+    replace_text(output / "report.json", json.dumps(report, indent=1, ensure_ascii=False))
+    replace_text(output / "report.txt", report_text(report))

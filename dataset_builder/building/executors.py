@@ -17,15 +17,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from copy import deepcopy
 from pathlib import Path
 
-from dataset_builder.storage.settings import BuildSettings
+from dataset_builder.storage.settings import BuildSettings, load
 from rnagpt_core.errors import UserError
 
-BUDGET_REACHED = 75  # a worker's exit code
-UNUSABLE = 76
-STOPPED = 77
+ENDED = 76  # a worker's exit code: it cannot go on, and a new one could not either
 STARTS = 5  # of a worker that dies without finishing a rank
 
 
@@ -36,34 +33,40 @@ def incomplete(stage: str, work: Path, ranks: int) -> list[int]:
 
 
 def run_stage(
-    stage: str, work: Path, ranks: int, settings: BuildSettings, lock, tick: Callable[[str], None] | None = None
+    stage: str, work: Path, ranks: int, settings: BuildSettings, lock, tick: Callable[[], None] = lambda: None
 ) -> None:
-    """Run a stage until every rank is completed.
+    """Run a stage until every rank is completed. `tick` is called again and again meanwhile.
 
     Raises:
         UserError: the budget is reached, the language model cannot be used, or ranks keep failing.
     """
     if not incomplete(stage, work, ranks):
         return
-    if settings.executor == "local" and stage == "prepare" and ranks == 1:
-        run_ranks(work, stage, ranks, [0], settings)  # small, and nothing is spent: no worker is needed
-    elif settings.executor == "local":
-        run_locally(stage, work, ranks, settings.workers, lock, tick)
-    else:
+    error = error_file(stage, work)
+    error.unlink(missing_ok=True)  # of an earlier run
+    if settings.executor != "local":
         executor(stage, work, ranks, settings).run()
+    elif stage == "prepare" and ranks == 1:
+        run_ranks(work, stage, ranks, [0], settings)  # small, and nothing is spent: no worker is needed
+    else:
+        run_locally(stage, work, ranks, settings.workers, lock, tick)
     left = incomplete(stage, work, ranks)
     if left and settings.executor == "slurm":
         raise UserError(f"{len(left)} ranks of {stage} are with Slurm; run the same command when its jobs are done")
     if left:
-        said = said_by(stage, work)
-        raise UserError(f"{len(left)} of {ranks} ranks of {stage} did not finish{said}; run the same command to go on")
+        why = f": {error.read_text().strip()}" if error.exists() else ""
+        raise UserError(f"{len(left)} of {ranks} ranks of {stage} did not finish{why}; run the same command to go on")
 
 
 def executor(stage: str, work: Path, ranks: int, settings: BuildSettings):
     """The datatrove executor of a stage. `settings.cluster` has further arguments of it (partition, time, ...)."""
     from dataset_builder.building.steps import steps
 
-    common = {"pipeline": steps(stage, work), "tasks": ranks, "logging_dir": str(work / "logs" / stage)}
+    common = {
+        "pipeline": steps(stage, work, settings.extractive),
+        "tasks": ranks,
+        "logging_dir": str(work / "logs" / stage),
+    }
     if settings.executor == "slurm":
         from datatrove.executor import SlurmPipelineExecutor
 
@@ -80,128 +83,102 @@ def executor(stage: str, work: Path, ranks: int, settings: BuildSettings):
 
         if not ray.is_initialized():
             address = settings.cluster.get("address")
-            if address:
-                ray.init(address=address, log_to_driver=False)
-            else:
-                ray.init(num_cpus=settings.workers, include_dashboard=False, log_to_driver=False)
+            here = {} if address else {"num_cpus": settings.workers, "include_dashboard": False}
+            ray.init(address=address, log_to_driver=False, **here)
         return RayPipelineExecutor(**common, workers=settings.workers, mem_per_cpu_gb=0.5)
     from datatrove.executor import LocalPipelineExecutor
 
     return LocalPipelineExecutor(**common, workers=1)
 
 
-def run_locally(stage: str, work: Path, ranks: int, workers: int, lock, tick) -> None:
-    """Start workers, watch them, start again what died."""
-    (work / "logs" / f"{stage}-error.txt").unlink(missing_ok=True)  # of an earlier run
+def run_locally(stage: str, work: Path, ranks: int, workers: int, lock, tick: Callable[[], None]) -> None:
+    """Start workers, watch them, start again what died.
+
+    Raises:
+        UserError: a worker ended with a sentence that says why it cannot go on.
+    """
     left = incomplete(stage, work, ranks)
-    shares = [share for share in (left[number::workers] for number in range(workers)) if share]
-    running = {number: start(stage, work, ranks, share, lock, workers) for number, share in enumerate(shares)}
+    shares = {number: left[number::workers] for number in range(min(workers, len(left)))}
+    running = {number: start(stage, work, ranks, share, lock, workers) for number, share in shares.items()}
     fruitless = dict.fromkeys(running, 0)
-    stopped: int | None = None
+    ended = False
     try:
         while running:
             time.sleep(0.05)
-            if tick:
-                tick(stage)
+            tick()
             for number, process in list(running.items()):
                 code = process.poll()
                 if code is None:
                     continue
                 del running[number]
-                before, shares[number] = (
-                    shares[number],
-                    [r for r in shares[number] if r in incomplete(stage, work, ranks)],
-                )
-                if not shares[number]:
-                    continue
-                if code in (BUDGET_REACHED, UNUSABLE, STOPPED):
-                    stopped = code
-                    continue
+                ended = ended or code == ENDED  # the others finish what they have begun
+                before, still = shares[number], set(incomplete(stage, work, ranks))
+                shares[number] = [rank for rank in before if rank in still]
                 fruitless[number] = 0 if len(shares[number]) < len(before) else fruitless[number] + 1
-                if stopped is None and fruitless[number] < STARTS:
+                if shares[number] and not ended and fruitless[number] < STARTS:
                     running[number] = start(stage, work, ranks, shares[number], lock, workers)
     finally:
         for process in running.values():
             process.terminate()
         for process in running.values():
             process.wait()
-    if stopped == STOPPED:
-        raise UserError("a worker was asked to end; run the same command to go on")
-    if stopped is not None:
-        raise UserError(said_by(stage, work).removeprefix(": ") or "the language model cannot be used")
+    if ended:
+        raise UserError(error_file(stage, work).read_text())
 
 
 def start(stage: str, work: Path, ranks: int, share: list[int], lock, workers: int) -> subprocess.Popen:
     """One of `workers` processes, for these ranks. It inherits the lock and ends with this process."""
-    command = [
-        sys.executable,
-        "-m",
-        "dataset_builder.building.executors",
-        str(work),
-        stage,
-        str(ranks),
-        *map(str, share),
-    ]
+    words = map(str, (work, stage, ranks, *share))
     root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    # more threads than cores wait for each other: a local model, or LDA's matrix products, are then many times slower
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    # more threads than cores wait for each other: LDA's matrix products are then many times slower
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // workers))
-    log = open(work / "logs" / f"{stage}-workers.log", "ab")  # noqa: SIM115 - the child keeps it
-    try:
+    with open(work / "logs" / f"{stage}-workers.log", "ab") as log:
         return subprocess.Popen(
-            command,
+            [sys.executable, "-m", "dataset_builder.building.executors", *words],
             env={**os.environ, "PYTHONPATH": path, "RNAGPT_DRIVER": str(os.getpid()), "OMP_NUM_THREADS": threads},
             stdout=log,
             stderr=log,
             stdin=subprocess.DEVNULL,
-            pass_fds=(lock.fileno(),) if lock is not None else (),
+            pass_fds=(lock.fileno(),),
         )
-    finally:
-        log.close()
 
 
-def said_by(stage: str, work: Path) -> str:
-    """The sentence that a worker left behind, as ": sentence", or nothing."""
-    path = work / "logs" / f"{stage}-error.txt"
-    return f": {path.read_text().strip()}" if path.exists() else ""
+def error_file(stage: str, work: Path) -> Path:
+    """Where a worker that cannot go on leaves its sentence."""
+    return work / "logs" / f"{stage}-error.txt"
 
 
 def end_with_the_driver() -> None:
     """Linux: SIGTERM when the driver goes, however it goes. Elsewhere the lock alone protects the work folder."""
-    driver = int(os.environ.get("RNAGPT_DRIVER", "0"))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-    if driver and os.getppid() != driver:  # it went before the call above
+    if os.getppid() != int(os.environ["RNAGPT_DRIVER"]):  # it went before the call above
         raise SystemExit(1)
 
 
 def work_on(work: Path, stage: str, ranks: int, share: list[int]) -> int:
     """A worker's life: its ranks one after the other -> exit code."""
     end_with_the_driver()
-    from dataset_builder.llm.call_cache import BudgetReached
     from dataset_builder.llm.language_model import Stopped
-    from dataset_builder.storage.settings import load
 
     try:
         run_ranks(work, stage, ranks, share, load(work))
+        return 0
     except Stopped:
-        return STOPPED
+        why = "a worker was asked to end; run the same command to go on"
     except UserError as error:
-        (work / "logs" / f"{stage}-error.txt").write_text(str(error))
-        return BUDGET_REACHED if isinstance(error, BudgetReached) else UNUSABLE
+        why = str(error)
     except (sqlite3.OperationalError, OSError) as error:
-        said = f"{work}: {error}; see to it and run the same command to go on"
-        (work / "logs" / f"{stage}-error.txt").write_text(said)
-        return UNUSABLE
-    return 0
+        why = f"{work}: {error}; see to it and run the same command to go on"
+    error_file(stage, work).write_text(why)
+    return ENDED
 
 
 def run_ranks(work: Path, stage: str, ranks: int, share: list[int], settings: BuildSettings) -> None:
     """Run ranks in this process, one after the other; what they log goes to files."""
     one = executor(stage, work, ranks, dataclasses.replace(settings, executor="local"))
-    pipeline = one.pipeline
     for rank in share:
-        one.pipeline = deepcopy(pipeline)
         one._run_for_rank(rank, local_rank=1)  # 0 would log to the screen
 
 

@@ -1,4 +1,4 @@
-"""Papers of one unit (an RNA's names and its literature) -> annotations, each sentence with the papers that say it.
+"""Papers of one literature set (an RNA's names and its papers) -> annotations, each sentence with its papers.
 
 divide_and_conquer: each topic is summarised alone, in chunks that fit the token budget; the summaries are merged in a
 final round (paper, section 2.2). ais, all in one summary: one call over as many papers as fit.
@@ -11,48 +11,27 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from dataset_builder.literature import checks
 from dataset_builder.llm import prompts
-from dataset_builder.llm.language_model import LanguageModel, Refused
+from dataset_builder.llm.language_model import LanguageModel
 from dataset_builder.llm.prompts import Request
 from dataset_builder.storage.records import Paper, cut_at_sentence
-
-METHODS = ("divide_and_conquer", "ais")
+from dataset_builder.storage.settings import Limits
+from rnagpt_core.endpoint import Refused, estimated_tokens
 
 
 class Quarantined(Exception):
     """Nothing usable came out of a stage; the message says why."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a call may hold and how often an answer is sent back.
-
-    prompt_tokens: for the papers or statements of one call; answer_tokens: for its answer; question_tokens: for an
-    answer of questions, where it is another limit; small: for a small model, which chooses sentences of the papers
-    where others write their own, merges none, and is asked for questions on each statement alone;
-    fewest_questions: of an annotation, else it has none; repairs: per call.
-    """
-
-    prompt_tokens: int = 12_000
-    answer_tokens: int = 1_500
-    question_tokens: int | None = None
-    small: bool = False
-    fewest_questions: int = 5
-    repairs: int = 2
-
-
-@dataclass
-class Tally:
+class Tally(Counter):
     """What was left out or repaired on the way, counted by reason."""
-
-    counts: Counter = field(default_factory=Counter)
 
     def add(self, stage: str, reasons: Sequence[str]) -> None:
         # without the particulars, so that reasons add up: "a number the cited papers do not have: 97%"
-        self.counts.update(f"{stage}: {general(reason)}" for reason in reasons)
+        self.update(f"{stage}: {general(reason)}" for reason in reasons)
 
 
 def general(reason: str) -> str:
@@ -75,7 +54,7 @@ async def annotate(
     limits: Limits,
     tally: Tally,
 ) -> dict:
-    """-> {"method", "statements": [{"text", "pmids", "topic"}], "faithfulness", "shown", "annotation"}.
+    """-> {"method", "statements": [{"text", "pmids", "topic"}], "faithfulness", "annotation"}.
 
     Args:
         topics: [(words, PMIDs), ...] for divide_and_conquer.
@@ -85,41 +64,38 @@ async def annotate(
     """
     by_pmid = {paper.pmid: paper for paper in papers}
     if method == "ais":
-        shown = chunked(papers, model, limits)[0]
-        statements = await summary(names, shown, model, limits, tally)
-        statements = [{**row, "topic": 0} for row in statements]
-        shown_pmids = [paper.pmid for paper in shown]
+        found = await summary(names, chunked(papers, limits)[0], model, limits, tally)
+        statements = [{**row, "topic": 0} for row in found]
     else:
-        jobs, of_topic = [], []
-        for number, (_, pmids) in enumerate(topics):
-            for chunk in chunked([by_pmid[pmid] for pmid in pmids], model, limits):
-                jobs.append(summary_or_nothing(names, chunk, model, limits, tally))
-                of_topic.append(number)
-        found = await asyncio.gather(*jobs)
-        parts = [
-            [{**row, "topic": topic} for row in rows] for topic, rows in zip(of_topic, found, strict=True) if rows
+        jobs = [
+            summary_of_topic(number, names, chunk, model, limits, tally)
+            for number, (_, pmids) in enumerate(topics)
+            for chunk in chunked([by_pmid[pmid] for pmid in pmids], limits)
         ]
+        parts = [rows for rows in await asyncio.gather(*jobs) if rows]
         statements = await merged(names, parts, by_pmid, model, limits, tally)
-        shown_pmids = [paper.pmid for paper in papers]
     if not statements:
         raise Quarantined("no statement passed the checks")
-    sources = [" ".join(f"{by_pmid[p].title} {by_pmid[p].abstract}" for p in row["pmids"]) for row in statements]
-    faithful = [checks.support(row["text"], text, names) for row, text in zip(statements, sources, strict=True)]
+    return annotation_of(method, statements, by_pmid, names)
+
+
+def annotation_of(method: str, statements: list[dict], by_pmid: Mapping[str, Paper], names: Sequence[str]) -> dict:
+    """Statements as one annotation, with the mean share of their words that the cited papers have."""
+    faithful = [checks.support(row["text"], checks.text_of(by_pmid, row["pmids"]), names) for row in statements]
     return {
         "method": method,
         "annotation": " ".join(row["text"] for row in statements),
         "statements": statements,
         "faithfulness": round(sum(faithful) / len(faithful), 4),
-        "shown": shown_pmids,
     }
 
 
-def chunked(papers: Sequence[Paper], model: LanguageModel, limits: Limits) -> list[list[Paper]]:
+def chunked(papers: Sequence[Paper], limits: Limits) -> list[list[Paper]]:
     """Papers in order, in chunks within the token budget; an abstract that is longer alone is cut at a sentence."""
     chunks: list[list[Paper]] = [[]]
     room = limits.prompt_tokens
     for paper in papers:
-        size = model.backend.tokens(json.dumps(paper.abstract, ensure_ascii=False) + paper.title) + 24
+        size = estimated_tokens(json.dumps(paper.abstract, ensure_ascii=False) + paper.title) + 24
         if size > limits.prompt_tokens:
             share = limits.prompt_tokens / size * 0.9
             paper = replace(
@@ -134,23 +110,19 @@ def chunked(papers: Sequence[Paper], model: LanguageModel, limits: Limits) -> li
     return chunks
 
 
-async def summary_or_nothing(names, papers, model, limits, tally) -> list[dict]:
+async def summary(names, papers, model, limits, tally) -> list[dict]:
+    """One call over these papers -> checked statements."""
+    request = prompts.summarise(names, papers, limits.answer_tokens)
+    return await checked(request, {paper.pmid: paper for paper in papers}, names, model, limits, tally)
+
+
+async def summary_of_topic(topic: int, names, papers, model, limits, tally) -> list[dict]:
     """A topic that yields nothing leaves the others: it is counted."""
     try:
-        return await summary(names, papers, model, limits, tally)
+        return [{**row, "topic": topic} for row in await summary(names, papers, model, limits, tally)]
     except Quarantined as reason:
         tally.add("summarise", [f"topic left out: {reason}"])
         return []
-
-
-async def summary(names, papers, model, limits, tally) -> list[dict]:
-    """One call over these papers -> checked statements."""
-    form = prompts.choose if limits.small else prompts.summarise
-    request = form(names, papers, limits.answer_tokens)
-    if request.schema == "{}":
-        raise Quarantined("summarise: no whole sentence in the abstracts")
-    by_pmid = {paper.pmid: paper for paper in papers}
-    return await checked(request, by_pmid, names, model, limits, tally)
 
 
 async def merged(names, parts: list[list[dict]], by_pmid, model, limits, tally) -> list[dict]:
@@ -158,24 +130,24 @@ async def merged(names, parts: list[list[dict]], by_pmid, model, limits, tally) 
     while len(parts) > 1:
         rounds, size = [[]], 0
         for part in parts:
-            tokens = sum(model.backend.tokens(json.dumps(row, ensure_ascii=False)) for row in part)
-            if rounds[-1] and size + tokens > limits.prompt_tokens and len(rounds[-1]) > 1:
+            tokens = sum(estimated_tokens(json.dumps(row, ensure_ascii=False)) for row in part)
+            if size + tokens > limits.prompt_tokens and len(rounds[-1]) > 1:
                 rounds.append([])
                 size = 0
             rounds[-1].append(part)
             size += tokens
         done = [merge_round(names, group, by_pmid, model, limits, tally) for group in rounds]
-        parts = [part for part in await asyncio.gather(*done) if part]
+        parts = await asyncio.gather(*done)
     return parts[0] if parts else []
 
 
 async def merge_round(names, parts: list[list[dict]], by_pmid, model, limits, tally) -> list[dict]:
     rows = [row for part in parts for row in part]
-    if len(parts) == 1 or limits.small:
+    if len(parts) == 1:
         return rows
     topic_of = {pmid: row["topic"] for row in rows for pmid in row["pmids"]}
     request = prompts.merge(names, rows, limits.answer_tokens)
-    cited = {pmid: by_pmid[pmid] for row in rows for pmid in row["pmids"]}
+    cited = {pmid: by_pmid[pmid] for pmid in topic_of}
     try:
         found = await checked(request, cited, names, model, limits, tally)
     except Quarantined:
@@ -194,10 +166,10 @@ async def checked(
     """
     best: list[dict] = []
     best_reasons: list[str] = ["no answer"]
-    asked = request
+    current = request
     for attempt in range(limits.repairs + 1):
         try:
-            answer = await model.answer(asked)
+            answer = await model.answer(current)
         except Refused as error:
             if attempt == 0:
                 raise Quarantined(f"{request.stage} refused by the endpoint: {general(str(error))}") from None
@@ -207,7 +179,7 @@ async def checked(
             best, best_reasons = good, reasons
         if not reasons or len(good) > len(reasons):  # a few bad ones are left out, that is cheaper than asking again
             break
-        asked = request.repaired(answer.text, reasons)
+        current = request.repaired(answer.text, reasons)
         if attempt < limits.repairs:
             tally.add("repair", [f"{request.stage} sent back"])
     tally.add(request.stage, best_reasons)

@@ -74,7 +74,7 @@ def problems(text: str, pmids: Sequence[str], papers: Mapping[str, Paper], names
     """Why a statement may not be published; empty when nothing is wrong.
 
     Args:
-        pmids: what the statement cites; papers: what the model was shown, by PMID; names: of the RNA itself.
+        pmids: what the statement cites; papers: those of the prompt, by PMID; names: of the RNA itself.
     """
     found = []
     if not pmids:
@@ -82,7 +82,6 @@ def problems(text: str, pmids: Sequence[str], papers: Mapping[str, Paper], names
     unknown = [pmid for pmid in pmids if pmid not in papers]
     if unknown:
         found.append(f"a citation that was not among the papers: {', '.join(unknown[:3])}")
-    cited = [papers[pmid] for pmid in pmids if pmid in papers]
     if len(papers) > 4 and len(set(pmids)) > len(papers) / 2:
         found.append("one statement cites more than half of the papers")
     if IDENTIFIER.search(text):
@@ -96,9 +95,14 @@ def problems(text: str, pmids: Sequence[str], papers: Mapping[str, Paper], names
         found.append("not one or two whole sentences")
     if repeats(words):
         found.append("the same words over and over")
-    if cited and not unknown:
-        found += unsupported(text, " ".join(f"{paper.title} {paper.abstract}" for paper in cited), names)
+    if not unknown:
+        found += unsupported(text, text_of(papers, pmids), names)
     return found
+
+
+def text_of(papers: Mapping[str, Paper], pmids: Iterable[str]) -> str:
+    """The text of the cited papers that are there."""
+    return " ".join(f"{papers[pmid].title} {papers[pmid].abstract}" for pmid in pmids if pmid in papers)
 
 
 def unsupported(text: str, source: str, names: Iterable[str] = (), threshold: float = SUPPORT) -> list[str]:

@@ -5,35 +5,29 @@ The RNA is called "this RNA": its names are replaced where they stand, and what 
 a yes-or-no question turns on a direction (up or down), half of them are asked the other way round.
 """
 
-import asyncio
 import hashlib
 import random
 import re
 from collections.abc import Mapping, Sequence
 
 from dataset_builder.literature import checks
-from dataset_builder.literature.annotation import Limits, Quarantined, Tally, general, parsed
+from dataset_builder.literature.annotation import Quarantined, Tally, general, parsed
 from dataset_builder.llm import prompts
-from dataset_builder.llm.language_model import LanguageModel, Refused
+from dataset_builder.llm.language_model import LanguageModel
 from dataset_builder.storage.records import Paper
+from dataset_builder.storage.settings import Limits
+from rnagpt_core.endpoint import Refused
 
 FEWEST, MOST = 5, 14
-FLIPS = {
-    "up-regulated": "down-regulated",
-    "upregulated": "downregulated",
-    "overexpressed": "underexpressed",
-    "increased": "decreased",
-    "increase": "decrease",
-    "increases": "decreases",
-    "higher": "lower",
-    "elevated": "reduced",
-    "promote": "inhibit",
-    "promotes": "inhibits",
-    "activate": "repress",
-    "activates": "represses",
-    "enhance": "reduce",
-    "enhances": "reduces",
-}
+FLIPS = dict(
+    pair.split("/")
+    for pair in (
+        "up-regulated/down-regulated upregulated/downregulated overexpressed/underexpressed increased/decreased "
+        "increase/decrease increases/decreases higher/lower elevated/reduced promote/inhibit promotes/inhibits "
+        "activate/repress activates/represses enhance/reduce enhances/reduces"
+    ).split()
+)
+FLIPS |= {there: here for here, there in FLIPS.items()}
 YES_OR_NO = re.compile(
     r"(?:(?:In|For|Among|Within|During|With|Under|According) [^?]*, )?"
     r"(?:is|are|was|were|do|does|did|has|have|had|can|could|may|might|will|would|should)\b",
@@ -45,7 +39,6 @@ UNSETTLED = re.compile(
     r"(?:aim|purpose|objective)s? (?:of|was|were|is)|(?:aimed|sought|investigated whether)\b)",
     re.I,
 )
-FLIPS.update({there: here for here, there in list(FLIPS.items())})
 
 
 async def ask(
@@ -61,59 +54,31 @@ async def ask(
     Raises:
         Quarantined: fewer than five questions passed, after the repairs.
     """
-    shown = [{**row, "text": unnamed(row["text"], names)} for row in list(statements)[:30]]
-    if limits.small:
-        return await ask_one_by_one(shown, names, papers, model, limits, tally)
-    wanted = min(MOST, max(FEWEST + 1, 2 * len(shown)))
-    request = asked = prompts.ask(shown, wanted, limits.question_tokens or limits.answer_tokens)
-    kept: list[dict] = []
+    statements = [{**row, "text": unnamed(row["text"], names)} for row in list(statements)[:30]]
+    wanted = min(MOST, max(FEWEST + 1, 2 * len(statements)))
+    request = current = prompts.ask(statements, wanted, limits.answer_tokens)
+    good: list[dict] = []
     reasons: list[str] = []
     for attempt in range(limits.repairs + 1):
         try:
-            answer = await model.answer(asked)
+            answer = await model.answer(current)
         except Refused as error:
             reasons = [f"refused by the endpoint: {general(str(error))}"]
             break
-        found, reasons = judged(answer.text, shown, names, papers, kept)
-        kept += found  # what passed stays; a repair can only add
+        found, reasons = judged(answer.text, statements, names, papers, good)
+        good += found  # what passed stays; a repair can only add
         tally.add("ask", reasons)
-        if len(kept) >= limits.fewest_questions:
+        if len(good) >= FEWEST:
             break
         if attempt < limits.repairs:
             tally.add("repair", ["ask sent back"])
-            have = [f"kept so far, do not repeat: {row['question']}" for row in kept]
-            missing = [f"{limits.fewest_questions - len(kept)} more questions are needed"]
-            asked = request.repaired(answer.text, missing + reasons + have)
-    if len(kept) < limits.fewest_questions:
+            have = [f"kept so far, do not repeat: {row['question']}" for row in good]
+            missing = [f"{FEWEST - len(good)} more questions are needed"]
+            current = request.repaired(answer.text, missing + reasons + have)
+    if len(good) < FEWEST:
         why = f", the last for: {general(reasons[0])}" if reasons else ""
-        raise Quarantined(f"fewer than {limits.fewest_questions} questions passed the checks{why}")
-    return kept[:MOST]
-
-
-async def ask_one_by_one(shown, names, papers, model: LanguageModel, limits: Limits, tally: Tally) -> list[dict]:
-    """`ask` with a call for each statement and kind."""
-    most = limits.question_tokens or limits.answer_tokens
-    asked = [
-        prompts.ask_one(row["text"], number, kind, most)
-        for number, row in enumerate(shown[:MOST], start=1)
-        for kind in ("open", "closed")
-    ]
-    kept: list[dict] = []
-    last = ""
-    for answer in await asyncio.gather(*map(model.answer, asked), return_exceptions=True):
-        if isinstance(answer, Refused):
-            reasons = [f"refused by the endpoint: {general(str(answer))}"]
-        elif isinstance(answer, BaseException):
-            raise answer
-        else:
-            found, reasons = judged(answer.text, shown, names, papers, kept)
-            kept += found
-        tally.add("ask", reasons)
-        last = reasons[0] if reasons else last
-    if len(kept) < limits.fewest_questions:
-        why = f", the last for: {general(last)}" if last else ""
-        raise Quarantined(f"fewer than {limits.fewest_questions} questions passed the checks{why}")
-    return kept[:MOST]
+        raise Quarantined(f"fewer than {FEWEST} questions passed the checks{why}")
+    return good[:MOST]
 
 
 def judged(text, statements, names, papers, before: Sequence[dict] = ()) -> tuple[list[dict], list[str]]:
@@ -142,21 +107,58 @@ def judged_one(row, statements: Sequence[dict], names: Sequence[str], papers: Ma
     Raises:
         ValueError: why it cannot be used.
     """
+    places, options = shape(row, len(statements))
+    used = [statements[n - 1] for n in places]
+    pmids = list(dict.fromkeys(pmid for statement in used for pmid in statement["pmids"]))
+    own = {"this RNA", *names}
+    question, answer, *options = (
+        unnamed(" ".join(text.split()), names) for text in (row["question"], row["answer"], *options)
+    )
+    check_texts(question, answer, options, own)
+    claims = " ".join(statement["text"] for statement in used)
+    source = f"{claims} {checks.text_of(papers, pmids)}"
+    claim = question
+    if row["kind"] == "closed":
+        question, answer, options, claim = closed(question, answer, options, claims, source, own)
+    elif row["kind"] == "open":
+        options = []
+        check_open(question, answer, claims, source, own)
+    else:
+        raise ValueError("a kind other than open and closed")
+    require(claim, source, own, 0.5)
+    return published(question, answer, row["kind"], options, pmids, names)
+
+
+def published(question: str, answer: str, kind: str, options: list[str], pmids: list[str], names) -> dict:
+    """A question as it stands in `qa`, beside its RNA."""
+    return {
+        "question": question,
+        "answer": answer,
+        "kind": kind,
+        "options": options,
+        "evidence_pmids": pmids,
+        "names_the_rna": any(names_it(part, names) for part in (question, answer, *options)),
+    }
+
+
+def shape(row, statements: int) -> tuple[list[int], list[str]]:
+    """-> the different numbers, from 1, of the `statements` that a question rests on, and its options. ValueError for
+    a row that has not the form of a question."""
     if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("question", "answer", "kind")):
         raise ValueError("question without text, answer or kind")
     places = row.get("statements")
     if not isinstance(places, list) or not places or not all(type(n) is int for n in places):
         raise ValueError("question without the statements it rests on")
-    if not all(1 <= n <= len(statements) for n in places):
+    if not all(1 <= n <= statements for n in places):
         raise ValueError("question on a statement that does not exist")
-    used = [statements[n - 1] for n in dict.fromkeys(places)]
-    pmids = list(dict.fromkeys(pmid for statement in used for pmid in statement["pmids"]))
-    own = {"this RNA", *names}
-    question, answer = (unnamed(" ".join(row[key].split()), names) for key in ("question", "answer"))
     options = row.get("options") or []
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
         raise ValueError("options that are no list of texts")
-    options = [unnamed(" ".join(option.split()), names) for option in options]
+    return list(dict.fromkeys(places)), options
+
+
+def check_texts(question: str, answer: str, options: list[str], own: set[str]) -> None:
+    """ValueError for texts that are no question about this RNA and its answer, whatever the papers say."""
     if not question.endswith("?") or not 3 <= len(question.split()) <= 45:
         raise ValueError("not a question of 3 to 45 words")
     if "this rna" not in question.lower():
@@ -165,35 +167,19 @@ def judged_one(row, statements: Sequence[dict], names: Sequence[str], papers: Ma
         raise ValueError("a question without anything to ask about")
     if not 1 <= len(answer.split()) <= 60:
         raise ValueError("not an answer of 1 to 60 words")
-    for part in (question, answer, *options):
-        if checks.STEERING.search(part) or checks.IDENTIFIER.search(part):
-            raise ValueError("text that addresses a reader or a model, or an identifier")
-    claims = " ".join(statement["text"] for statement in used)
-    source = claims + " " + " ".join(f"{papers[p].title} {papers[p].abstract}" for p in pmids if p in papers)
-    claim = question
-    if row["kind"] == "closed":
-        question, answer, options, claim = closed(question, answer, options, claims, source, own)
-    elif row["kind"] == "open":
-        options = []
-        if answer.lower().strip(" .") in ("yes", "no"):
-            raise ValueError("an open question answered by yes or no")
-        if checks.content_words(answer) <= checks.content_words(question):
-            raise ValueError("the question gives the answer away")
-        require(answer, source, own, 0.6)
-        if not checks.content_words(question + " " + answer) & checks.content_words(claims):
-            raise ValueError("not answerable from the annotation")
-    else:
-        raise ValueError("a kind other than open and closed")
-    require(claim, source, own, 0.5)
-    named = any(names_it(part, names) for part in (question, answer, *options))
-    return {
-        "question": question,
-        "answer": answer,
-        "kind": row["kind"],
-        "options": options,
-        "evidence_pmids": pmids,
-        "names_the_rna": named,
-    }
+    if any(checks.STEERING.search(part) or checks.IDENTIFIER.search(part) for part in (question, answer, *options)):
+        raise ValueError("text that addresses a reader or a model, or an identifier")
+
+
+def check_open(question: str, answer: str, claims: str, source: str, own: set[str]) -> None:
+    """ValueError for an open question whose answer the annotation does not give."""
+    if answer.lower().strip(" .") in ("yes", "no"):
+        raise ValueError("an open question answered by yes or no")
+    if checks.content_words(answer) <= checks.content_words(question):
+        raise ValueError("the question gives the answer away")
+    require(answer, source, own, 0.6)
+    if not checks.content_words(question + " " + answer) & checks.content_words(claims):
+        raise ValueError("not answerable from the annotation")
 
 
 def closed(question, answer, options, claims, source, own) -> tuple[str, str, list[str], str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from dataset_builder.llm.prompts import prompts_sha256
 from dataset_builder.storage.records import published_schemas
 from dataset_builder.storage.settings import BuildSettings
-from dataset_builder.storage.store import Library
+from dataset_builder.storage.store import Store
 
 FIGURES = (
     ("papers per RNA", "papers_per_rna.png"),
@@ -19,7 +19,7 @@ FIGURES = (
 )
 
 
-def write_card(folder: Path, statistics: dict, digests: dict, settings: BuildSettings, library: Library) -> None:
+def write_card(folder: Path, statistics: dict, digests: dict, settings: BuildSettings, library: Store) -> None:
     """README.md whose YAML makes `load_dataset(folder, "alignment")` and `"qa"` work, streaming too."""
     import jinja2
     from datasets import Features
@@ -78,7 +78,7 @@ def biases(statistics: dict, settings: BuildSettings) -> str:
         lines.append(f"- Yes-or-no questions: {yes} yes, {no} no: always saying {more} gets {share:.0%} right.")
     if statistics["annotation text"] == "extractive":
         lines.append("- Annotations are sentences of the abstracts, word for word, under the licences of the papers.")
-    least = settings.limits.fewest_questions
+    least = settings.fewest_questions
     lines.append(f"- An annotation has at least {least} question{'s' * (least > 1)}, else its RNA has none.")
     return "\n".join(lines)
 

@@ -20,7 +20,7 @@ from dataset_builder.publishing.card import write_card
 from dataset_builder.publishing.yes_no_balance import YesNoBalance, is_yes_or_no
 from dataset_builder.storage.records import published_schemas
 from dataset_builder.storage.settings import BuildSettings
-from dataset_builder.storage.store import Library
+from dataset_builder.storage.store import Store
 from rnagpt_core.files import new_folder
 from rnagpt_core.json_lines import read_json_lines
 
@@ -43,7 +43,7 @@ def publish(work: Path, output: Path, settings: BuildSettings, ranks: int) -> di
     """Write the folder under a temporary name, then put it in place. -> its statistics. Where no annotation passed the
     checks there is nothing to publish, and an earlier folder stays as it is."""
     statistics = Statistics()
-    library = Library(work / "library.sqlite", read_only=True)
+    library = Store(work / "library.sqlite", read_only=True)
     try:
         with new_folder(output) as part:
             digests = write_tables(part, work, settings, ranks, library, statistics)
@@ -63,19 +63,19 @@ def publish(work: Path, output: Path, settings: BuildSettings, ranks: int) -> di
 
 
 def write_tables(
-    part: Path, work: Path, settings: BuildSettings, ranks: int, library: Library, statistics: "Statistics"
+    part: Path, work: Path, settings: BuildSettings, ranks: int, library: Store, statistics: "Statistics"
 ) -> dict[str, dict]:
     """All rows, counted in `statistics`. -> {config: what `Tables.close` says}."""
-    balance = YesNoBalance(settings.most_of_one_answer, settings.limits.fewest_questions)
+    balance = YesNoBalance(settings.most_of_one_answer, settings.fewest_questions)
     for unit in annotated_units(work, ranks):
-        rnas_of_split = library.rnas_of_split(unit["unit"])
+        rnas_of_split = Counter(split for _, split in library.rnas_of_set(unit["unit"]))
         for made in unit["annotations"]:
             balance.count(made["method"], usable(made["questions"], settings), rnas_of_split)
     tables = {name: Tables(part / name, schema) for name, schema in published_schemas().items()}
     for unit in annotated_units(work, ranks):
         statistics.unit(unit)
         own = {pmid for _, pmids in unit["topics"] for pmid in pmids}
-        for rna, split in library.rnas_of_unit(unit["unit"]):
+        for rna, split in library.rnas_of_set(unit["unit"]):
             rows = list(rows_of(rna, split, unit, settings, balance))
             statistics.rna(rna, unit, rows, split)
             for config, row in rows:
@@ -109,7 +109,8 @@ def rows_of(rna, split: str, unit: dict, settings: BuildSettings, balance: YesNo
     """(config, row) of one RNA: an alignment row per annotation, a qa row per question."""
     base = base_of(rna)
     for made in unit["annotations"]:
-        source = {"method": made["method"], "model": settings.model.name, "prompt_sha256": prompts_sha256()}
+        prompts = "" if settings.extractive else prompts_sha256()
+        source = {"method": made["method"], "model": settings.model.name, "prompt_sha256": prompts}
         pmids = list(dict.fromkeys(pmid for row in made["statements"] for pmid in row["pmids"]))
         alignment = {
             "annotation": made["annotation"],

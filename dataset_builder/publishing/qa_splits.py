@@ -17,14 +17,14 @@ import numpy as np
 
 from dataset_builder.facts_table.facts import SPLITS
 from dataset_builder.publishing.search_tools import clustered_pairs, found_across
-from dataset_builder.storage.store import Library, pmid_order
+from dataset_builder.storage.store import Store, pmid_order
 from rnagpt_core.nearest import neighbour_pairs
 
 EXHAUSTIVE = 1500  # distinct sequences up to which all pairs are compared by edit distance; above, MMseqs2 and vsearch
 HUB = 10  # literature sets
 
 
-def split_library(library: Library, share: float = 0.05, seed: int = 0, exhaustive: int = EXHAUSTIVE) -> None:
+def split_library(library: Store, share: float = 0.05, seed: int = 0, exhaustive: int = EXHAUSTIVE) -> None:
     """Write the split of every RNA, literature set and paper, and the units that are left to annotate.
 
     `share` of the groups' RNAs goes to test and as much to validation; with fewer than three groups all is train.
@@ -114,7 +114,7 @@ def until_no_neighbour_is_left(sequences, groups, splits) -> tuple[list[str], in
                 moved += 1
 
 
-def one_paper_one_split(library: Library, counts: Counter) -> None:
+def one_paper_one_split(library: Store, counts: Counter) -> None:
     """Give each literature set its RNAs' split, and each paper one of its literature sets'."""
     db = library.db
     db.execute("UPDATE literature SET split = (SELECT split FROM rna WHERE rna.literature = literature.id LIMIT 1)")
@@ -134,7 +134,7 @@ def one_paper_one_split(library: Library, counts: Counter) -> None:
     counts["papers that RNAs of two splits share (kept in one)"] = shared
 
 
-def make_units(library: Library, counts: Counter) -> None:
+def make_units(library: Store, counts: Counter) -> None:
     """Units to annotate: the distinct (names, papers of the own split); every literature set points at its own."""
     db = library.db
     db.execute("DELETE FROM unit")

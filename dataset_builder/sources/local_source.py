@@ -30,7 +30,7 @@ from dataset_builder.storage.records import (
     rna_record,
     text_of,
 )
-from dataset_builder.storage.store import Library
+from dataset_builder.storage.store import Store
 from rnagpt_core.errors import UserError
 from rnagpt_core.sequences import is_utf_16, stream_fasta, text_lines, unpacked
 
@@ -41,7 +41,7 @@ RNA_ID = re.compile(r"(URS[0-9A-F]{10})[_/](\d+)")
 NO_ID = "no RNAcentral id with a taxid, such as URS000047C79B_9606"
 
 
-def collect(folder: str | Path, library: Library, max_length: int = MAX_LENGTH, release: str = "") -> None:
+def collect(folder: str | Path, library: Store, max_length: int = MAX_LENGTH, release: str = "") -> None:
     """Fill the library from a folder; what is left out is counted there by its reason, and noted by file and line.
 
     Raises:
@@ -89,7 +89,7 @@ def sha256_of(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def add_papers(path: Path, library: Library, pmid_of: dict[str, str]) -> Counter:
+def add_papers(path: Path, library: Store, pmid_of: dict[str, str]) -> Counter:
     """Papers of a file -> library, and the PMC ids that they have besides -> `pmid_of`; the counted reasons to drop or
     repair."""
     counts: Counter = Counter()
@@ -119,14 +119,14 @@ def named(papers: Iterable, pmid_of: dict[str, str]) -> list[str]:
     return list(dict.fromkeys(pmid_of.get(one, one) for one in ids))
 
 
-def leave_out(library: Library, counts: Counter, path: Path, line: int, record: str, reason) -> None:
+def leave_out(library: Store, counts: Counter, path: Path, line: int, record: str, reason) -> None:
     counts[f"dropped: {reason}"] += 1
     library.leave_out(path.name, line, record, str(reason))
 
 
 def add_rnas(
     path: Path,
-    library: Library,
+    library: Store,
     links: dict[str, list[str]],
     pmid_of: dict[str, str],
     max_length: int,
@@ -150,7 +150,7 @@ def add_rnas(
     return counts
 
 
-def add_rna_with_papers(library: Library, rna: RnaRecord, pmids: set[str]) -> None:
+def add_rna_with_papers(library: Store, rna: RnaRecord, pmids: set[str]) -> None:
     """Add an RNA and its literature, named by its aliases.
 
     Raises:
@@ -166,7 +166,7 @@ def add_rna_with_papers(library: Library, rna: RnaRecord, pmids: set[str]) -> No
         raise Dropped("rna_id seen before")
 
 
-def add_facts(path: Path, library: Library, pmid_of: dict[str, str]) -> Counter:
+def add_facts(path: Path, library: Store, pmid_of: dict[str, str]) -> Counter:
     """Curated facts of a file -> library; those on RNAs that were left out are left out as well."""
     counts: Counter = Counter()
     facts: dict[str, dict[CuratedFact, None]] = {}  # in the file's order
@@ -210,7 +210,7 @@ def one_file(folder: Path, stem: str) -> Path:
     return found[0]
 
 
-def rows_of(path: Path, library: Library, counts: Counter) -> Iterator[tuple[int, dict]]:
+def rows_of(path: Path, library: Store, counts: Counter) -> Iterator[tuple[int, dict]]:
     """(line or row from 1, row) of a JSONL or Parquet file. A line that is no JSON object is left out."""
     if path.suffix == ".parquet":
         import pyarrow as pa

@@ -26,7 +26,7 @@ from dataset_builder.sources import curated_facts
 from dataset_builder.sources.local_source import NO_ID, add_rna_with_papers, listed, sha256_of
 from dataset_builder.sources.polite_client import NotThere, PoliteClient, has_keys
 from dataset_builder.storage.records import MIN_LENGTH, CuratedFact, Dropped, paper, rna_record, text_of
-from dataset_builder.storage.store import Library
+from dataset_builder.storage.store import Store
 from rnagpt_core.errors import UserError
 
 ADDRESSES = {
@@ -60,7 +60,7 @@ class Collection:
     number; `by_export` takes the sequences from there; `ids`: a file that names the RNAs (`listed`); `facts`: which
     of curated_facts.SOURCES are asked, too, a request per RNA each."""
 
-    library: Library | None
+    library: Store | None
     client: PoliteClient
     max_length: int = 1024
     release: str = ""

@@ -239,53 +239,17 @@ def published_schemas():
     is there only where curated facts were collected."""
     import pyarrow as pa
 
-    rna = [
-        ("rna_id", pa.string()),
-        ("sequence", pa.string()),
-        ("length_nt", pa.int32()),
-        ("rna_type", pa.string()),
-        ("species", pa.string()),
-        ("taxid", pa.int64()),
-        ("name", pa.string()),
-        ("md5", pa.string()),
-        ("release", pa.string()),
-    ]
-    texts = pa.list_(pa.string())
-    made_by = [("method", pa.string()), ("model", pa.string()), ("prompt_sha256", pa.string())]
-    statement = pa.struct([("text", pa.string()), ("pmids", texts), ("topic", pa.int32())])
+    text, texts = pa.string(), pa.list_(pa.string())
+    rna = dict.fromkeys("rna_id sequence length_nt rna_type species taxid name md5 release".split(), text)
+    rna |= {"length_nt": pa.int32(), "taxid": pa.int64()}
+    made_by = dict.fromkeys(("method", "model", "prompt_sha256"), text)
+    statements = pa.list_(pa.struct({"text": text, "pmids": texts, "topic": pa.int32()}))
+    alignment = {"annotation": text, "pmids": texts, "topics": pa.list_(texts), "statements": statements}
+    qa = dict.fromkeys(("qa_id", "question", "answer", "kind"), text)
+    qa |= {"options": texts, "evidence_pmids": texts, "names_the_rna": pa.bool_()}
+    facts = dict.fromkeys(("source", "text", "accession", "evidence"), text)
     return {
-        "alignment": pa.schema(
-            [
-                *rna,
-                ("annotation", pa.string()),
-                ("pmids", texts),
-                ("topics", pa.list_(texts)),
-                ("statements", pa.list_(statement)),
-                ("faithfulness", pa.float32()),
-                *made_by,
-            ]
-        ),
-        "qa": pa.schema(
-            [
-                *rna,
-                ("qa_id", pa.string()),
-                ("question", pa.string()),
-                ("answer", pa.string()),
-                ("kind", pa.string()),
-                ("options", texts),
-                ("evidence_pmids", texts),
-                ("names_the_rna", pa.bool_()),
-                *made_by,
-            ]
-        ),
-        "facts": pa.schema(
-            [
-                *rna,
-                ("source", pa.string()),
-                ("text", pa.string()),
-                ("accession", pa.string()),
-                ("evidence", pa.string()),
-                ("pmids", texts),
-            ]
-        ),
+        "alignment": pa.schema(rna | alignment | {"faithfulness": pa.float32()} | made_by),
+        "qa": pa.schema(rna | qa | made_by),
+        "facts": pa.schema(rna | facts | {"pmids": texts}),
     }

@@ -3,122 +3,122 @@ the same; what changes the rows (not how fast they come) must not change between
 
 import dataclasses
 import json
-import os
-from dataclasses import dataclass, field
+import re
 from pathlib import Path
+from typing import Annotated, Literal
 
-from dataset_builder.literature.annotation import METHODS, Limits
-from dataset_builder.llm.call_cache import Budget, Ledger, Prices
+from pydantic import Field
+
 from rnagpt_core.errors import UserError
+from rnagpt_core.files import replace_text
+from rnagpt_core.typed_yaml import checked, settings
+
+NO_MODEL = "none"  # --llm none: sentences of the abstracts, and questions from curated statements
+# what a restart must find as it was: from the collection on, and from the first annotation on
+FIXED = ("source", "seed", "max_length", "cap_papers", "topics", "held_out_share", "sets_per_rank", "release")
+FIXED_WITH_ANNOTATIONS = ("methods", "limits")
+Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[float, Field(ge=0)]
 
 
-@dataclass(frozen=True)
+@settings
+class Prices:
+    """USD for a million tokens; the defaults are GPT-4o-mini's, half of it in the Batch API."""
+
+    prompt: NotNegative = 0.15
+    answer: NotNegative = 0.60
+
+    def usd(self, prompt_tokens: int, answer_tokens: int) -> float:
+        return (prompt_tokens * self.prompt + answer_tokens * self.answer) / 1e6
+
+
+@settings
+class Budget:
+    """What all runs in one work folder may spend together; None is no limit."""
+
+    usd: NotNegative | None = None
+    tokens: Positive | None = None
+
+    def divided(self, parts: int) -> "Budget":
+        return Budget(self.usd and self.usd / parts, self.tokens and max(1, self.tokens // parts))
+
+
+UNLIMITED = Budget()
+
+
+@settings
+class Limits:
+    """Tokens of the papers or statements of one call, and of its answer; times that an answer is sent back."""
+
+    prompt_tokens: Annotated[int, Field(ge=100)] = 12_000
+    answer_tokens: Annotated[int, Field(ge=50)] = 1_500
+    repairs: Annotated[int, Field(ge=0)] = 2
+
+
+@settings
 class ModelSettings:
-    """The language model. kind: "endpoint" (an OpenAI-compatible base URL) or "local" (a transformers folder).
+    """The language model behind an OpenAI-compatible base URL.
 
-    batch: requests that a local model answers together. batch_api: send calls to the endpoint's Batch API and look
-    for answers every `batch_seconds`. key_variable: the environment variable that holds the API key; the key itself
-    is stored nowhere.
+    timeout: seconds; concurrency: calls at a time; batch_api: send calls to the endpoint's Batch API and look for
+    answers every `batch_seconds`. key_variable: the environment variable that holds the API key; the key itself is
+    stored nowhere.
     """
 
-    kind: str
     name: str
     url: str = ""
     key_variable: str = "OPENAI_API_KEY"
-    timeout: float = 120.0
-    concurrency: int = 16
-    batch: int = 8
+    timeout: Annotated[float, Field(ge=1)] = 120.0
+    concurrency: Positive = 16
     batch_api: bool = False
     batch_seconds: float = 30.0
     prices: Prices = Prices()
 
-    def backend(self):
-        from dataset_builder.llm.language_model import EndpointBackend
 
-        return EndpointBackend(self.url, self.name, os.environ.get(self.key_variable), self.timeout)
-
-
-@dataclass(frozen=True)
+@settings
 class BuildSettings:
-    """One build. `unchangeable` names what a restart must find as it was.
+    """One build.
 
-    most_of_one_answer: largest share of yes (or no) among the published yes-or-no questions of a split and method.
+    most_of_one_answer: largest share of yes (or no) among the published yes-or-no questions of a split and method; 1
+    keeps all.
     """
 
     model: ModelSettings
     source: str = ""
-    methods: tuple[str, ...] = ("divide_and_conquer",)
+    methods: tuple[Literal["divide_and_conquer", "ais", "extractive"], ...] = ("divide_and_conquer",)
     limits: Limits = Limits()
-    budget: Budget = Budget()
+    budget: Budget = UNLIMITED
     seed: int = 0
-    max_length: int = 1024
-    cap_papers: int = 500
+    max_length: Positive = 1024
+    cap_papers: Positive = 500
     topics: str = "rule"
-    held_out_share: float = 0.05
+    held_out_share: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
     drop_named: bool = False
-    most_of_one_answer: float = 0.6
+    most_of_one_answer: Annotated[float, Field(ge=0.5, le=1)] = 0.6
     release: str = ""
-    executor: str = "local"
-    workers: int = 1
-    units_per_rank: int = 1000
-    cluster: dict = field(default_factory=dict)
-
-    # from the collection on; and from the first call on
-    unchangeable = (
-        "source",
-        "seed",
-        "max_length",
-        "cap_papers",
-        "topics",
-        "held_out_share",
-        "units_per_rank",
-        "release",
-    )
-    unchangeable_with_calls = ("methods", "limits")
+    executor: Literal["local", "slurm", "ray"] = "local"
+    workers: Positive = 1
+    sets_per_rank: Positive = 1000
+    cluster: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        unknown = set(self.methods) - set(METHODS)
-        if unknown or not self.methods:
-            raise UserError(f"methods are {', '.join(METHODS)}; got {', '.join(self.methods) or 'none'}")
-        if self.executor not in ("local", "slurm", "ray"):
-            raise UserError(f"executor is local, slurm or ray, got {self.executor}")
-        if not 0 <= self.held_out_share < 0.5:
-            raise UserError(f"the held-out share must lie between 0 and 0.5, got {self.held_out_share}")
-        if not 0.5 <= self.most_of_one_answer <= 1:
-            raise UserError(
-                "the largest share of one answer among yes-or-no questions must lie between 0.5 and 1 (all are kept), "
-                f"got {self.most_of_one_answer}"
-            )
-        if self.topics not in ("rule", "coherence") and not (self.topics.isdigit() and int(self.topics) > 0):
-            raise UserError(f"topics are rule, coherence or a number of them, got {self.topics}")
-        for name, number, least in (
-            ("papers per RNA", self.cap_papers, 1),
-            ("the longest RNA", self.max_length, 1),
-            ("workers", self.workers, 1),
-            ("calls at a time", self.model.concurrency, 1),
-            ("seconds for a call", self.model.timeout, 1),
-            ("repairs", self.limits.repairs, 0),
-            ("prompt tokens", self.limits.prompt_tokens, 100),
-            ("answer tokens", self.limits.answer_tokens, 50),
-            ("the budget in USD", self.budget.usd, 0),
-            ("the budget in tokens", self.budget.tokens, 1),
-            ("the price of prompts", self.model.prices.prompt, 0),
-            ("the price of answers", self.model.prices.answer, 0),
-        ):
-            if number is not None and not number >= least:  # so that NaN is refused, too
-                raise UserError(f"{name} must be at least {least}, got {number}")
+        if not re.fullmatch(r"rule|coherence|[1-9]\d*", self.topics):
+            raise ValueError(f"topics are rule, coherence or a number of them, got {self.topics}")
+        if self.extractive != (self.methods == ("extractive",)):
+            raise ValueError(f"the method extractive goes with --llm {NO_MODEL}, and the others with a language model")
 
-    def ledger(self, work: Path, rank: int | None = None, ranks: int = 1) -> Ledger:
-        """The account of calls: one file on one machine, one file per rank on a cluster."""
-        folder = work / "calls"
-        if rank is None or self.executor == "local":
-            return Ledger(folder / "calls.sqlite", self.budget, tuple(sorted(folder.glob("rank-*.sqlite"))))
-        own = folder / f"rank-{rank:05d}.sqlite"
-        return Ledger(own, self.budget.divided(ranks), tuple(sorted(folder.glob("*.sqlite"))), wal=False)
+    @property
+    def extractive(self) -> bool:
+        """True where no language model is asked."""
+        return self.model.name == NO_MODEL
+
+    @property
+    def fewest_questions(self) -> int:
+        """Of an annotation, else it has none."""
+        return 1 if self.extractive else 5
 
 
-def save(settings: BuildSettings, work: Path, calls: bool = False) -> None:
-    """Write settings.json, or check that a restart asks for the same. Before there are `calls`, as after a plan,
+def save(settings: BuildSettings, work: Path, annotated: bool = False) -> None:
+    """Write settings.json, or check that a restart asks for the same. Before anything is `annotated`, as after a plan,
     another language model and other limits can be chosen.
 
     Raises:
@@ -127,25 +127,22 @@ def save(settings: BuildSettings, work: Path, calls: bool = False) -> None:
     path = work / "settings.json"
     now = json.loads(json.dumps(dataclasses.asdict(settings)))
     if path.exists():
-        before = json.loads(path.read_text())
-        fixed = settings.unchangeable + (settings.unchangeable_with_calls if calls else ())
-        changed = [key for key in fixed if before.get(key) != now[key]]
-        changed += ["model"] if calls and before["model"]["name"] != now["model"]["name"] else []
+        before = read(path)
+        fixed = FIXED + (FIXED_WITH_ANNOTATIONS if annotated else ())
+        changed = [difference(key, before.get(key), now[key]) for key in fixed if before.get(key) != now[key]]
+        if annotated and before["model"]["name"] != now["model"]["name"]:
+            changed.append("model " + before["model"]["name"])
         if changed:
-            was = ", ".join(told(key, before.get(key), now[key]) for key in changed if key != "model")
             raise UserError(
-                f"{work} was begun with other settings ({was or 'model ' + before['model']['name']}): use the same, "
-                "or another output folder"
+                f"{work} was begun with other settings ({', '.join(changed)}): use the same, or another output folder"
             )
-    part = path.with_suffix(f".{os.getpid()}")
-    part.write_text(json.dumps(now, indent=1))
-    part.rename(path)
+    replace_text(path, json.dumps(now, indent=1))
 
 
-def told(key: str, before, now) -> str:
+def difference(key: str, before, now) -> str:
     """A setting as it was; of several under one key those that are another now.
 
-    >>> told("limits", {"repairs": 2, "small": False}, {"repairs": 3, "small": False})
+    >>> difference("limits", {"repairs": 2, "prompt_tokens": 500}, {"repairs": 3, "prompt_tokens": 500})
     'repairs 2'
     """
     if isinstance(before, dict) and isinstance(now, dict):
@@ -154,16 +151,22 @@ def told(key: str, before, now) -> str:
 
 
 def load(work: Path) -> BuildSettings:
-    row = json.loads((work / "settings.json").read_text())
-    model = ModelSettings(**{**row.pop("model"), "prices": Prices(**row_prices(work))})
-    return BuildSettings(
-        model=model,
-        methods=tuple(row.pop("methods")),
-        limits=Limits(**row.pop("limits")),
-        budget=Budget(**row.pop("budget")),
-        **row,
-    )
+    return checked(BuildSettings, read(work / "settings.json"), f"{work / 'settings.json'}: ")
 
 
-def row_prices(work: Path) -> dict:
-    return json.loads((work / "settings.json").read_text())["model"]["prices"]
+def read(path: Path) -> dict:
+    """settings.json, of the release before this one as well.
+
+    Raises:
+        UserError: the folder was begun with the writer in process, which that release still had.
+    """
+    row = json.loads(path.read_text())
+    if row["model"].pop("kind", "endpoint") != "endpoint":
+        raise UserError(
+            f"{path.parent} was begun with a language model in process, which is gone: give another output folder and "
+            f"--endpoint of a server, or --llm {NO_MODEL}"
+        )
+    row["model"].pop("batch", None)
+    row["limits"] = {key: row["limits"][key] for key in ("prompt_tokens", "answer_tokens", "repairs")}
+    row["sets_per_rank"] = row.pop("units_per_rank", None) or row["sets_per_rank"]
+    return row

@@ -3,9 +3,9 @@
 RNAs found by the same names share one `literature` row, so that 400,000 RNAs with shared aliases stay small. Writing
 the same record again changes nothing, so a collector can be interrupted anywhere and run again.
 
-    library = Library(work / "library.sqlite")
-    with library.writing():
-        library.add_paper(paper); library.add_rna(rna, pmids)
+    store = Store(work / "library.sqlite")
+    with store.writing():
+        store.add_paper(paper); store.add_rna(rna, store.add_literature(key, names, pmids))
 """
 
 import json
@@ -37,21 +37,36 @@ CREATE TABLE IF NOT EXISTS fact (key TEXT PRIMARY KEY, value TEXT);
 CREATE INDEX IF NOT EXISTS rna_literature ON rna (literature);
 CREATE INDEX IF NOT EXISTS literature_unit ON literature (unit);
 """
-RNAS_OF_UNIT = (
+RNAS_OF_SET = (
     "SELECT content, rna.split FROM rna JOIN literature ON literature.id = literature WHERE unit = ? ORDER BY rna_id"
 )
-SPLITS_OF_UNIT = (
-    "SELECT rna.split, count(*) FROM rna JOIN literature ON literature.id = literature WHERE unit = ? GROUP BY 1"
-)
 
 
-class Library:
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing: what is written inside is there after a crash, or none of it."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        if db.in_transaction:  # SQLite itself ends it when the disk is full
+            db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+
+
+def open_read_only(path: Path) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(uri, uri=True, timeout=120, check_same_thread=False)
+
+
+class Store:
     """The file. `read_only` readers may be many, on other machines too; one process writes."""
 
     def __init__(self, path: str | Path, read_only: bool = False):
         self.path = Path(path)
         if read_only:
-            self.db = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=60)
+            self.db = open_read_only(self.path)
         else:
             self.db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
             self.db.executescript(TABLES)
@@ -59,17 +74,9 @@ class Library:
     def close(self) -> None:
         self.db.close()
 
-    @contextmanager
     def writing(self):
-        """All or nothing: what is written inside is there after a crash, or none of it."""
-        self.db.execute("BEGIN IMMEDIATE")
-        try:
-            yield self
-        except BaseException:
-            if self.db.in_transaction:  # SQLite itself ends it when the disk is full
-                self.db.execute("ROLLBACK")
-            raise
-        self.db.execute("COMMIT")
+        """`with store.writing():` all or nothing is written."""
+        return transaction(self.db)
 
     # --- writing
 
@@ -92,7 +99,7 @@ class Library:
         return "same"
 
     def add_literature(self, key: str, names: Iterable[str], pmids: Iterable[str]) -> int:
-        """The papers found by `names`; `key` tells one set from another. Papers that are not in the library are left
+        """The papers found by `names`; `key` tells one set from another. Papers that are not in the store are left
         out. Adding to a known key adds its papers."""
         self.db.execute(
             "INSERT OR IGNORE INTO literature (key, names) VALUES (?, ?)", (key, json.dumps(sorted(set(names))))
@@ -147,13 +154,13 @@ class Library:
         for number, content, literature, split in self.db.execute(query, values):
             yield number, unpacked_rna(content), literature, split
 
-    def rnas_of_unit(self, unit: int) -> Iterator[tuple[RnaRecord, str]]:
-        """(record, split) of the RNAs that share a unit's literature, in the order of rna_id."""
-        for content, split in self.db.execute(RNAS_OF_UNIT, (unit,)):
+    def rnas_of_set(self, number: int) -> Iterator[tuple[RnaRecord, str]]:
+        """(record, split) of the RNAs that share a literature set, in the order of rna_id."""
+        for content, split in self.db.execute(RNAS_OF_SET, (number,)):
             yield unpacked_rna(content), split
 
     def add_curated(self, rna_id: str, facts: Iterable[CuratedFact]) -> None:
-        """What others say of an RNA, in place of what was there; the RNA need not be in the library (yet)."""
+        """What others say of an RNA, in place of what was there; the RNA need not be in the store (yet)."""
         content = json.dumps([asdict(fact) for fact in facts], ensure_ascii=False)
         self.db.execute("INSERT OR REPLACE INTO curated VALUES (?, ?)", (rna_id, zlib.compress(content.encode())))
 
@@ -163,31 +170,26 @@ class Library:
         rows = json.loads(zlib.decompress(row[0])) if row else []
         return [CuratedFact(**{**fact, "pmids": tuple(fact["pmids"])}) for fact in rows]
 
-    def rnas_of_split(self, unit: int) -> dict[str, int]:
-        """{split: RNAs in it that share a unit's literature}."""
-        return dict(self.db.execute(SPLITS_OF_UNIT, (unit,)))
-
     def papers(self, numbers: Iterable[int]) -> list[Paper]:
         """Papers by number, sorted by PMID (numerically)."""
-        found = []
-        for number in numbers:
-            (content,) = self.db.execute("SELECT content FROM paper WHERE id = ?", (number,)).fetchone()
-            found.append(Paper(**json.loads(zlib.decompress(content))))
-        return sorted(found, key=lambda paper: pmid_order(paper.pmid))
+        return sorted((self._paper("id", number) for number in numbers), key=lambda paper: pmid_order(paper.pmid))
 
     def papers_by_pmid(self, pmids: Iterable[str]) -> list[Paper]:
         """Papers by PMID, in the order asked for; KeyError for one that is not here."""
-        found = []
-        for pmid in pmids:
-            row = self.db.execute("SELECT content FROM paper WHERE pmid = ?", (pmid,)).fetchone()
-            if row is None:
-                raise KeyError(pmid)
-            found.append(Paper(**json.loads(zlib.decompress(row[0]))))
-        return found
+        return [self._paper("pmid", pmid) for pmid in pmids]
+
+    def _paper(self, column: str, value) -> Paper:
+        row = self.db.execute(f"SELECT content FROM paper WHERE {column} = ?", (value,)).fetchone()
+        if row is None:
+            raise KeyError(value)
+        return Paper(**json.loads(zlib.decompress(row[0])))
 
     def number_of(self, table: str) -> int:
         assert table in ("rna", "paper", "literature", "literature_paper", "unit")
         return self.db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+
+
+Store = Store  # its name in the modules that still fill it by that word
 
 
 def unpacked_rna(content: bytes) -> RnaRecord:

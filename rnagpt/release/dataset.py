@@ -202,12 +202,12 @@ def check_copies(files: dict, library: Path) -> bool:
         return False
     import sqlite3
 
-    from dataset_builder.storage.store import Library
+    from dataset_builder.storage.store import Store
 
     copied: Counter = Counter()
     paths = [path for of_split in files["alignment"].values() for path in of_split]
     try:
-        opened = Library(library, read_only=True)
+        opened = Store(library, read_only=True)
         for path in paths:
             for batch in pq.ParquetFile(path).iter_batches(1000, columns=["annotation", "pmids"]):
                 rows = batch.to_pylist()

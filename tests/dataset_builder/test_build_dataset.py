@@ -20,13 +20,12 @@ from scripted_llm import ScriptedLlm
 from scripted_services import ScriptedServices
 from synthetic_literature import literature, write_folder
 
-from dataset_builder.literature.annotation import Limits
 from dataset_builder.publishing.card import biases
 from dataset_builder.publishing.yes_no_balance import YesNoBalance
 from dataset_builder.sources.local_source import collect
 from dataset_builder.storage.records import CuratedFact
 from dataset_builder.storage.settings import BuildSettings, ModelSettings
-from dataset_builder.storage.store import Library
+from dataset_builder.storage.store import Store
 from rnagpt.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -126,11 +125,7 @@ def test_neither_yes_nor_no_is_most_answers(built, tmp_path):
 def test_what_the_model_invented_is_counted(built):
     _, output, _ = built
     reasons = report(output)["left out or repaired"]
-    for reason in (
-        "a number the cited papers do not have",
-        "a name the cited papers do not have",
-        "a citation that was",
-    ):
+    for reason in ("a number the cited papers do not have", "a name the cited papers do not have", "a citation that"):
         assert any(reason in key for key in reasons), reasons
 
 
@@ -155,17 +150,17 @@ def test_shared_literature_is_paid_once(built):
 
 
 @pytest.mark.parametrize(
-    ("counted", "small", "said", "unsaid"),
+    ("counted", "llm", "said", "unsaid"),
     [
-        ({"Yes": 9, "No": 1}, True, ["always saying yes gets 90%", "word for word", "at least 1 question,"], []),
-        ({"Yes": 3, "No": 5}, False, ["always saying no gets 62%", "at least 5 questions,"], ["word for word"]),
-        ({}, False, [], ["always saying"]),
+        ({"Yes": 9, "No": 1}, "none", ["always saying yes gets 90%", "word for word", "at least 1 question,"], []),
+        ({"Yes": 3, "No": 5}, "x", ["always saying no gets 62%", "at least 5 questions,"], ["word for word"]),
+        ({}, "x", [], ["always saying"]),
     ],
 )
-def test_the_card_tells_what_a_user_would_fall_for(counted, small, said, unsaid):
-    limits = Limits(small=small, fewest_questions=1 if small else 5)
-    settings = BuildSettings(ModelSettings("endpoint", "x"), limits=limits)
-    text = biases({"yes and no": counted, "annotation text": "extractive" if small else "generated"}, settings)
+def test_the_card_tells_what_a_user_would_fall_for(counted, llm, said, unsaid):
+    method = "extractive" if llm == "none" else "ais"
+    settings = BuildSettings(ModelSettings(llm), methods=(method,))
+    text = biases({"yes and no": counted, "annotation text": "extractive" if llm == "none" else "generated"}, settings)
     assert all(part in text for part in said) and not any(part in text for part in unsaid)
 
 
@@ -248,22 +243,6 @@ def test_a_source_that_changed_is_read_again_before_the_first_call_and_refused_a
         assert (rows(tmp_path / "out", "qa"), Counter(server.paid)) == before
 
 
-@pytest.mark.parametrize(
-    "wrong, said",
-    [
-        (["--price", "-1", "2"], "the price of prompts must be at least 0, got -1.0"),
-        (["--price", "1", "nan"], "the price of answers must be at least 0, got nan"),
-        (["--budget-usd", "nan"], "the budget in USD must be at least 0, got nan"),
-    ],
-)
-def test_a_price_or_budget_that_would_cap_nothing_is_refused(tmp_path, capsys, wrong, said):
-    source = write_folder(tmp_path / "source", *literature(2))
-    with ScriptedLlm() as server:
-        assert main(command(source, tmp_path / "out", server, *wrong)) == 2
-        assert not server.paid
-    assert said in capsys.readouterr().err
-
-
 def test_the_plan_sends_nothing_and_comes_near(tmp_path, capsys):
     source = write_folder(tmp_path / "source", *literature(40))
     with ScriptedLlm() as server:
@@ -323,7 +302,11 @@ def test_an_endpoint_that_refuses_the_key_is_one_sentence(tmp_path, capsys):
     with Closed() as server:
         assert main(command(source, tmp_path / "out", server)) == 2
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("rnagpt: error: ") and "refused with status 401: " in said and "check --llm" in said
+    assert (
+        said.startswith("rnagpt: error: ")
+        and "refused with status 401: " in said
+        and "check the model's name and the API key" in said
+    )
 
 
 @pytest.mark.parametrize(
@@ -338,12 +321,20 @@ def test_an_endpoint_that_refuses_the_key_is_one_sentence(tmp_path, capsys):
         (["rnacentral", "--contact", "a@b", "--limit", "0"], "--limit must be at least 1, got 0"),
         (["rnacentral", "--contact", "a@b", "--facts", "LitSumm"], "facts come from litsumm, rfam, go; got LitSumm"),
         (["folder", "--facts", "go", "--limit", "3"], "--limit, --facts goes with rnacentral, and the folder folder"),
-        (["nowhere", "--method", "magic"], "methods are divide_and_conquer, ais"),
+        (["nowhere", "--method", "magic"], "must be 'divide_and_conquer', 'ais' or 'extractive', got 'magic'"),
         (["nowhere", "--endpoint", "ftp://x"], "--endpoint must begin with http"),
         (["nowhere", "--topics", "many"], "topics are rule, coherence or a number"),
-        (["nowhere", "--cap-papers", "0"], "papers per RNA must be at least 1, got 0"),
-        (["nowhere", "--budget-usd", "-1"], "the budget in USD must be at least 0"),
-        (["nowhere", "--most-of-one-answer", "0.2"], "must lie between 0.5 and 1 (all are kept), got 0.2"),
+        (["nowhere", "--cap-papers", "0"], "key 'cap_papers' must be at least 1, got 0"),
+        (["nowhere", "--budget-usd", "-1"], "key 'budget.usd' must be at least 0"),
+        (["nowhere", "--budget-usd", "nan"], "key 'budget.usd' must be at least 0, got nan"),
+        (["nowhere", "--price", "-1", "2"], "key 'model.prices.prompt' must be at least 0, got -1.0"),
+        (["nowhere", "--price", "1", "nan"], "key 'model.prices.answer' must be at least 0, got nan"),
+        (["nowhere", "--most-of-one-answer", "0.2"], "key 'most_of_one_answer' must be at least 0.5, got 0.2"),
+        (["nowhere", "--method", "extractive"], "the method extractive goes with --llm none"),
+        (
+            ["nowhere", "--llm", "none", "--budget-usd", "1", "--batch-api"],
+            "--batch-api, --budget-usd goes with a lang",
+        ),
         ([__file__], "is a file: give the folder"),
     ],
 )
@@ -437,6 +428,86 @@ def test_from_the_services_to_the_dataset(tmp_path, monkeypatch, capsys):
     assert (statistics["source"], statistics["annotation text"]) == ("rnacentral", "generated")
 
 
+@pytest.fixture
+def with_statements(tmp_path):
+    """A folder of 24 RNAs whose first twelve have curated statements, from Rfam, GO and LitSumm."""
+    rnas, papers = literature(24)
+    source = write_folder(tmp_path / "source", rnas, papers)
+    texts = (
+        "Matches the Rfam family tRNA.",
+        "Involved in gene silencing.",
+        "Not enables binding.",
+        "It falls in glioma.",
+    )
+    lines = [
+        {"rna_id": row["rna_id"], "source": source, "text": text, "pmids": row["pmids"][:1]}
+        for row in rnas[:12]
+        for source, text in zip(("Rfam", "Gene Ontology", "Gene Ontology", "LitSumm"), texts, strict=True)
+    ]
+    (source / "facts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    return source
+
+
+def test_without_a_language_model(with_statements, tmp_path, capsys, monkeypatch):
+    """Sentences of the abstracts and questions from curated statements: no key, no call, no price; resumed and bound
+    to its settings as any other; an RNA without statements has its annotation alone."""
+    from datasets import load_dataset
+
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    source, output = with_statements, tmp_path / "out"
+    arguments = ["build-dataset", str(source), "--output", str(output), "--llm", "none"]
+    assert main([*arguments, "--plan"]) == 0
+    assert "18 literature sets (24 RNAs): no language model, no calls and no price" in capsys.readouterr().err
+    assert main(arguments) == 0
+    papers = {row["pmid"]: row["abstract"] for row in map(json.loads, open(source / "papers.jsonl"))}
+    own = {row["rna_id"]: row["pmids"] for row in map(json.loads, open(source / "rnas.jsonl"))}
+    annotations, questions = rows(output, "alignment"), rows(output, "qa")
+    assert {row["rna_id"] for row in annotations} == set(own)
+    for row in annotations:
+        assert (row["method"], row["model"], row["prompt_sha256"], row["faithfulness"]) == (
+            "extractive",
+            "none",
+            "",
+            1,
+        )
+        assert all(one["text"] in papers[one["pmids"][0]] for one in row["statements"])
+        assert row["annotation"] == " ".join(one["text"] for one in row["statements"]) and row["pmids"]
+    assert {row["rna_id"] for row in questions} == set(sorted(own)[:12])
+    assert all(row["method"] == "extractive" and row["evidence_pmids"] == own[row["rna_id"]][:1] for row in questions)
+    answers = {(row["question"], row["answer"]) for row in questions}
+    assert {("Which Rfam family does this RNA match?", "tRNA"), ("Does this RNA enable binding?", "No")} <= answers
+    assert ("What does LitSumm say about this RNA?", "It falls in glioma.") in answers
+    loaded = load_dataset(str(output / "dataset"), "qa", cache_dir=str(tmp_path / "cache"))
+    assert sum(part.num_rows for part in loaded.values()) == len(questions)
+    assert report(output)["spent"]["calls"] == 0
+    assert main(arguments) == 0 and (rows(output, "alignment"), rows(output, "qa")) == (annotations, questions)
+    assert main([*arguments[:-1], "gpt", "--endpoint", "http://127.0.0.1:9/v1"]) == 2
+    assert "was begun with other settings (methods ['extractive'], model none)" in capsys.readouterr().err
+    (source / "facts.jsonl").unlink()  # nothing was paid: the source is read again
+    assert main(arguments) == 0 and rows(output, "qa") == []
+    assert "no RNA has curated statements, so there is no config qa: give facts" in capsys.readouterr().err
+
+
+def test_a_folder_of_the_release_before_goes_on(tmp_path, capsys):
+    """Its settings.json names what is gone; one that was begun with a model in process is refused."""
+    source = write_folder(tmp_path / "source", *literature(3))
+    path = tmp_path / "out" / "work" / "settings.json"
+    with ScriptedLlm() as server:
+        assert main(command(source, tmp_path / "out", server)) == 0
+        row = json.loads(path.read_text())
+        row["model"] |= {"kind": "endpoint", "batch": 8}
+        row["limits"] |= {"question_tokens": None, "small": False, "fewest_questions": 5}
+        row["units_per_rank"] = row.pop("sets_per_rank")
+        path.write_text(json.dumps(row))
+        calls = Counter(server.paid)
+        assert main(command(source, tmp_path / "out", server, "--units-per-rank", "1000")) == 0
+        assert server.paid == calls and "--units-per-rank is called --sets-per-rank now" in capsys.readouterr().err
+        row["model"]["kind"] = "local"
+        path.write_text(json.dumps(row))
+        assert main(command(source, tmp_path / "out", server)) == 2
+    assert "was begun with a language model in process, which is gone: give another" in capsys.readouterr().err
+
+
 def test_facts_of_another_form_are_left_out_by_line(tmp_path):
     """No list is cut to its first text, no object published as Python would print it, and nothing stands twice."""
     rnas, papers = literature(3)
@@ -445,14 +516,14 @@ def test_facts_of_another_form_are_left_out_by_line(tmp_path):
     lines = [fact, fact, *({**fact, key: value} for key, values in wrong.items() for value in values)]
     source = write_folder(tmp_path / "source", rnas, papers)
     (source / "facts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
-    library = Library(tmp_path / "library.sqlite")
-    collect(source, library)
+    store = Store(tmp_path / "library.sqlite")
+    collect(source, store)
     kept = CuratedFact("X", "It is known.", pmids=(rnas[0]["pmids"][0],))
-    assert library.curated(rnas[0]["rna_id"]) == [kept]
+    assert store.curated(rnas[0]["rna_id"]) == [kept]
     shape = "fact with a list or an object where a text is expected"
     no_ids = "pmids that are no PMIDs or PMC ids"
     reasons = ["fact seen before", shape, shape, shape, "pmids that are no list", no_ids, no_ids]
-    assert library.left_out() == [
+    assert store.left_out() == [
         ("facts.jsonl", line, fact["rna_id"], reason) for line, reason in enumerate(reasons, start=2)
     ]
 
@@ -461,12 +532,7 @@ def test_facts_of_another_form_are_left_out_by_line(tmp_path):
 
 
 def python(arguments) -> subprocess.Popen:
-    launch = [
-        sys.executable,
-        "-c",
-        "import sys; from rnagpt.cli import main; sys.exit(main(sys.argv[1:]))",
-        *arguments,
-    ]
+    launch = [sys.executable, "-m", "rnagpt", *arguments]
     return subprocess.Popen(launch, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
@@ -491,7 +557,7 @@ def killed_then_finished(source, output, server, kills, more, calls) -> int:
 def compared(tmp_path, rnas, kills, more=(), faults=0.0) -> tuple[int, int, Counter]:
     """A run with kills against one without: the same rows. -> (kills, calls of the whole run, calls paid)."""
     source = write_folder(tmp_path / "source", *literature(rnas))
-    more = ["--units-per-rank", str(max(5, rnas // 8)), "--workers", "2", "--concurrency", "4", *more]
+    more = ["--sets-per-rank", str(max(5, rnas // 8)), "--workers", "2", "--concurrency", "4", *more]
     with ScriptedLlm(faults=faults, off_schema=0.02, hang=1.0) as server:
         process = python(command(source, tmp_path / "whole", server, *more))
         said = process.communicate(timeout=400)[1]
@@ -524,7 +590,7 @@ def test_two_kills_give_the_same_dataset(tmp_path):
 def test_a_killed_worker_is_replaced_and_a_killed_driver_leaves_none(tmp_path):
     source = write_folder(tmp_path / "source", *literature(60))
     with ScriptedLlm(delay=0.15) as server:
-        more = ["--units-per-rank", "6", "--workers", "2", "--concurrency", "2"]
+        more = ["--sets-per-rank", "6", "--workers", "2", "--concurrency", "2"]
         process = python(command(source, tmp_path / "out", server, *more))
         workers = wait_for(lambda: server.paid and workers_of(process.pid))
         os.kill(workers[0], signal.SIGKILL)
@@ -567,7 +633,7 @@ def test_two_builds_in_one_folder(tmp_path):
 def test_two_thousand_rnas_with_a_fault_in_ten(tmp_path):
     source = write_folder(tmp_path / "source", *literature(2000))
     with ScriptedLlm(faults=0.1, hang=2.0) as server:
-        arguments = command(source, tmp_path / "out", server, "--workers", "2", "--units-per-rank", "200")
+        arguments = command(source, tmp_path / "out", server, "--workers", "2", "--sets-per-rank", "200")
         arguments[arguments.index("--timeout") + 1] = "1"
         assert main(arguments) == 0
     annotated = {row["rna_id"] for row in rows(tmp_path / "out", "alignment")}
@@ -585,9 +651,9 @@ def test_two_thousand_rnas_with_a_fault_in_ten(tmp_path):
 @pytest.mark.timeout(600)
 def test_ray_with_a_killed_worker_gives_the_same(tmp_path):
     source = write_folder(tmp_path / "source", *literature(60))
-    ray = ["--units-per-rank", "6", "--workers", "2", "--concurrency", "2", "--executor", "ray"]
+    ray = ["--sets-per-rank", "6", "--workers", "2", "--concurrency", "2", "--executor", "ray"]
     with ScriptedLlm() as server:
-        assert main(command(source, tmp_path / "whole", server, "--units-per-rank", "6")) == 0
+        assert main(command(source, tmp_path / "whole", server, "--sets-per-rank", "6")) == 0
     with ScriptedLlm(delay=0.1) as server:
         process = python(command(source, tmp_path / "ray", server, *ray))
         victim = wait_for(lambda: server.paid and ray_worker())

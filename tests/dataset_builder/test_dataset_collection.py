@@ -15,7 +15,7 @@ from dataset_builder.sources.local_source import listed
 from dataset_builder.sources.polite_client import RATES, NotThere, PoliteClient, has_keys
 from dataset_builder.sources.rnacentral import Collection
 from dataset_builder.storage.records import CuratedFact, dna_md5
-from dataset_builder.storage.store import Library
+from dataset_builder.storage.store import Store
 from rnagpt_core.errors import UserError
 from rnagpt_core.sequences import stream_fasta
 
@@ -31,7 +31,7 @@ def little_waiting(monkeypatch):
 
 def collection(services, tmp_path, timeout=0.6, **options) -> Collection:
     client = PoliteClient(services.addresses, "tests@example.org", timeout, FAST)
-    return Collection(Library(tmp_path / "library.sqlite"), client, say=lambda text: None, **options)
+    return Collection(Store(tmp_path / "library.sqlite"), client, say=lambda text: None, **options)
 
 
 def holdings(library) -> dict:
@@ -199,7 +199,7 @@ def test_curated_facts_of_the_rnas(tmp_path, monkeypatch):
             if len(stored) == 5:
                 raise KeyboardInterrupt
             stored.append(rna_id)
-            Library.add_curated(made.library, rna_id, facts)
+            Store.add_curated(made.library, rna_id, facts)
 
         monkeypatch.setattr(made.library, "add_curated", interrupted)
         with pytest.raises(KeyboardInterrupt):

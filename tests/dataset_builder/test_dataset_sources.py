@@ -13,15 +13,15 @@ from synthetic_literature import literature, write_folder
 
 from dataset_builder.sources.local_source import collect
 from dataset_builder.storage.records import MAX_ABSTRACT, Dropped, RnaRecord, paper, published_schemas, rna_record
-from dataset_builder.storage.store import Library
+from dataset_builder.storage.store import Store
 from rnagpt_core.errors import UserError
 
 TRNA = "AGGGCUAUAGCUCAGCGGUAGAGCGCCUCGUUUACACCGAGAAUGUCUACGGUUCAAAUCCGUAUAGCCCUA"  # RNAcentral's own md5:
 TRNA_MD5 = "6bbea9b171ca06a1510819ebfc4bc096"
 
 
-def collected(folder, **options) -> Library:
-    library = Library(folder / "library.sqlite")
+def collected(folder, **options) -> Store:
+    library = Store(folder / "library.sqlite")
     collect(folder, library, **options)
     return library
 
@@ -184,10 +184,10 @@ def test_rnas_with_the_same_names_and_papers_share_one_literature(tmp_path):
 
 def test_the_rnas_of_a_unit_are_looked_up_not_searched_for(tmp_path):
     """One look through all sets for each of them took hours at 100,000 RNAs."""
-    from dataset_builder.storage.store import RNAS_OF_UNIT
+    from dataset_builder.storage.store import RNAS_OF_SET
 
     library = collected(write_folder(tmp_path, *literature(12)))
-    steps = [row[3] for row in library.db.execute(f"EXPLAIN QUERY PLAN {RNAS_OF_UNIT}", (1,))]
+    steps = [row[3] for row in library.db.execute(f"EXPLAIN QUERY PLAN {RNAS_OF_SET}", (1,))]
     assert any("literature_unit" in step for step in steps) and not any(step.startswith("SCAN") for step in steps)
 
 
@@ -225,7 +225,7 @@ def test_parquet_gzip_and_fasta(tmp_path):
 def test_a_folder_that_is_none_and_one_with_a_damaged_file(tmp_path):
     with pytest.raises(UserError, match="no folder at .*: expected one with rnas.jsonl and papers.jsonl"):
         collected_from = tmp_path / "nothing"
-        collect(collected_from, Library(tmp_path / "l.sqlite"))
+        collect(collected_from, Store(tmp_path / "l.sqlite"))
     with pytest.raises(UserError, match="should have one of rnas.jsonl.*it has none"):
         collected(tmp_path)
     folder = write_folder(tmp_path / "cut", *literature(4))
@@ -234,7 +234,7 @@ def test_a_folder_that_is_none_and_one_with_a_damaged_file(tmp_path):
     (folder / "papers.jsonl.gz").write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match="papers.jsonl.gz is damaged"):
         collected(folder)
-    assert Library(folder / "library.sqlite").number_of("paper") == 0  # all or nothing
+    assert Store(folder / "library.sqlite").number_of("paper") == 0  # all or nothing
 
 
 def test_records_have_the_published_columns():
@@ -272,7 +272,7 @@ def test_links_in_another_format_are_told(tmp_path):
     source = write_folder(tmp_path, *literature(3))
     (source / "links.tsv").write_text("rna_id\tpmid\n")
     with pytest.raises(UserError, match="should have one of links.jsonl, .*; it has links.tsv"):
-        collect(source, Library(tmp_path / "library.sqlite"))
+        collect(source, Store(tmp_path / "library.sqlite"))
 
 
 def test_links_from_a_parquet_column_of_floats(tmp_path):
@@ -281,7 +281,7 @@ def test_links_from_a_parquet_column_of_floats(tmp_path):
     source = write_folder(tmp_path / "source", rnas, papers)
     names, pmids = zip(*links, strict=True)
     pq.write_table(pa.table({"rna_id": names, "pmid": pmids}), source / "links.parquet")
-    library = Library(tmp_path / "library.sqlite")
+    library = Store(tmp_path / "library.sqlite")
     collect(source, library)
     assert library.counts()["rnas"] == {"kept": 4}
     library.close()

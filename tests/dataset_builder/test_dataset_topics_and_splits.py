@@ -14,7 +14,7 @@ from dataset_builder.literature.topics import sample_papers, tokens, topic_group
 from dataset_builder.publishing.qa_splits import split_library
 from dataset_builder.sources.local_source import collect
 from dataset_builder.storage.records import Paper
-from dataset_builder.storage.store import Library
+from dataset_builder.storage.store import Store
 from rnagpt_core.nearest import are_neighbours
 
 THEMES = {
@@ -81,9 +81,9 @@ def test_the_cap_takes_papers_on_the_rna_and_records_its_rule():
 # --- splits
 
 
-def library_of(folder, rnas, papers) -> Library:
+def library_of(folder, rnas, papers) -> Store:
     write_folder(folder, rnas, papers)
-    library = Library(folder / "library.sqlite")
+    library = Store(folder / "library.sqlite")
     collect(folder, library)
     return library
 

@@ -19,7 +19,7 @@ from test_auto_classes import clean
 from test_release_model import hub  # noqa: F401  (a fixture)
 
 from dataset_builder.storage.records import Paper, published_schemas
-from dataset_builder.storage.store import Library
+from dataset_builder.storage.store import Store
 from rnagpt.cli import main
 from rnagpt.release import dataset
 
@@ -203,7 +203,7 @@ def test_copied_abstracts_need_a_licence(tmp_path, capsys, licence, words, refus
         ],
     )
     (tmp_path / "work").mkdir()
-    library = Library(tmp_path / "work" / "library.sqlite")
+    library = Store(tmp_path / "work" / "library.sqlite")
     with library.writing():
         for pmid in "123":
             library.add_paper(Paper(pmid, "A title", ABSTRACT, licence=licence))
@@ -216,7 +216,7 @@ def test_copied_abstracts_need_a_licence(tmp_path, capsys, licence, words, refus
 def test_the_library_of_another_dataset_proves_nothing(tmp_path, capsys):
     output = write(tmp_path)
     (tmp_path / "work").mkdir()
-    library = Library(tmp_path / "work" / "library.sqlite")
+    library = Store(tmp_path / "work" / "library.sqlite")
     with library.writing():
         library.add_paper(Paper("777", "A title", ABSTRACT))
     library.close()

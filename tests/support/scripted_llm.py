@@ -15,7 +15,7 @@ import time
 from collections import Counter
 
 from loopback_server import LoopbackServer, send
-from synthetic_literature import GENES, ROLES, TISSUES
+from synthetic_literature import GENES, ROLES
 
 OFF_SCHEMA = ["I am sorry, I cannot do that.", '{"statements": "none"}', '{"questions": [{"question": 1}]}', "[1, 2"]
 
@@ -47,11 +47,10 @@ class ScriptedLlm(LoopbackServer):
                 self.bodies.append(body)
         if self.delay:
             time.sleep(self.delay)
+        later = {"Retry-After": "0.05"} if "later" in kind else {}
         try:
             if kind.startswith("429"):
-                return send(
-                    handler, 429, {"error": {"message": "slow"}}, {"Retry-After": "0.05"} if "later" in kind else {}
-                )
+                return send(handler, 429, {"error": {"message": "slow"}}, later)
             if kind == "500":
                 return send(handler, 500, {"error": {"message": "oops"}})
             if kind == "time-out":
@@ -81,32 +80,10 @@ class ScriptedLlm(LoopbackServer):
             name = f"file-{len(self.files)}"
             text = content.decode()
             self.files[name] = "\n".join(line for line in text.splitlines() if line.startswith('{"custom_id"'))
-            return send(
-                handler,
-                200,
-                {
-                    "id": name,
-                    "object": "file",
-                    "bytes": 1,
-                    "created_at": 0,
-                    "filename": "x",
-                    "purpose": "batch",
-                    "status": "processed",
-                },
-            )
+            return send(handler, 200, {"id": name})
         if method == "POST":
             asked = json.loads(content)
-            row = {
-                "id": f"batch-{len(self.batches)}",
-                "object": "batch",
-                "created_at": 0,
-                "status": "in_progress",
-                "endpoint": "/v1/chat/completions",
-                "completion_window": "24h",
-                "input_file_id": asked["input_file_id"],
-                "metadata": asked["metadata"],
-                "looks": 0,
-            }
+            row = {"id": f"batch-{len(self.batches)}", "status": "in_progress", "looks": 0, **asked}
             self.batches[row["id"]] = row
             return send(handler, 200, row)
         if path[0] == "files":
@@ -119,15 +96,12 @@ class ScriptedLlm(LoopbackServer):
             lines = []
             for line in self.files[row["input_file_id"]].splitlines():
                 asked = json.loads(line)
-                if self.draw.random() < self.faults:
-                    lines.append(
-                        json.dumps({"custom_id": asked["custom_id"], "response": None, "error": {"code": "x"}})
-                    )
-                    continue
-                self.paid[asked["custom_id"]] += 1
-                message = {"content": self.answer(asked["body"])}
-                body = {"choices": [{"message": message}], "usage": {"prompt_tokens": 100, "completion_tokens": 50}}
-                answered = {"custom_id": asked["custom_id"], "response": {"status_code": 200, "body": body}}
+                answered = {"custom_id": asked["custom_id"], "response": None}
+                if self.draw.random() >= self.faults:
+                    self.paid[asked["custom_id"]] += 1
+                    choice = {"message": {"content": self.answer(asked["body"])}}
+                    usage = {"prompt_tokens": 100, "completion_tokens": 50}
+                    answered["response"] = {"body": {"choices": [choice], "usage": usage}}
                 lines.append(json.dumps(answered))
             name = f"file-{len(self.files)}"
             self.files[name] = "\n".join(lines)
@@ -188,33 +162,20 @@ def ask(statements) -> list[dict]:
         change = r"was significantly (\S+) in (\w+) tissue of (\d+) patients with ([\w ]+)\."
         if found := re.match(rf"(This RNA|\S+) {change}", text):
             name, change, tissue, patients, disease = found.groups()
-            options = ["yes", "no"]
-            name = name.replace("This", "this")
-            asked = f"Is {name} {change} in {tissue} tissue of patients with {disease}?"
-            add(number, "closed", asked, "yes", options)
-            add(
-                number, "open", f"In which tissue of patients with {disease} is this RNA {change}?", f"{tissue} tissue"
-            )
+            where = f"{change} in {tissue} tissue of patients with {disease}?"
+            add(number, "closed", f"Is {name.replace('This', 'this')} {where}", "yes", ["yes", "no"])
+            where = f"In which tissue of patients with {disease} is this RNA {change}?"
+            add(number, "open", where, f"{tissue} tissue")
         elif found := re.search(r"3'-UTR of (\w+) ", text):
             others = [gene for gene in GENES if gene != found[1]][:2]
-            add(
-                number,
-                "open",
-                f"What happens when this RNA binds the 3'-UTR of {found[1]}?",
-                "It represses its translation.",
-            )
-            add(
-                number,
-                "closed",
-                "Which 3'-UTR does this RNA bind in luciferase assays?",
-                found[1],
-                [found[1], *others],
-            )
+            effect = f"What happens when this RNA binds the 3'-UTR of {found[1]}?"
+            add(number, "open", effect, "It represses its translation.")
+            which = "Which 3'-UTR does this RNA bind in luciferase assays?"
+            add(number, "closed", which, found[1], [found[1], *others])
         elif found := re.search(r"changed (\w+) expression by (\d+)%", text):
             add(number, "open", f"By how much do mimics of this RNA change {found[1]} expression?", f"By {found[2]}%.")
         elif found := re.search(r"acts as an? ([\w ]+) in ([\w ]+)\.", text):
             others = [role for role in ROLES if role != found[1]][:2]
             add(number, "closed", f"As what does this RNA act in {found[2]}?", found[1], [found[1], *others])
     # an abstract repeats no sentence, yet papers on one RNA may give equal questions: the builder drops those
-    assert TISSUES
     return questions[:14]
