@@ -1,7 +1,5 @@
 """A checkpoint of any form -> a folder that may be published: weights, processor, code, card; reloaded and compared.
 
-    stage_model(source, folder, form="whole", repo="owner/name")
-
 The form that goes up: `whole` holds all weights (an adapter is merged), `projector` the projector alone, `adapter` the
 adapter with its projector; the last two name the repositories that the rest is fetched from.
 """
@@ -24,7 +22,6 @@ from processing_rnagpt import RnaGptProcessor
 from rnagpt.checkpoints import checkpoint, model_card
 from rnagpt.checkpoints.forms import ADAPTER, PARTS, WEIGHTS, describe
 from rnagpt.release.card_facts import RunFacts
-from rnagpt.release.reload import PACKAGES
 from rnagpt_core.errors import UserError
 
 QUESTION = "What type of RNA is this?"
@@ -36,7 +33,7 @@ TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.bfloat16: 3e-2, tor
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint and what is known of where its parts come from."""
+    """A checkpoint and where its parts come from."""
 
     path: Path
     form: str  # parts, whole, projector or adapter
@@ -53,8 +50,6 @@ def source_of(path: Path, facts: RunFacts, llm: str | None, encoder: str | None)
     """
     described = describe(path)
     form, named, base = described.form, described.built_from, described.base
-    if form == "hub":
-        raise UserError(f"{path} is no folder: release takes a checkpoint on this machine")
     if facts.stages:
         recipe = facts.stages[-1]["recipe"]["model"]
         named = {part: named.get(part) or recipe[part] for part in ("llm", "encoder")}
@@ -63,10 +58,8 @@ def source_of(path: Path, facts: RunFacts, llm: str | None, encoder: str | None)
     found = {"llm": llm or named.get("llm"), "encoder": encoder or named.get("encoder")}
     missing = [f"--{part} NAME" for part, name in found.items() if not name]
     if missing:
-        raise UserError(
-            f"{path} does not tell which {' and '.join(found)} it was built from, and the card must: give "
-            f"{' and '.join(missing)} (a Hub id or the name of the weights), or --run RUN_DIR"
-        )
+        wanted = f"give {' and '.join(missing)} (a Hub id or the name of the weights), or --run RUN_DIR"
+        raise UserError(f"{path} does not tell which {' and '.join(found)} it was built from: {wanted}")
     return Source(path, form, str(found["llm"]), str(found["encoder"]), base)
 
 
@@ -74,16 +67,12 @@ def check_licence(source: Source, repo: str, licence: Path | None, form: str) ->
     """UserError where Llama 3's licence would be broken: the name, and the copy of the licence that goes along."""
     if model_card.licence_of(source.llm) != model_card.LICENCES["llama-3"]:
         return
-    if not repo.split("/")[1].lower().startswith(("llama-3", "llama3")):
-        raise UserError(
-            f"Meta's licence of {source.llm} asks that the name of a model made with it begins with 'Llama 3': "
-            f"give --repo {repo.split('/')[0]}/Llama-3-{repo.split('/')[1]}"
-        )
+    owner, name = repo.split("/")
+    if not name.lower().startswith(("llama-3", "llama3")):
+        wanted = f"asks for a name that begins with 'Llama 3': give --repo {owner}/Llama-3-{name}"
+        raise UserError(f"Meta's licence of {source.llm} {wanted}")
     if form == "whole" and licence is None:
-        raise UserError(
-            f"Meta's licence of {source.llm} goes along with its weights: give --licence FILE, the LICENSE of its "
-            "repository"
-        )
+        raise UserError(f"Meta's licence of {source.llm} goes along with its weights: give its text, --licence FILE")
 
 
 def write_form(source: Source, folder: Path, form: str, base: str | None):
@@ -97,10 +86,8 @@ def write_form(source: Source, folder: Path, form: str, base: str | None):
     if form == "adapter":
         return write_adapter(source, folder, base or source.base)
     if source.form == "parts" and form == "projector" and (source.path / ADAPTER).is_file():
-        raise UserError(
-            f"{source.path} holds an adapter beside its projector: give --form adapter --base OWNER/NAME to keep "
-            "it, or --form whole to merge it"
-        )
+        wanted = "give --form adapter --base OWNER/NAME to keep it, or --form whole to merge it"
+        raise UserError(f"{source.path} holds an adapter beside its projector: {wanted}")
     model, processor = checkpoint.load(source.path, dtype="auto")
     forget_folders(model.config)
     if form == "projector":
@@ -108,9 +95,9 @@ def write_form(source: Source, folder: Path, form: str, base: str | None):
         for part in ("llm", "encoder"):
             name, _, revision = origins[part].partition("@")
             if not model_card.is_hub_id(name):
+                wanted = f"give --{part} OWNER/NAME (OWNER/NAME@REVISION pins it), or --form whole"
                 raise UserError(
-                    f"a projector-only release names its LLM and encoder on the Hub, and {name!r} is no Hub id: give "
-                    f"--{part} OWNER/NAME (OWNER/NAME@REVISION pins it), or --form whole"
+                    f"a projector-only release names its parts on the Hub, and {name!r} is no Hub id: {wanted}"
                 )
             check_on_hub(f"--{part}", name, revision or origins.get(f"{part}_revision"))
             origins |= {part: name} | ({f"{part}_revision": revision} if revision else {})
@@ -134,10 +121,8 @@ def check_on_hub(option: str, name: str, revision: str | None = None) -> None:
     except RevisionNotFoundError:
         raise UserError(f"{option} {name} has no revision {revision}: give one of its tags or commits") from None
     except RepositoryNotFoundError:
-        raise UserError(
-            f"{option} {name} is not on the Hub, or not for this token: the release would load for nobody; check the "
-            "name, or release that first"
-        ) from None
+        wanted = "check the name, or release that first"
+        raise UserError(f"{option} {name} is not on the Hub, or not for this token: {wanted}") from None
     if info.private:
         print(f"note: {name} is private: nobody else can load this release before it is public", file=sys.stderr)
 
@@ -145,9 +130,7 @@ def check_on_hub(option: str, name: str, revision: str | None = None) -> None:
 def write_adapter(source: Source, folder: Path, base: str):
     """The adapter as it is; the RNA-GPT that it was trained on is a repository."""
     if not base or not model_card.is_hub_id(base):
-        raise UserError(
-            "an adapter-only release names the RNA-GPT that it was trained on: give --base OWNER/NAME, released before"
-        )
+        raise UserError("an adapter needs the RNA-GPT that it was trained on: give --base OWNER/NAME, released before")
     if source.form == "adapter":
         check_on_hub("--base", base)
         model, processor = checkpoint.load(source.path, dtype="auto")
@@ -255,10 +238,8 @@ def reload_and_compare(folder: Path, logits: torch.Tensor, answer: str, dtype: t
         environment = {**os.environ, "HF_MODULES_CACHE": str((beside / "modules").absolute())}
         done = subprocess.run(command, cwd=beside, env=environment, capture_output=True, text=True)
         if done.returncode != 0:
-            lines = [line for line in done.stderr.strip().splitlines() if line.strip()][-1:] or ["no message"]
-            raise UserError(
-                f"the release does not load where only transformers is installed (without {PACKAGES[0]}): {lines[0]}"
-            )
+            reason = done.stderr.strip().rpartition("\n")[2] or "no message"
+            raise UserError(f"the release does not load where only transformers is installed: {reason}")
         with safe_open(out, "pt") as file:
             got, text = file.get_tensor("logits"), file.metadata()["answer"]
     finally:
@@ -268,8 +249,8 @@ def reload_and_compare(folder: Path, logits: torch.Tensor, answer: str, dtype: t
     difference = float((got - logits).abs().max() / logits.abs().max())
     if not difference <= TOLERANCE[dtype]:
         raise UserError(
-            f"the reloaded release computes other logits than the checkpoint (by {difference:.1e} of the largest; "
-            f"allowed {TOLERANCE[dtype]:.0e}): its LLM, encoder or --base is not the one it was trained with"
+            f"the reloaded release computes other logits than the checkpoint ({difference:.1e} of the largest away, "
+            f"{TOLERANCE[dtype]:.0e} allowed): its LLM, encoder or --base is not the one it was trained with"
         )
     if text != answer:
         raise UserError(f"the reloaded release answers {text!r}, the checkpoint {answer!r}")
