@@ -48,7 +48,12 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"the quick start also needs {', '.join(missing)}: pip install 'rnagpt[quickstart]'")
         with only_one(output, "another --output"):
             work(output, find_recipes(args.recipes))
-    return show(output)
+    from rnagpt.evaluation.reporting.tables import print_table
+
+    print_table(json.loads((output / "evaluation" / "summary.json").read_text()))
+    print(f"\nreport:  {output / 'report.html'}")
+    print(f"talk:    rnagpt chat {output / 'checkpoint'} --fasta FILE")
+    return 0
 
 
 def find_recipes(name: str) -> list[Path]:
@@ -167,16 +172,6 @@ def report(output: Path) -> None:
     card = checkpoint.card(*loaded, built["llm"], built["encoder"], metadata=head, **facts.sections())
     replace_text(output / "checkpoint" / "README.md", card)
     write_report(output, summary)
-
-
-def show(output: Path) -> int:
-    """The table, where the report is, and what to try next; no model is loaded."""
-    from rnagpt.evaluation.reporting.tables import print_table
-
-    print_table(json.loads((output / "evaluation" / "summary.json").read_text()))
-    print(f"\nreport:  {output / 'report.html'}")
-    print(f"talk:    rnagpt chat {output / 'checkpoint'} --fasta FILE")
-    return 0
 
 
 @contextmanager

@@ -51,19 +51,18 @@ class RunFacts:
     def metadata(self, model_name: str) -> dict:
         """What goes into the card's YAML head: model-index, emissions."""
         head: dict = {}
-        if self.summary is not None:
-            if index := model_index(self.summary, model_name):
-                head["model-index"] = index
+        if self.summary is not None and (index := model_index(self.summary, model_name)):
+            head["model-index"] = index
         if "co2_grams" in self.cost:
-            head["co2_eq_emissions"] = {"emissions": self.cost["co2_grams"], "training_type": "fine-tuning"}
-            if "hardware" in self.cost:
-                head["co2_eq_emissions"]["hardware_used"] = self.cost["hardware"]
+            hardware = {"hardware_used": self.cost["hardware"]} if "hardware" in self.cost else {}
+            emissions = {"emissions": self.cost["co2_grams"], "training_type": "fine-tuning"}
+            head["co2_eq_emissions"] = emissions | hardware
         return head
 
     @property
-    def reads_facts_table(self) -> bool:
-        """Whether any stage was trained on the packaged table."""
-        return any(not stage["recipe"]["data"].get("sources") for stage in self.stages)
+    def sources(self) -> set[str]:
+        """What the stages were trained on, as it may be published."""
+        return {data_name(stage["recipe"]) for stage in self.stages}
 
 
 def read_facts(checkpoint: str | Path, run_dir: str | Path | None = None, cost: dict | None = None) -> RunFacts:
@@ -75,7 +74,7 @@ def read_facts(checkpoint: str | Path, run_dir: str | Path | None = None, cost: 
     folder = Path(checkpoint)
     if run_dir is not None and not Path(run_dir).is_dir():
         raise UserError(f"{run_dir} is no folder: give the folder of a run, as `rnagpt quickstart` leaves it")
-    around = Path(run_dir) if run_dir is not None else folder.absolute().parent
+    around = Path(run_dir or folder.absolute().parent)
     files, own = sorted(around.glob("stage*/training.json")), folder / "training.json"
     if own.is_file():
         files = [*(file for file in files if file.parent.name < folder.name), own]
@@ -190,7 +189,7 @@ def training_text(facts: RunFacts) -> str:
     lines.append("A sample is one RNA with its annotation (alignment) or with some questions (instruction).")
     if len(facts.stages) == 1 and before:
         lines.append(f"The stage listed goes on from `{Path(before).name}` of the same run, which is not listed here.")
-    if facts.reads_facts_table:
+    if FACTS_TABLE in facts.sources:
         lines.append(f"\n{facts_table_text()}")
     versions = facts.run.get("Machine", {})
     named = ", ".join(
@@ -206,13 +205,11 @@ def data_name(recipe: dict) -> str:
     >>> data_name({"data": {"sources": [{"path": "owner/rna-qa", "config": "qa", "split": "train"}]}})
     'owner/rna-qa (qa, train)'
     """
-    sources = recipe["data"].get("sources") or []
-    if not sources:
-        return FACTS_TABLE
-    return "; ".join(
-        f"{public_name(source['path'])} ({', '.join(filter(None, [source.get('config'), source.get('split')]))})"
-        for source in sources
-    )
+    names = []
+    for source in recipe["data"].get("sources") or []:
+        part = ", ".join(filter(None, [source.get("config"), source.get("split")]))
+        names.append(f"{public_name(source['path'])} ({part})")
+    return "; ".join(names) or FACTS_TABLE
 
 
 def facts_table_text() -> str:
@@ -228,29 +225,24 @@ def facts_table_text() -> str:
 
 def data_licences(facts: RunFacts) -> str:
     """A line per source of the training data; what it obliges to."""
-    if not facts.stages:
-        return ""
     lines = []
-    if facts.reads_facts_table:
+    if FACTS_TABLE in facts.sources:
         count = Counter(fact.licence for fact in load_facts(split="train"))
         listed = "; ".join(f"{licence}, {rows:,} RNAs" for licence, rows in count.most_common())
         lines.append(
             f"- RNA facts (training data): {listed}. Sequences and names only; name the sources (miRBase, Rfam, "
             "GtRNAdb and others) where you pass the rows on"
         )
-    named = {data_name(stage["recipe"]) for stage in facts.stages} - {FACTS_TABLE}
-    lines += [f"- {name} (training data): see its own card" for name in sorted(named)]
-    return "\n".join(lines)
+    named = sorted(facts.sources - {FACTS_TABLE})
+    return "\n".join([*lines, *(f"- {name} (training data): see its own card" for name in named)])
 
 
 def cost_text(facts: RunFacts) -> str:
     """Time, hardware, money and carbon, each only where it is known."""
     cost, machine = facts.cost, facts.run.get("Machine", {})
-    hardware = cost.get("hardware") or (
-        f"{machine['processor cores']} processor cores, no GPU"
-        if "processor cores" in machine and "+cpu" in str(machine.get("torch", "+cpu"))
-        else None
-    )
+    hardware = cost.get("hardware")
+    if not hardware and "processor cores" in machine and "+cpu" in str(machine.get("torch", "+cpu")):
+        hardware = f"{machine['processor cores']} processor cores, no GPU"
     sentences = []
     if facts.seconds:
         where = f" on {hardware}" if hardware else ""

@@ -56,9 +56,8 @@ def check_contents(folder: Path, allowed: tuple[str, ...], paths: bool = True) -
     """
     files = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     found = ((path.relative_to(folder), objection(path, folder, allowed, paths)) for path in files)
-    wrong = {str(name): reason for name, reason in found if reason}
-    if wrong:
-        listed = "; ".join(f"{name}: {reason}" for name, reason in list(wrong.items())[:8])
+    if wrong := [f"{name}: {reason}" for name, reason in found if reason]:
+        listed = "; ".join(wrong[:8])
         more = f"; and {len(wrong) - 8} more" if len(wrong) > 8 else ""
         raise UserError(f"{folder.name} must not be published: {listed}{more}; remove or put right, then run again")
     return files

@@ -53,19 +53,20 @@ def stage(source: Path, folder: Path, repo: str, licence: str, collected: str | 
     files = check_schemas(source)
     known = read_rnas(files)
     check_leaks(known)
-    copies_checked = check_copies(files, source.parent / "work" / "library.sqlite")
+    annotations = [path for of_split in files["alignment"].values() for path in of_split]
+    library = source.parent / "work" / "library.sqlite"
+    copies_checked = check_copies(annotations, library)
     folder.mkdir(exist_ok=True)
     for path in contents.check_contents(source, contents.DATASET_FILES):
         to = folder / path.relative_to(source)
         to.parent.mkdir(exist_ok=True)
         shutil.copyfile(path, to)
     ids = set().union(*(known[split]["id"] for split in SPLITS))
-    where = sources_text(files, ids, statistics.get("source") == "rnacentral")
+    where = sources_text(annotations, ids, statistics.get("source") == "rnacentral")
     write_card(folder, statistics, repo, licence, collected, copies_checked, where)
     print(f"checked: columns, splits (by RNA, sequence and paper){', copied passages' if copies_checked else ''}")
     if not copies_checked:
-        missing = source.parent / "work" / "library.sqlite"
-        print(f"not checked: passages copied from abstracts, because there is no {missing}; the card says so")
+        print(f"not checked: passages copied from abstracts, because there is no {library}; the card says so")
 
 
 def check_licence(source: Path, text: str | None, licence: str) -> None:
@@ -173,7 +174,7 @@ def near_sequences(one: set[str], other: set[str]) -> int:
     return sum(any(are_neighbours(known, sequence) for known in one) for sequence in other)
 
 
-def check_copies(files: dict, library: Path) -> bool:
+def check_copies(paths: list[Path], library: Path) -> bool:
     """Whether the texts were looked through for passages of the abstracts they rest on (the library is there).
 
     Raises:
@@ -189,7 +190,6 @@ def check_copies(files: dict, library: Path) -> bool:
     from dataset_builder.storage.store import Store
 
     copied: Counter = Counter()
-    paths = [path for of_split in files["alignment"].values() for path in of_split]
     try:
         opened = Store(library, read_only=True)
         for path in paths:
@@ -243,11 +243,10 @@ def longest_at(text: str, words: list[str], start: int, size: int) -> int:
     return last - first
 
 
-def sources_text(files: dict, ids: set[str], collected: bool) -> str:
+def sources_text(paths: list[Path], ids: set[str], collected: bool) -> str:
     """Where sequences and literature come from, as far as the rows tell, or the builder's card (`collected`)."""
     import pyarrow.parquet as pq
 
-    paths = [path for of_split in files["alignment"].values() for path in of_split]
     named = sorted(set(filter(None, pq.read_table(paths, columns=["release"])["release"].unique().to_pylist())))
     if named or collected:
         return (

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ from rnagpt.checkpoints.forms import ADAPTER, PARTS, WEIGHTS, describe
 from rnagpt.release.card_facts import RunFacts
 from rnagpt_core.errors import UserError
 
-QUESTION = "What type of RNA is this?"
 RNA = "GCGGAUUUAGCUCAGUUGGGAGAGCGCCAGACUGAAGAUCUGGAGGUCCUGUGUUCGAUCCACAGAAUUCGCACCA"  # yeast tRNA-Phe
+MESSAGES = [
+    {"role": "user", "content": [{"type": "rna", "rna": RNA}, {"type": "text", "text": "What type of RNA is this?"}]}
+]
 ANSWER_TOKENS = 24
 # share of the largest logit that a reload may differ by: other kernels, and in 16 bits other rounding
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
@@ -78,8 +81,7 @@ def check_licence(source: Source, repo: str, licence: Path | None, form: str) ->
 def write_form(source: Source, folder: Path, form: str, base: str | None):
     """Write the checkpoint into `folder` in the form asked for. -> (model, processor) as loaded from the source.
 
-    Raises:
-        UserError: the form does not suit the checkpoint, or what it leaves out is not on the Hub.
+    UserError where the form does not suit the checkpoint, or what it leaves out is not on the Hub.
     """
     if source.form in ("projector", "adapter") and form != source.form:
         raise UserError(f"{source.path} is of the form {source.form}, and goes up as that: leave --form out")
@@ -121,8 +123,7 @@ def check_on_hub(option: str, name: str, revision: str | None = None) -> None:
     except RevisionNotFoundError:
         raise UserError(f"{option} {name} has no revision {revision}: give one of its tags or commits") from None
     except RepositoryNotFoundError:
-        wanted = "check the name, or release that first"
-        raise UserError(f"{option} {name} is not on the Hub, or not for this token: {wanted}") from None
+        raise UserError(f"{option} {name} is not on the Hub, or not for this token: release that first") from None
     if info.private:
         print(f"note: {name} is private: nobody else can load this release before it is public", file=sys.stderr)
 
@@ -166,8 +167,8 @@ def copy_whole(source: Path, folder: Path, model: RnaGptForCausalLM, processor: 
 
 def forget_folders(config: RnaGptConfig) -> None:
     """Blank where encoder and LLM were loaded from, unless that is the Hub."""
-    parts: tuple[Any, ...] = (config.text_config, config.rna_config)  # a dict only while one is read
-    for part in parts:
+    part: Any  # a dict only while one is read
+    for part in (config.text_config, config.rna_config):
         if not model_card.is_hub_id(part.name_or_path):
             part.name_or_path = ""
 
@@ -185,16 +186,8 @@ def write_card(folder: Path, model, processor, source: Source, facts: RunFacts, 
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     before = source.path / "README.md"
     untrained = not facts.stages and before.is_file() and model_card.UNTRAINED in before.read_text(errors="replace")
-    text = checkpoint.card(
-        inner,
-        processor,
-        source.llm,
-        source.encoder,
-        trained=not untrained,
-        repo=repo,
-        metadata=facts.metadata(repo.split("/")[-1]),
-        **facts.sections(),
-    )
+    known = {"repo": repo, "metadata": facts.metadata(repo.split("/")[-1]), **facts.sections()}
+    text = checkpoint.card(inner, processor, source.llm, source.encoder, trained=not untrained, **known)
     if form != "whole":
         what = {
             "projector": "holds the projector alone; `from_pretrained` fetches language model and encoder from the "
@@ -209,15 +202,11 @@ def write_card(folder: Path, model, processor, source: Source, facts: RunFacts, 
 
 def answer_of(model, processor) -> tuple[torch.Tensor, str]:
     """Logits (1, length, vocabulary) in fp32 and the greedy answer to the question that the reload is asked too."""
-    batch = processor(question())
+    batch = processor(MESSAGES)
     with torch.no_grad():
         logits = model(**batch).logits.float()
         ids = model.generate(**batch, max_new_tokens=ANSWER_TOKENS, do_sample=False)
     return logits, processor.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)[0]
-
-
-def question() -> list[dict]:
-    return [{"role": "user", "content": [{"type": "rna", "rna": RNA}, {"type": "text", "text": QUESTION}]}]
 
 
 def reload_and_compare(folder: Path, logits: torch.Tensor, answer: str, dtype: torch.dtype) -> str:
@@ -226,24 +215,20 @@ def reload_and_compare(folder: Path, logits: torch.Tensor, answer: str, dtype: t
     Raises:
         UserError: it does not load there, or answers otherwise than the checkpoint.
     """
-    beside = folder.with_name(folder.name + ".reload")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
-    try:
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.reload-", dir=folder.parent) as name:
+        beside = Path(name).absolute()
         ask, out = beside / "question.json", beside / "out.safetensors"
-        ask.write_text(json.dumps({"messages": question(), "tokens": ANSWER_TOKENS}))
+        ask.write_text(json.dumps({"messages": MESSAGES, "tokens": ANSWER_TOKENS}))
         script = Path(__file__).with_name("reload.py")
         # -I: neither the folder it is started in, nor PYTHONPATH, nor the user's own packages
         command = [sys.executable, "-I", *(str(path.absolute()) for path in (script, folder, ask, out))]
-        environment = {**os.environ, "HF_MODULES_CACHE": str((beside / "modules").absolute())}
+        environment = {**os.environ, "HF_MODULES_CACHE": str(beside / "modules")}
         done = subprocess.run(command, cwd=beside, env=environment, capture_output=True, text=True)
         if done.returncode != 0:
             reason = done.stderr.strip().rpartition("\n")[2] or "no message"
             raise UserError(f"the release does not load where only transformers is installed: {reason}")
         with safe_open(out, "pt") as file:
             got, text = file.get_tensor("logits"), file.metadata()["answer"]
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     if got.shape != logits.shape:
         raise UserError(f"the reloaded release reads the question as {got.shape[1]} tokens, not {logits.shape[1]}")
     difference = float((got - logits).abs().max() / logits.abs().max())

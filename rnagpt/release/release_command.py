@@ -81,9 +81,7 @@ def run(args: argparse.Namespace) -> int:
         "dataset": ("dataset", contents.DATASET_FILES),
         "metric": ("space", contents.SPACE_FILES),
     }[args.kind]
-    upload.check_repo_id(args.repo)
-    if args.tag is not None:
-        upload.check_tag(args.tag)
+    upload.check_names(args.repo, args.tag)
     if args.kind == "model":
         check_arguments(args)
     if args.out is not None and args.out.exists():

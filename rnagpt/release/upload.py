@@ -45,8 +45,9 @@ class Target:
         return f"{constants.ENDPOINT}/{places[self.kind]}{self.repo_id}"
 
 
-def check_repo_id(repo_id: str) -> None:
-    """UserError for what can be no repository's name."""
+def check_names(repo_id: str, tag: str | None) -> None:
+    """UserError for what can be no repository's or tag's name, or a tag that would be taken for a branch: found out
+    after the commit, it is too late."""
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     try:
@@ -54,10 +55,8 @@ def check_repo_id(repo_id: str) -> None:
         _, _ = repo_id.encode("ascii").split(b"/")
     except (HFValidationError, ValueError):
         raise UserError(f"--repo takes OWNER/NAME, letters, digits, '-', '_' and '.', got {repo_id!r}") from None
-
-
-def check_tag(tag: str) -> None:
-    """UserError for what can be no tag, or would be taken for a branch: found out after the commit, it is too late."""
+    if tag is None:
+        return
     if not TAG.fullmatch(tag) or ".." in tag or tag.endswith(".lock") or tag == "main" or len(tag) > 64:
         raise UserError(f"--tag takes a name such as v2 or paper-1.0, and not 'main', got {tag!r}")
 
@@ -74,9 +73,7 @@ def look(kind: str, repo_id: str, tag: str | None = None, private: bool = True) 
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    check_repo_id(repo_id)
-    if tag is not None:
-        check_tag(tag)
+    check_names(repo_id, tag)
     api = HfApi()
     with refusals(repo_id):
         who = api.whoami()

@@ -63,15 +63,8 @@ _CHANCE = {"color": COLOURS["ink"], "linewidth": 1, "linestyle": (0, (2, 3))}
 
 def draw_figures(summary: dict, curves: Sequence[dict] = ()) -> dict[str, str]:
     """Name -> SVG text of every figure that there is something to show in. curves: rows as in `training.curves`."""
-    drawn = {
-        "accuracy": accuracy(summary),
-        "similarity": similarity(summary),
-        "type_by_system": type_by_system(summary),
-        "train_identity": against_identity(summary),
-        "reliability": reliability(summary),
-        "confusion": confusion(summary),
-        "learning_curves": learning_curves(curves),
-    }
+    of_summary = (accuracy, similarity, type_by_system, train_identity, reliability, confusion)
+    drawn = {draw.__name__: draw(summary) for draw in of_summary} | {"learning_curves": learning_curves(curves)}
     return {name: svg for name, svg in drawn.items() if svg}
 
 
@@ -256,7 +249,7 @@ def _heat(percents: list[list], rows: list[tuple[str, str]], columns: list[str],
 
 
 @_as_svg
-def against_identity(summary: dict):
+def train_identity(summary: dict):
     """Score by identity with the nearest training RNA, for the model, its swapped control and the copies; "" where it
     is not known, or where all RNAs fall into one bin."""
     entries = [entry for entry in summary.get("strata", []) if entry["dimension"] == "train_identity"]

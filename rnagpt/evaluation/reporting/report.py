@@ -77,8 +77,9 @@ def render_report(summary: dict, drawn: dict[str, str], curves: Sequence[dict] =
 
     template = (resources.files("rnagpt.evaluation.reporting") / "report.html.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True)
-    loose = {name: value for name, value in (run_facts or {}).items() if not isinstance(value, dict)}
-    facts = {name: values for name, values in (run_facts or {}).items() if name not in loose and values}
+    facts = {name: values for name, values in (run_facts or {}).items() if isinstance(values, dict) and values}
+    if loose := {name: value for name, value in (run_facts or {}).items() if not isinstance(value, dict)}:
+        facts = {"Run": loose} | facts
     found = [row[measure] for row in summary["systems"] for measure in ("rna_type", "closed") if row[measure]]
     methods = [method for method, _ in Counter(sorted(estimate["method"] for estimate in found)).most_common()]
     level = f"{100 * summary['confidence']:g}%"
@@ -100,7 +101,7 @@ def render_report(summary: dict, drawn: dict[str, str], curves: Sequence[dict] =
         methods=f"{'; '.join(methods)}; {level} each",
         encoders=_encoders(summary),
         text_tables=_text_tables(summary),
-        facts={"Run": loose} | facts if loose else facts,
+        facts=facts,
         groups=GROUPS,
         controls=CONTROL_NAMES,
         outcomes=OUTCOMES,
