@@ -43,17 +43,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     output = args.output or Path("runs") / args.recipes
     if not (output / "report.html").is_file():
-        check_packages()
+        # what some step would miss is told before the first one trains for minutes
+        if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
+            raise UserError(f"the quick start also needs {', '.join(missing)}: pip install 'rnagpt[quickstart]'")
         with only_one(output, "another --output"):
             work(output, find_recipes(args.recipes))
-    return show(output)
+    from rnagpt.evaluation.reporting.tables import print_table
 
-
-def check_packages() -> None:
-    """UserError for packages that some step would miss, before the first one trains for minutes."""
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(f"the quick start also needs {', '.join(missing)}: pip install 'rnagpt[quickstart]'")
+    print_table(json.loads((output / "evaluation" / "summary.json").read_text()))
+    print(f"\nreport:  {output / 'report.html'}")
+    print(f"talk:    rnagpt chat {output / 'checkpoint'} --fasta FILE")
+    return 0
 
 
 def find_recipes(name: str) -> list[Path]:
@@ -157,69 +157,42 @@ def recorded_answers(items: list, stage1: Path) -> list:
 
 def report(output: Path) -> None:
     """All that the answers show: tables, figures, the checkpoint's card; last the page, which ends a run."""
-    from rnagpt.evaluation.reporting.report import recompute, write_report
-
-    note(output, "Machine", machine_facts())
-    summary = recompute(output)
-    write_card(output)
-    write_report(output, summary)
-
-
-def write_card(output: Path) -> None:
-    """README.md of the checkpoint, with what this run's training and evaluation found."""
     from rnagpt.checkpoints import checkpoint
+    from rnagpt.evaluation.reporting.report import recompute, write_report
     from rnagpt.release.card_facts import read_facts
 
+    # versions and hardware, without any name of the machine
+    packages = {name: metadata.version(name) for name in ("torch", "transformers", "trl", "peft", "datasets")}
+    machine = {"python": platform.python_version(), "processor cores": os.cpu_count(), "seed": SEED}
+    note(output, Machine=machine | packages)
+    summary = recompute(output)
     facts = read_facts(output / "checkpoint")
-    built = facts.stages[-1]["recipe"]["model"]
-    text = checkpoint.card(
-        *checkpoint.load(output / "checkpoint"),
-        built["llm"],
-        built["encoder"],
-        metadata=facts.metadata(output.resolve().name),
-        **facts.sections(),
-    )
-    replace_text(output / "checkpoint" / "README.md", text)
-
-
-def show(output: Path) -> int:
-    """The table, where the report is, and what to try next; no model is loaded."""
-    from rnagpt.evaluation.reporting.tables import print_table
-
-    print_table(json.loads((output / "evaluation" / "summary.json").read_text()))
-    print(f"\nreport:  {output / 'report.html'}")
-    print(f"talk:    rnagpt chat {output / 'checkpoint'} --fasta FILE")
-    return 0
+    built, head = facts.stages[-1]["recipe"]["model"], facts.metadata(output.resolve().name)
+    loaded = checkpoint.load(output / "checkpoint")
+    card = checkpoint.card(*loaded, built["llm"], built["encoder"], metadata=head, **facts.sections())
+    replace_text(output / "checkpoint" / "README.md", card)
+    write_report(output, summary)
 
 
 @contextmanager
 def step(output: Path, name: str, title: str):
     """Announce a step and add its time and peak memory to run.json."""
+    from rnagpt.evaluation.reporting.report import read_run_facts
+
     print(f"\n{title}", file=sys.stderr, flush=True)
     started = time.monotonic()
     try:
         yield
     finally:
-        seconds = time.monotonic() - started
-        facts = read_facts(output)
-        spent = facts.get("Seconds", {})
-        note(output, "Seconds", {**spent, name: round(spent.get(name, 0) + seconds, 1)})
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        before = facts.get("Memory", {}).get("peak (GiB)", 0)
-        note(output, "Memory", {"peak (GiB)": max(before, round(peak, 2))})
+        facts = read_run_facts(output)
+        seconds, peak = facts.get("Seconds", {}), facts.get("Memory", {}).get("peak (GiB)", 0)
+        spent = round(seconds.get(name, 0) + time.monotonic() - started, 1)
+        peak = max(peak, round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2))
+        note(output, Seconds={**seconds, name: spent}, Memory={"peak (GiB)": peak})
 
 
-def read_facts(output: Path) -> dict:
-    path = output / "run.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+def note(output: Path, **headings: dict) -> None:
+    """Set headings of run.json, which the report shows."""
+    from rnagpt.evaluation.reporting.report import read_run_facts
 
-
-def note(output: Path, heading: str, values: dict) -> None:
-    """Set one heading of run.json, which the report shows."""
-    replace_text(output / "run.json", json.dumps({**read_facts(output), heading: values}, indent=1) + "\n")
-
-
-def machine_facts() -> dict:
-    """Versions and hardware, without any name of the machine."""
-    packages = {name: metadata.version(name) for name in ("torch", "transformers", "trl", "peft", "datasets")}
-    return {"python": platform.python_version(), "processor cores": os.cpu_count(), "seed": SEED, **packages}
+    replace_text(output / "run.json", json.dumps(read_run_facts(output) | headings, indent=1) + "\n")

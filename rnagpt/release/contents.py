@@ -10,54 +10,20 @@ from pathlib import Path
 
 from rnagpt_core.errors import UserError
 
-MODEL_FILES = (
-    "README.md",
-    "CHANGELOG.md",
-    "LICENSE",
-    ".gitattributes",
-    "config.json",
-    "generation_config.json",
-    "processor_config.json",
-    "adapter_config.json",
-    "model.safetensors",
-    "model-*-of-*.safetensors",
-    "model.safetensors.index.json",
-    "adapter_model.safetensors",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "chat_template.jinja",
-    "additional_chat_templates/*.jinja",
-    "rna_tokenizer/*.json",
-    "rna_tokenizer/vocab.txt",
-    "rna_tokenizer/*.py",
-    "*_rnagpt.py",
-    "rna_sequences.py",
+_ANY_FILES = "README.md CHANGELOG.md LICENSE .gitattributes "
+# patterns of names; "*" stands for no "/"
+MODEL_FILES = tuple(
+    f"""{_ANY_FILES}
+    config.json generation_config.json processor_config.json adapter_config.json
+    model.safetensors model-*-of-*.safetensors model.safetensors.index.json adapter_model.safetensors
+    tokenizer.json tokenizer_config.json tokenizer.model special_tokens_map.json added_tokens.json
+    vocab.json vocab.txt merges.txt chat_template.jinja additional_chat_templates/*.jinja
+    rna_tokenizer/*.json rna_tokenizer/vocab.txt rna_tokenizer/*.py *_rnagpt.py rna_sequences.py""".split()
 )
-DATASET_FILES = (
-    "README.md",
-    "CHANGELOG.md",
-    "LICENSE",
-    ".gitattributes",
-    "statistics.json",
-    "alignment/*.parquet",
-    "qa/*.parquet",
-    "facts/*.parquet",
-    "figures/*.png",
+DATASET_FILES = tuple(
+    f"{_ANY_FILES} statistics.json alignment/*.parquet qa/*.parquet facts/*.parquet figures/*.png".split()
 )
-SPACE_FILES = (
-    "README.md",
-    "CHANGELOG.md",
-    "LICENSE",
-    ".gitattributes",
-    "requirements.txt",
-    "*.py",
-)
+SPACE_FILES = tuple(f"{_ANY_FILES} requirements.txt *.py".split())
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".dill")
 # what a credential looks like; the names are for the message
 SECRETS = {
@@ -90,16 +56,15 @@ def check_contents(folder: Path, allowed: tuple[str, ...], paths: bool = True) -
     """
     files = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     found = ((path.relative_to(folder), objection(path, folder, allowed, paths)) for path in files)
-    wrong = {str(name): reason for name, reason in found if reason}
-    if wrong:
-        listed = "; ".join(f"{name}: {reason}" for name, reason in list(wrong.items())[:8])
+    if wrong := [f"{name}: {reason}" for name, reason in found if reason]:
+        listed = "; ".join(wrong[:8])
         more = f"; and {len(wrong) - 8} more" if len(wrong) > 8 else ""
         raise UserError(f"{folder.name} must not be published: {listed}{more}; remove or put right, then run again")
     return files
 
 
 def objection(path: Path, folder: Path, allowed: tuple[str, ...], paths: bool = True) -> str | None:
-    """What speaks against publishing a file; None where nothing does."""
+    """What speaks against publishing a file, if anything."""
     if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
         return "a link that leads out of the folder"
     if path.suffix in PICKLES:

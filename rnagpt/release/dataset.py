@@ -38,60 +38,52 @@ def stage(source: Path, folder: Path, repo: str, licence: str, collected: str | 
         UserError: no published dataset; other columns or types than `published_schemas`; splits that share an RNA, a
             near sequence or a paper; abstracts, or long passages of them, without a licence; a stray file.
     """
-    check_words(licence, collected)
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
+        raise UserError(f"--licence takes a licence's id as the Hub writes it, such as cc-by-4.0, got {licence!r}")
+    try:
+        if collected is not None and str(date.fromisoformat(collected)) != collected:
+            raise ValueError
+    except ValueError:
+        raise UserError(f"--collected takes a date as YYYY-MM-DD, got {collected!r}") from None
     if not (source / "README.md").is_file() or not any((source / name).is_dir() for name in published_schemas()):
-        raise UserError(
-            f"{source} is no published RNA-QA: expected README.md, alignment/ and qa/, as `rnagpt build-dataset` "
-            "writes into OUTPUT/dataset"
-        )
+        raise UserError(f"{source} is no published RNA-QA: give OUTPUT/dataset of `rnagpt build-dataset`")
     contents.check_contents(source, contents.DATASET_FILES)
     statistics = json.loads((source / "statistics.json").read_text()) if (source / "statistics.json").is_file() else {}
     check_licence(source, statistics.get("annotation text"), licence)
     files = check_schemas(source)
     known = read_rnas(files)
     check_leaks(known)
-    copies_checked = check_copies(files, source.parent / "work" / "library.sqlite")
+    annotations = [path for of_split in files["alignment"].values() for path in of_split]
+    library = source.parent / "work" / "library.sqlite"
+    copies_checked = check_copies(annotations, library)
     folder.mkdir(exist_ok=True)
     for path in contents.check_contents(source, contents.DATASET_FILES):
         to = folder / path.relative_to(source)
         to.parent.mkdir(exist_ok=True)
         shutil.copyfile(path, to)
     ids = set().union(*(known[split]["id"] for split in SPLITS))
-    where = sources_text(files, ids, statistics.get("source") == "rnacentral")
+    where = sources_text(annotations, ids, statistics.get("source") == "rnacentral")
     write_card(folder, statistics, repo, licence, collected, copies_checked, where)
     print(f"checked: columns, splits (by RNA, sequence and paper){', copied passages' if copies_checked else ''}")
     if not copies_checked:
-        missing = source.parent / "work" / "library.sqlite"
-        print(f"not checked: passages copied from abstracts, because there is no {missing}; the card says so")
-
-
-def check_words(licence: str, collected: str | None) -> None:
-    """UserError for a licence that is no id of the Hub's form, or a date that is none."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
-        raise UserError(f"--licence takes a licence's id as the Hub writes it, such as cc-by-4.0, got {licence!r}")
-    if collected is None:
-        return
-    try:
-        if len(collected) != len("YYYY-MM-DD"):
-            raise ValueError
-        date.fromisoformat(collected)
-    except ValueError:
-        raise UserError(f"--collected takes a date as YYYY-MM-DD, got {collected!r}") from None
+        print(f"not checked: passages copied from abstracts, because there is no {library}; the card says so")
 
 
 def check_licence(source: Path, text: str | None, licence: str) -> None:
-    """UserError for a licence that the annotations cannot be given under; `text` is statistics.json's word on them:
-    "extractive" (sentences of the abstracts) or "generated", None in a dataset of an earlier version."""
+    """UserError for a licence that the annotations cannot be given under.
+
+    text: statistics.json's word on them, "extractive" or "generated"; None where an earlier version wrote it.
+    """
     if text == "generated" or licence in NOT_OURS:
         return
     if text is None:
         raise UserError(
-            f"{source}/statistics.json does not say whether the annotations are sentences of the abstracts, because "
-            "an earlier version wrote it: give --licence other, or run `rnagpt build-dataset` again to write it anew"
+            f"{source}/statistics.json does not say whether the annotations are sentences of the abstracts: give "
+            "--licence other, or run `rnagpt build-dataset` again to write it anew"
         )
     raise UserError(
-        f"the annotations of {source} are sentences of the abstracts, word for word, and {licence} is not ours to "
-        "give them: give --licence other, or build with a language model that writes in its own words"
+        f"the annotations of {source} are sentences of the abstracts, and {licence} is not ours to give them: give "
+        "--licence other, or build with a language model that writes in its own words"
     )
 
 
@@ -125,24 +117,18 @@ def check_columns(name: str, found, schema) -> None:
     texts = [column for column in found.names if re.search("abstract|full_?text", column)]
     if texts:
         raise UserError(
-            f"{name} holds raw abstracts (column {texts[0]}): they are their publishers', and no licence to pass them "
-            "on is recorded; publish PubMed ids instead"
+            f"{name} holds raw abstracts (column {texts[0]}), their publishers': publish PubMed ids instead"
         )
     if found.remove_metadata().equals(schema):
         return
-    missing, new = (
-        [c for c in one if c not in other] for one, other in ((schema.names, found.names), (found.names, schema.names))
-    )
-    changed = [c for c in schema.names if c in found.names and found.field(c).type != schema.field(c).type]
-    listed = [
-        f"{what}: {', '.join(names)}"
-        for what, names in (("missing", missing), ("new", new), ("of another type", changed))
-        if names
-    ]
-    raise UserError(
-        f"{name} has drifted from the public columns ({'; '.join(listed) or 'in another order'}): build it again, or "
-        "change dataset_builder/storage/records.py and announce it in CHANGELOG.md"
-    )
+    ours, theirs = dict(zip(schema.names, schema.types, strict=True)), dict(zip(found.names, found.types, strict=True))
+    drift = {
+        "missing": [column for column in ours if column not in theirs],
+        "new": [column for column in theirs if column not in ours],
+        "of another type": [column for column in ours if theirs.get(column, ours[column]) != ours[column]],
+    }
+    listed = "; ".join(f"{what}: {', '.join(columns)}" for what, columns in drift.items() if columns)
+    raise UserError(f"{name} has drifted from the public columns ({listed or 'in another order'}): build it again")
 
 
 def read_rnas(files: dict) -> dict[str, dict]:
@@ -165,21 +151,20 @@ def read_rnas(files: dict) -> dict[str, dict]:
 
 def check_leaks(known: dict[str, dict]) -> None:
     """UserError with counts where two splits share an RNA, a sequence, a near sequence or a paper."""
-    found = []
     words = {"id": "RNA ids", "sequence": "sequences", "paper": "papers"}
-    for one, other in combinations(SPLITS, 2):
-        for what, name in words.items():
-            if shared := known[one][what] & known[other][what]:
-                found.append(f"{len(shared):,} {name} in both {one} and {other} (such as {min(shared)[:40]})")
-    if not found:
-        for one, other in combinations(SPLITS, 2):
-            if near := near_sequences(known[one]["sequence"], known[other]["sequence"]):
-                found.append(f"{near:,} sequences of {other} with an 80% neighbour in {one}")
+    found = [
+        f"{len(shared):,} {name} in both {one} and {other} (such as {min(shared)[:40]})"
+        for one, other in combinations(SPLITS, 2)
+        for what, name in words.items()
+        if (shared := known[one][what] & known[other][what])
+    ]
+    found = found or [
+        f"{near:,} sequences of {other} with an 80% neighbour in {one}"
+        for one, other in combinations(SPLITS, 2)
+        if (near := near_sequences(known[one]["sequence"], known[other]["sequence"]))
+    ]
     if found:
-        raise UserError(
-            f"the splits leak: {'; '.join(found)}; split again (`rnagpt build-dataset`), because a score on these "
-            "would be memory"
-        )
+        raise UserError(f"the splits leak: {'; '.join(found)}; split again (`rnagpt build-dataset`)")
 
 
 def near_sequences(one: set[str], other: set[str]) -> int:
@@ -189,23 +174,22 @@ def near_sequences(one: set[str], other: set[str]) -> int:
     return sum(any(are_neighbours(known, sequence) for known in one) for sequence in other)
 
 
-def check_copies(files: dict, library: Path) -> bool:
+def check_copies(paths: list[Path], library: Path) -> bool:
     """Whether the texts were looked through for passages of the abstracts they rest on (the library is there).
 
     Raises:
         UserError: a text repeats over COPIED words in a row of an abstract without an open licence, or the library
             is another dataset's.
     """
-    import pyarrow.parquet as pq
-
     if not library.is_file():
         return False
     import sqlite3
 
+    import pyarrow.parquet as pq
+
     from dataset_builder.storage.store import Store
 
     copied: Counter = Counter()
-    paths = [path for of_split in files["alignment"].values() for path in of_split]
     try:
         opened = Store(library, read_only=True)
         for path in paths:
@@ -220,14 +204,12 @@ def check_copies(files: dict, library: Path) -> bool:
     except sqlite3.Error as error:
         raise UserError(f"{library} cannot be read ({error}): copied passages could not be looked for") from None
     except KeyError as error:
-        raise UserError(
-            f"the annotations rest on PubMed {error.args[0]}, which {library} does not hold, so that copied passages "
-            "could not be looked for: it was collected for another dataset; build this one again"
-        ) from None
+        lacks = f"{library} lacks PubMed {error.args[0]}, which the annotations rest on"
+        raise UserError(f"{lacks}: it was collected for another dataset; build this one again") from None
     if copied:
         raise UserError(
             f"annotations repeat {COPIED} words or more of {len(copied):,} abstracts without an open licence (such as "
-            f"PubMed {min(copied)}): raw abstracts are their publishers'; leave those papers out and build again"
+            f"PubMed {min(copied)}): leave those papers out and build again"
         )
     return True
 
@@ -261,20 +243,15 @@ def longest_at(text: str, words: list[str], start: int, size: int) -> int:
     return last - first
 
 
-def sources_text(files: dict, ids: set[str], collected: bool) -> str:
+def sources_text(paths: list[Path], ids: set[str], collected: bool) -> str:
     """Where sequences and literature come from, as far as the rows tell, or the builder's card (`collected`)."""
     import pyarrow.parquet as pq
 
-    releases: set[str] = set()
-    for paths in files["alignment"].values():
-        for path in paths:
-            releases.update(pq.read_table(path, columns=["release"]).column(0).unique().to_pylist())
-    named = sorted(str(release) for release in releases if release)
+    named = sorted(set(filter(None, pq.read_table(paths, columns=["release"])["release"].unique().to_pylist())))
     if named or collected:
         return (
             f"Sequences, names and types: RNAcentral (release {', '.join(named) or 'not stated'}) and its member "
-            "databases. "
-            "Literature: titles and abstracts found by LitScan and Europe PMC"
+            "databases. Literature: titles and abstracts found by LitScan and Europe PMC"
         )
     urs = sum(name.startswith("URS") for name in ids)
     return (

@@ -1,7 +1,5 @@
 """A checkpoint of any form -> a folder that may be published: weights, processor, code, card; reloaded and compared.
 
-    stage_model(source, folder, form="whole", repo="owner/name")
-
 The form that goes up: `whole` holds all weights (an adapter is merged), `projector` the projector alone, `adapter` the
 adapter with its projector; the last two name the repositories that the rest is fetched from.
 """
@@ -11,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,12 @@ from processing_rnagpt import RnaGptProcessor
 from rnagpt.checkpoints import checkpoint, model_card
 from rnagpt.checkpoints.forms import ADAPTER, PARTS, WEIGHTS, describe
 from rnagpt.release.card_facts import RunFacts
-from rnagpt.release.reload import PACKAGES
 from rnagpt_core.errors import UserError
 
-QUESTION = "What type of RNA is this?"
 RNA = "GCGGAUUUAGCUCAGUUGGGAGAGCGCCAGACUGAAGAUCUGGAGGUCCUGUGUUCGAUCCACAGAAUUCGCACCA"  # yeast tRNA-Phe
+MESSAGES = [
+    {"role": "user", "content": [{"type": "rna", "rna": RNA}, {"type": "text", "text": "What type of RNA is this?"}]}
+]
 ANSWER_TOKENS = 24
 # share of the largest logit that a reload may differ by: other kernels, and in 16 bits other rounding
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
@@ -36,7 +36,7 @@ TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.bfloat16: 3e-2, tor
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint and what is known of where its parts come from."""
+    """A checkpoint and where its parts come from."""
 
     path: Path
     form: str  # parts, whole, projector or adapter
@@ -53,8 +53,6 @@ def source_of(path: Path, facts: RunFacts, llm: str | None, encoder: str | None)
     """
     described = describe(path)
     form, named, base = described.form, described.built_from, described.base
-    if form == "hub":
-        raise UserError(f"{path} is no folder: release takes a checkpoint on this machine")
     if facts.stages:
         recipe = facts.stages[-1]["recipe"]["model"]
         named = {part: named.get(part) or recipe[part] for part in ("llm", "encoder")}
@@ -63,10 +61,8 @@ def source_of(path: Path, facts: RunFacts, llm: str | None, encoder: str | None)
     found = {"llm": llm or named.get("llm"), "encoder": encoder or named.get("encoder")}
     missing = [f"--{part} NAME" for part, name in found.items() if not name]
     if missing:
-        raise UserError(
-            f"{path} does not tell which {' and '.join(found)} it was built from, and the card must: give "
-            f"{' and '.join(missing)} (a Hub id or the name of the weights), or --run RUN_DIR"
-        )
+        wanted = f"give {' and '.join(missing)} (a Hub id or the name of the weights), or --run RUN_DIR"
+        raise UserError(f"{path} does not tell which {' and '.join(found)} it was built from: {wanted}")
     return Source(path, form, str(found["llm"]), str(found["encoder"]), base)
 
 
@@ -74,33 +70,26 @@ def check_licence(source: Source, repo: str, licence: Path | None, form: str) ->
     """UserError where Llama 3's licence would be broken: the name, and the copy of the licence that goes along."""
     if model_card.licence_of(source.llm) != model_card.LICENCES["llama-3"]:
         return
-    if not repo.split("/")[1].lower().startswith(("llama-3", "llama3")):
-        raise UserError(
-            f"Meta's licence of {source.llm} asks that the name of a model made with it begins with 'Llama 3': "
-            f"give --repo {repo.split('/')[0]}/Llama-3-{repo.split('/')[1]}"
-        )
+    owner, name = repo.split("/")
+    if not name.lower().startswith(("llama-3", "llama3")):
+        wanted = f"asks for a name that begins with 'Llama 3': give --repo {owner}/Llama-3-{name}"
+        raise UserError(f"Meta's licence of {source.llm} {wanted}")
     if form == "whole" and licence is None:
-        raise UserError(
-            f"Meta's licence of {source.llm} goes along with its weights: give --licence FILE, the LICENSE of its "
-            "repository"
-        )
+        raise UserError(f"Meta's licence of {source.llm} goes along with its weights: give its text, --licence FILE")
 
 
 def write_form(source: Source, folder: Path, form: str, base: str | None):
     """Write the checkpoint into `folder` in the form asked for. -> (model, processor) as loaded from the source.
 
-    Raises:
-        UserError: the form does not suit the checkpoint, or what it leaves out is not on the Hub.
+    UserError where the form does not suit the checkpoint, or what it leaves out is not on the Hub.
     """
     if source.form in ("projector", "adapter") and form != source.form:
         raise UserError(f"{source.path} is of the form {source.form}, and goes up as that: leave --form out")
     if form == "adapter":
         return write_adapter(source, folder, base or source.base)
     if source.form == "parts" and form == "projector" and (source.path / ADAPTER).is_file():
-        raise UserError(
-            f"{source.path} holds an adapter beside its projector: give --form adapter --base OWNER/NAME to keep "
-            "it, or --form whole to merge it"
-        )
+        wanted = "give --form adapter --base OWNER/NAME to keep it, or --form whole to merge it"
+        raise UserError(f"{source.path} holds an adapter beside its projector: {wanted}")
     model, processor = checkpoint.load(source.path, dtype="auto")
     forget_folders(model.config)
     if form == "projector":
@@ -108,9 +97,9 @@ def write_form(source: Source, folder: Path, form: str, base: str | None):
         for part in ("llm", "encoder"):
             name, _, revision = origins[part].partition("@")
             if not model_card.is_hub_id(name):
+                wanted = f"give --{part} OWNER/NAME (OWNER/NAME@REVISION pins it), or --form whole"
                 raise UserError(
-                    f"a projector-only release names its LLM and encoder on the Hub, and {name!r} is no Hub id: give "
-                    f"--{part} OWNER/NAME (OWNER/NAME@REVISION pins it), or --form whole"
+                    f"a projector-only release names its parts on the Hub, and {name!r} is no Hub id: {wanted}"
                 )
             check_on_hub(f"--{part}", name, revision or origins.get(f"{part}_revision"))
             origins |= {part: name} | ({f"{part}_revision": revision} if revision else {})
@@ -134,10 +123,7 @@ def check_on_hub(option: str, name: str, revision: str | None = None) -> None:
     except RevisionNotFoundError:
         raise UserError(f"{option} {name} has no revision {revision}: give one of its tags or commits") from None
     except RepositoryNotFoundError:
-        raise UserError(
-            f"{option} {name} is not on the Hub, or not for this token: the release would load for nobody; check the "
-            "name, or release that first"
-        ) from None
+        raise UserError(f"{option} {name} is not on the Hub, or not for this token: release that first") from None
     if info.private:
         print(f"note: {name} is private: nobody else can load this release before it is public", file=sys.stderr)
 
@@ -145,9 +131,7 @@ def check_on_hub(option: str, name: str, revision: str | None = None) -> None:
 def write_adapter(source: Source, folder: Path, base: str):
     """The adapter as it is; the RNA-GPT that it was trained on is a repository."""
     if not base or not model_card.is_hub_id(base):
-        raise UserError(
-            "an adapter-only release names the RNA-GPT that it was trained on: give --base OWNER/NAME, released before"
-        )
+        raise UserError("an adapter needs the RNA-GPT that it was trained on: give --base OWNER/NAME, released before")
     if source.form == "adapter":
         check_on_hub("--base", base)
         model, processor = checkpoint.load(source.path, dtype="auto")
@@ -183,8 +167,8 @@ def copy_whole(source: Path, folder: Path, model: RnaGptForCausalLM, processor: 
 
 def forget_folders(config: RnaGptConfig) -> None:
     """Blank where encoder and LLM were loaded from, unless that is the Hub."""
-    parts: tuple[Any, ...] = (config.text_config, config.rna_config)  # a dict only while one is read
-    for part in parts:
+    part: Any  # a dict only while one is read
+    for part in (config.text_config, config.rna_config):
         if not model_card.is_hub_id(part.name_or_path):
             part.name_or_path = ""
 
@@ -202,16 +186,8 @@ def write_card(folder: Path, model, processor, source: Source, facts: RunFacts, 
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     before = source.path / "README.md"
     untrained = not facts.stages and before.is_file() and model_card.UNTRAINED in before.read_text(errors="replace")
-    text = checkpoint.card(
-        inner,
-        processor,
-        source.llm,
-        source.encoder,
-        trained=not untrained,
-        repo=repo,
-        metadata=facts.metadata(repo.split("/")[-1]),
-        **facts.sections(),
-    )
+    known = {"repo": repo, "metadata": facts.metadata(repo.split("/")[-1]), **facts.sections()}
+    text = checkpoint.card(inner, processor, source.llm, source.encoder, trained=not untrained, **known)
     if form != "whole":
         what = {
             "projector": "holds the projector alone; `from_pretrained` fetches language model and encoder from the "
@@ -226,15 +202,11 @@ def write_card(folder: Path, model, processor, source: Source, facts: RunFacts, 
 
 def answer_of(model, processor) -> tuple[torch.Tensor, str]:
     """Logits (1, length, vocabulary) in fp32 and the greedy answer to the question that the reload is asked too."""
-    batch = processor(question())
+    batch = processor(MESSAGES)
     with torch.no_grad():
         logits = model(**batch).logits.float()
         ids = model.generate(**batch, max_new_tokens=ANSWER_TOKENS, do_sample=False)
     return logits, processor.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)[0]
-
-
-def question() -> list[dict]:
-    return [{"role": "user", "content": [{"type": "rna", "rna": RNA}, {"type": "text", "text": QUESTION}]}]
 
 
 def reload_and_compare(folder: Path, logits: torch.Tensor, answer: str, dtype: torch.dtype) -> str:
@@ -243,33 +215,27 @@ def reload_and_compare(folder: Path, logits: torch.Tensor, answer: str, dtype: t
     Raises:
         UserError: it does not load there, or answers otherwise than the checkpoint.
     """
-    beside = folder.with_name(folder.name + ".reload")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
-    try:
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.reload-", dir=folder.parent) as name:
+        beside = Path(name).absolute()
         ask, out = beside / "question.json", beside / "out.safetensors"
-        ask.write_text(json.dumps({"messages": question(), "tokens": ANSWER_TOKENS}))
+        ask.write_text(json.dumps({"messages": MESSAGES, "tokens": ANSWER_TOKENS}))
         script = Path(__file__).with_name("reload.py")
         # -I: neither the folder it is started in, nor PYTHONPATH, nor the user's own packages
         command = [sys.executable, "-I", *(str(path.absolute()) for path in (script, folder, ask, out))]
-        environment = {**os.environ, "HF_MODULES_CACHE": str((beside / "modules").absolute())}
+        environment = {**os.environ, "HF_MODULES_CACHE": str(beside / "modules")}
         done = subprocess.run(command, cwd=beside, env=environment, capture_output=True, text=True)
         if done.returncode != 0:
-            lines = [line for line in done.stderr.strip().splitlines() if line.strip()][-1:] or ["no message"]
-            raise UserError(
-                f"the release does not load where only transformers is installed (without {PACKAGES[0]}): {lines[0]}"
-            )
+            reason = done.stderr.strip().rpartition("\n")[2] or "no message"
+            raise UserError(f"the release does not load where only transformers is installed: {reason}")
         with safe_open(out, "pt") as file:
             got, text = file.get_tensor("logits"), file.metadata()["answer"]
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     if got.shape != logits.shape:
         raise UserError(f"the reloaded release reads the question as {got.shape[1]} tokens, not {logits.shape[1]}")
     difference = float((got - logits).abs().max() / logits.abs().max())
     if not difference <= TOLERANCE[dtype]:
         raise UserError(
-            f"the reloaded release computes other logits than the checkpoint (by {difference:.1e} of the largest; "
-            f"allowed {TOLERANCE[dtype]:.0e}): its LLM, encoder or --base is not the one it was trained with"
+            f"the reloaded release computes other logits than the checkpoint ({difference:.1e} of the largest away, "
+            f"{TOLERANCE[dtype]:.0e} allowed): its LLM, encoder or --base is not the one it was trained with"
         )
     if text != answer:
         raise UserError(f"the reloaded release answers {text!r}, the checkpoint {answer!r}")

@@ -22,65 +22,46 @@ import shutil
 import sys
 import tempfile
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 
+from rnagpt import __version__
 from rnagpt_core.arguments import add_debug
 from rnagpt_core.errors import UserError
 from rnagpt_core.files import new_folder
 
 FORMS = ("whole", "projector", "adapter")
+METRIC_FILES = ("rna_answers.py", "requirements.txt", "app.py", "README.md")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
-    model = kinds.add_parser(
-        "model",
-        help="a checkpoint",
-        allow_abbrev=False,
-        description="Publish a checkpoint: weights, processor, code, card.",
+    model, dataset, metric = (
+        kinds.add_parser(name, help=short, allow_abbrev=False, description=f"Publish {text}.")
+        for name, short, text in (
+            ("model", "a checkpoint", "a checkpoint: weights, processor, code, card"),
+            ("dataset", "RNA-QA", "RNA-QA: Parquet and card"),
+            ("metric", "the evaluation module, as a Space", "metrics/rna_answers as a Space, for evaluate.load"),
+        )
     )
-    model.add_argument(
-        "checkpoint",
-        nargs="?",
-        type=Path,
-        metavar="CHECKPOINT",
-        help="a folder of any form: whole, projector-only, adapter-only, or a training stage's output",
-    )
+    text = "a folder of any form: whole, projector-only, adapter-only, or a training stage's output"
+    model.add_argument("checkpoint", nargs="?", type=Path, metavar="CHECKPOINT", help=text)
     model.add_argument("--demo", action="store_true", help="the checkpoint that ships with the package")
-    model.add_argument(
-        "--form",
-        choices=FORMS,
-        help="whole: all weights, an adapter merged (default); projector: the "
-        "projector alone; adapter: the adapter kept",
-    )
+    text = "whole: all weights, an adapter merged (default); projector: the projector alone; adapter: the adapter kept"
+    model.add_argument("--form", choices=FORMS, help=text)
     model.add_argument("--base", metavar="OWNER/NAME", help="with --form adapter: the RNA-GPT it was trained on")
     model.add_argument("--llm", metavar="NAME", help="the language model's name or Hub id, where the files do not say")
     model.add_argument("--encoder", metavar="NAME", help="the RNA encoder's, likewise")
-    model.add_argument(
-        "--run",
-        type=Path,
-        metavar="RUN_DIR",
-        dest="run_dir",
-        help="run with training and evaluation facts (default: the folder that CHECKPOINT lies in)",
-    )
+    text = "run with training and evaluation facts (default: the folder that CHECKPOINT lies in)"
+    model.add_argument("--run", type=Path, metavar="RUN_DIR", dest="run_dir", help=text)
     model.add_argument("--licence", type=Path, metavar="FILE", help="goes along as LICENSE")
     model.add_argument("--hardware", metavar="TEXT", help="what it was trained on, for the card")
     model.add_argument("--cost-usd", type=float, metavar="USD", help="what training cost, for the card")
     model.add_argument("--co2-grams", type=float, metavar="G", help="CO2 equivalent of training, for the card")
-    dataset = kinds.add_parser(
-        "dataset", help="RNA-QA", allow_abbrev=False, description="Publish RNA-QA: Parquet and card."
-    )
     dataset.add_argument("folder", type=Path, metavar="FOLDER", help="OUTPUT/dataset of `rnagpt build-dataset`")
-    dataset.add_argument(
-        "--licence", default="cc-by-4.0", metavar="ID", help="the licence's id on the Hub (default: %(default)s)"
-    )
+    text = "the licence's id on the Hub (default: %(default)s)"
+    dataset.add_argument("--licence", default="cc-by-4.0", metavar="ID", help=text)
     dataset.add_argument("--collected", metavar="DATE", help="when the literature was collected (YYYY-MM-DD)")
-    metric = kinds.add_parser(
-        "metric",
-        help="the evaluation module, as a Space",
-        allow_abbrev=False,
-        description="Publish metrics/rna_answers as a Space, for evaluate.load.",
-    )
     for kind in (model, dataset, metric):
         add_debug(kind, default=argparse.SUPPRESS)
         kind.add_argument("--repo", required=True, metavar="OWNER/NAME", help="repository on the Hub")
@@ -95,20 +76,19 @@ def run(args: argparse.Namespace) -> int:
     """Look at the Hub, stage, check, publish; with --dry-run nothing is asked of the Hub but what a model needs."""
     from rnagpt.release import contents, upload
 
-    work = {"model": stage_model, "dataset": stage_dataset, "metric": stage_metric}[args.kind]
-    kind = "space" if args.kind == "metric" else args.kind
-    allowed = {"model": contents.MODEL_FILES, "dataset": contents.DATASET_FILES, "space": contents.SPACE_FILES}[kind]
-    upload.check_repo_id(args.repo)
-    if args.tag is not None:
-        upload.check_tag(args.tag)
+    kind, allowed = {
+        "model": ("model", contents.MODEL_FILES),
+        "dataset": ("dataset", contents.DATASET_FILES),
+        "metric": ("space", contents.SPACE_FILES),
+    }[args.kind]
+    upload.check_names(args.repo, args.tag)
     if args.kind == "model":
         check_arguments(args)
     if args.out is not None and args.out.exists():
         raise UserError(f"{args.out} exists already: remove it, or give another --out")
-    source = {"model": "checkpoint", "dataset": "folder"}.get(args.kind, "")
-    given = getattr(args, source, None) if source else None
-    if args.out is not None and given is not None and args.out.resolve().is_relative_to(given.resolve()):
-        raise UserError(f"--out {args.out} lies in {given}, which would then hold a stray folder: give another")
+    source = getattr(args, "checkpoint", None) or getattr(args, "folder", None)
+    if args.out is not None and source is not None and args.out.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"--out {args.out} lies in {source}, which would then hold a stray folder: give another")
     if args.dry_run:
         target = upload.Target(kind, args.repo, args.tag or "v1", not args.public)
     else:
@@ -121,7 +101,14 @@ def run(args: argparse.Namespace) -> int:
         )
     message = args.message or f"{'First' if not target.tags else 'New'} release."
     with staging(args) as folder:
-        work(args, folder)
+        if args.kind == "model":
+            stage_model(args, folder)
+        elif args.kind == "dataset":
+            from rnagpt.release import dataset
+
+            dataset.stage(args.folder, folder, args.repo, args.licence, args.collected)
+        else:
+            stage_metric(folder, args.repo)
         upload.add_changelog(folder, target, message)
         files = contents.check_contents(folder, allowed)
         print(contents.listing(folder, files))
@@ -224,13 +211,23 @@ def stage_model(args: argparse.Namespace, folder: Path) -> None:
     print(model.reload_and_compare(folder, logits, answer, dtype))
 
 
-def stage_dataset(args: argparse.Namespace, folder: Path) -> None:
-    from rnagpt.release import dataset
+def stage_metric(folder: Path, repo: str) -> None:
+    """metrics/rna_answers under the names of a Space, so that `evaluate.load(repo)` finds it.
 
-    dataset.stage(args.folder, folder, args.repo, args.licence, args.collected)
-
-
-def stage_metric(args: argparse.Namespace, folder: Path) -> None:
-    from rnagpt.release import metric
-
-    metric.stage(folder, args.repo)
+    Raises:
+        UserError: the name is none that `evaluate` can load, or the module is not part of this installation.
+    """
+    owner, name = repo.split("/")
+    if not name.isidentifier():
+        raise UserError(
+            f"evaluate cannot load {name!r}, which is no name of a module: give --repo {owner}/rna_answers"
+        )
+    module = Path(str(resources.files("rnagpt"))) / "metrics" / "rna_answers"
+    if not all((module / file).is_file() for file in METRIC_FILES):
+        raise UserError("the evaluation module is not part of this installation: install RNA-GPT again")
+    folder.mkdir(exist_ok=True)
+    for file in METRIC_FILES:
+        text = (module / file).read_text(encoding="utf-8")
+        text = text.replace("OWNER/rna_answers", repo).replace('"rna_answers.py"', f'"{name}.py"')
+        text = text.replace("rnagpt[eval]", f"rnagpt[eval]=={__version__}")
+        (folder / file.replace("rna_answers", name)).write_text(text, encoding="utf-8")

@@ -8,22 +8,14 @@ RNA-GPT's packages, even where they are installed. OUT holds the logits; its met
 
 import json
 import sys
-from importlib.abc import MetaPathFinder
+from typing import Any
 
 PACKAGES = ("rnagpt", "rnagpt_core", "modeling_rnagpt", "processing_rnagpt", "dataset_builder", "train_sft")
 
 
-class Without(MetaPathFinder):
-    """Makes the packages unknown to this interpreter."""
-
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in PACKAGES:
-            raise ModuleNotFoundError(f"{name} must not be imported here: the checkpoint stands on its own", name=name)
-        return None
-
-
 def main(folder: str, question: str, out: str) -> None:
-    sys.meta_path.insert(0, Without())
+    unknown: dict[str, Any] = dict.fromkeys(PACKAGES)
+    sys.modules.update(unknown)  # importing what stands as None there fails
     import torch
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoProcessor

@@ -25,8 +25,8 @@ TAG = re.compile(r"[A-Za-z0-9](?:[\w.-]*\w)?", re.ASCII)
 
 @dataclass(frozen=True)
 class Target:
-    """Where a release goes: `head` is the commit it is made on (None: the repository does not exist yet); `changed`
-    says that it is not that of a release, so somebody has edited the repository since."""
+    """Where a release goes: `head` is the commit it is made on (None: there is no repository yet); `changed` says that
+    somebody has edited the repository since its last release."""
 
     kind: str
     repo_id: str
@@ -45,8 +45,9 @@ class Target:
         return f"{constants.ENDPOINT}/{places[self.kind]}{self.repo_id}"
 
 
-def check_repo_id(repo_id: str) -> None:
-    """UserError for what can be no repository's name."""
+def check_names(repo_id: str, tag: str | None) -> None:
+    """UserError for what can be no repository's or tag's name, or a tag that would be taken for a branch: found out
+    after the commit, it is too late."""
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     try:
@@ -54,10 +55,8 @@ def check_repo_id(repo_id: str) -> None:
         _, _ = repo_id.encode("ascii").split(b"/")
     except (HFValidationError, ValueError):
         raise UserError(f"--repo takes OWNER/NAME, letters, digits, '-', '_' and '.', got {repo_id!r}") from None
-
-
-def check_tag(tag: str) -> None:
-    """UserError for what can be no tag, or would be taken for a branch: found out after the commit, it is too late."""
+    if tag is None:
+        return
     if not TAG.fullmatch(tag) or ".." in tag or tag.endswith(".lock") or tag == "main" or len(tag) > 64:
         raise UserError(f"--tag takes a name such as v2 or paper-1.0, and not 'main', got {tag!r}")
 
@@ -72,11 +71,9 @@ def look(kind: str, repo_id: str, tag: str | None = None, private: bool = True) 
             name that can be no repository's or tag's.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError
 
-    check_repo_id(repo_id)
-    if tag is not None:
-        check_tag(tag)
+    check_names(repo_id, tag)
     api = HfApi()
     with refusals(repo_id):
         who = api.whoami()
@@ -85,10 +82,8 @@ def look(kind: str, repo_id: str, tag: str | None = None, private: bool = True) 
         owners = {who["name"], *(org["name"] for org in who.get("orgs", []))}
         owner = repo_id.split("/")[0]
         if owner not in owners:
-            raise UserError(
-                f"the token is {who['name']}'s, who cannot write under {owner!r}: give --repo {who['name']}/NAME, or "
-                "log in as a member (`hf auth login`)"
-            )
+            wanted = f"give --repo {who['name']}/NAME, or log in as a member (`hf auth login`)"
+            raise UserError(f"the token is {who['name']}'s, who cannot write under {owner!r}: {wanted}")
         try:
             info: Any = api.repo_info(repo_id, repo_type=kind)
         except RepositoryNotFoundError:
@@ -98,21 +93,16 @@ def look(kind: str, repo_id: str, tag: str | None = None, private: bool = True) 
         files = [sibling.rfilename for sibling in info.siblings or [] if sibling.rfilename != ".gitattributes"]
         card_tags = set((info.card_data or {}).get("tags") or [])
         if files and OURS[kind] not in card_tags:
-            raise UserError(
-                f"the name is taken: {repo_id} exists and its card does not carry the tag {OURS[kind]!r}, so it is no "
-                "release of this command, and is left alone; give another --repo, or delete it on the Hub first"
-            )
+            wanted = f"no release of this command (its card lacks the tag {OURS[kind]!r}): give another --repo"
+            raise UserError(f"the name is taken: {repo_id} exists and is {wanted}")
         if tag is not None and tag in tags:
             raise UserError(f"{repo_id} has the tag {tag} already (of {', '.join(sorted(tags))}): give another --tag")
         if tag in [ref.name for ref in refs.branches]:
             raise UserError(f"{repo_id} has a branch {tag}, and a tag of its name would be ambiguous: another --tag")
         changelog = ""
         if "CHANGELOG.md" in files:
-            try:
-                path = api.hf_hub_download(repo_id, "CHANGELOG.md", repo_type=kind, revision=info.sha)
-                changelog = Path(path).read_text(encoding="utf-8")
-            except HfHubHTTPError:
-                raise UserError(f"{repo_id} has a CHANGELOG.md that cannot be read: run again") from None
+            path = api.hf_hub_download(repo_id, "CHANGELOG.md", repo_type=kind, revision=info.sha)
+            changelog = Path(path).read_text(encoding="utf-8")
     changed = bool(tags) and info.sha not in {ref.target_commit for ref in refs.tags}
     return Target(kind, repo_id, tag or next_tag(tags), bool(info.private), info.sha, changelog, tags, changed)
 
@@ -130,9 +120,8 @@ def next_tag(tags: tuple[str, ...]) -> str:
 def add_changelog(folder: Path, target: Target, message: str) -> None:
     """Write CHANGELOG.md: this release above what the repository's own says."""
     title = "# Changelog\n"
-    entry = (
-        f"\n## {target.tag}, {date.today().isoformat()}\n\n- {' '.join(message.split())}\n- RNA-GPT {__version__}\n"
-    )
+    changes = f"- {' '.join(message.split())}\n- RNA-GPT {__version__}\n"
+    entry = f"\n## {target.tag}, {date.today().isoformat()}\n\n{changes}"
     # a release whose tag could not be set is made again under the same tag
     same = rf"\n## {re.escape(target.tag)}, .*?(?=\n## |\Z)"
     older = re.sub(same, "", target.changelog.removeprefix(title), flags=re.DOTALL)

@@ -57,27 +57,14 @@ _RC = {
     "ytick.major.size": 0,
 }
 MEASURES = {"rna_type": "RNA type", "closed": "Closed questions"}
-TOPICS = {
-    "rna_type": "RNA type",
-    "is_type": "Is it type X?",
-    "length_class": "Length class",
-    "organism_group": "Organism group",
-    "amino_acid": "Amino acid",
-}
+TOPICS = {"rna_type": "RNA type", "is_type": "Is it type X?"}
 _CHANCE = {"color": COLOURS["ink"], "linewidth": 1, "linestyle": (0, (2, 3))}
 
 
 def draw_figures(summary: dict, curves: Sequence[dict] = ()) -> dict[str, str]:
     """Name -> SVG text of every figure that there is something to show in. curves: rows as in `training.curves`."""
-    drawn = {
-        "accuracy": accuracy(summary),
-        "similarity": similarity(summary),
-        "type_by_system": type_by_system(summary),
-        "train_identity": against_identity(summary),
-        "reliability": reliability(summary),
-        "confusion": confusion(summary),
-        "learning_curves": learning_curves(curves),
-    }
+    of_summary = (accuracy, similarity, type_by_system, train_identity, reliability, confusion)
+    drawn = {draw.__name__: draw(summary) for draw in of_summary} | {"learning_curves": learning_curves(curves)}
     return {name: svg for name, svg in drawn.items() if svg}
 
 
@@ -170,16 +157,12 @@ def accuracy(summary: dict):
 def similarity(summary: dict):
     """Bars of the headline similarity of every system, with intervals; "" where no text was scored."""
     mode, _, label = summary.get("headline_metric", "").rpartition(":")
-    rows = [
-        (system(row["system"]), row["modes"][mode or "aligned"][label]["f1"])
-        for entry in summary.get("text", [])[:1]
-        for row in entry["systems"]
-        if label in row["modes"].get(mode or "aligned", {})
-    ]
+    systems = summary["text"][0]["systems"] if summary.get("text") else []
+    found = [(system(row["system"]), row["modes"].get(mode or "aligned", {}).get(label)) for row in systems]
+    rows = [(spec, metric["f1"]) for spec, metric in found if metric]
     if not rows:
         return None
-    figure, panels = _panels(1, 27 * len(rows) + 96)
-    axes = panels[0]
+    figure, (axes,) = _panels(1, 27 * len(rows) + 96)
     _bars(axes, rows, 1, "%.3f")
     axes.set(title=metric_label(summary["headline_metric"]), xlim=(0, 1.08))
     _legend_of_groups(figure, [spec.group for spec, _ in rows])
@@ -222,14 +205,13 @@ def type_by_system(summary: dict):
     if entry is None:
         return None
     specs = [system(key) for key in dict.fromkeys(key for row in entry["bins"] for key in row["systems"])]
-    values = [[row["systems"].get(spec.key, {}).get("value") for row in entry["bins"]] for spec in specs]
-    return _heat(
-        [[None if value is None else 100 * max(value, 0) for value in row] for row in values],
-        [spec.label for spec in specs],
+    found = [[row["systems"].get(spec.key) for row in entry["bins"]] for spec in specs]
+    percents = [[100 * max(cell["value"], 0) if cell else None for cell in row] for row in found]
+    rows, columns = (
+        [(spec.label, COLOURS[spec.group]) for spec in specs],
         [type_label(row["bin"]) for row in entry["bins"]],
-        [COLOURS[spec.group] for spec in specs],
-        f"{metric_label(entry['measure'])}, in percent",
     )
+    return _heat(percents, rows, columns, f"{metric_label(entry['measure'])}, in percent")
 
 
 @_as_svg
@@ -239,30 +221,25 @@ def confusion(summary: dict):
         return None
     labels = [type_label(name) for name in summary["confusion"]["labels"]]
     shares = [[100 * count / max(sum(row), 1) for count in row] for row in summary["confusion"]["counts"]]
-    colours = [COLOURS["model"]] * len(labels)
-    return _heat(shares, labels, [*labels, "none"], colours, "answered as, in percent", diagonal=True)
+    rows = [(label, COLOURS["model"]) for label in labels]
+    return _heat(shares, rows, [*labels, "none"], "answered as, in percent", diagonal=True)
 
 
-def _heat(
-    percents: Sequence[Sequence[float | None]],
-    rows: Sequence[str],
-    columns: Sequence[str],
-    colours: Sequence[str],
-    title: str,
-    diagonal: bool = False,
-):
-    """A table of cells, the deeper a row's colour the higher the percentage; with the diagonal outlined."""
-    figure, panels = _panels(1, 30 * len(rows) + 130)
-    axes = panels[0]
-    for y, row in enumerate(percents):
-        for x, percent in enumerate(row):
+def _heat(percents: list[list], rows: list[tuple[str, str]], columns: list[str], title: str, diagonal: bool = False):
+    """A table of cells, the deeper a row's colour the higher the percentage (or None); with the diagonal outlined.
+
+    rows: label and colour of each.
+    """
+    figure, (axes,) = _panels(1, 30 * len(rows) + 130)
+    for y, (_, colour) in enumerate(rows):
+        for x, percent in enumerate(percents[y]):
             right = diagonal and x == y
             depth = 0.05 + 0.7 * (percent or 0) / 100
             edge = {"edgecolor": COLOURS["ink"], "linewidth": 1.5} if right else {}
-            axes.barh(y, 0.94, 0.9, left=x - 0.47, color=(colours[y], depth), **edge)
+            axes.barh(y, 0.94, 0.9, left=x - 0.47, color=(colour, depth), **edge)
             text = "–" if percent is None else "·" if diagonal and not percent else f"{percent:.0f}"
             axes.text(x, y, text, ha="center", va="center", weight="bold" if right else "normal")
-    axes.set_yticks(range(len(rows)), rows, color=COLOURS["ink"])
+    axes.set_yticks(range(len(rows)), [label for label, _ in rows], color=COLOURS["ink"])
     axes.set_xticks(range(len(columns)), columns, rotation=40, ha="left", rotation_mode="anchor")
     axes.xaxis.tick_top()
     axes.set(xlim=(-0.55, len(columns) - 0.45), ylim=(len(rows) - 0.4, -0.6), xlabel=title)
@@ -271,22 +248,16 @@ def _heat(
     return figure
 
 
-# which systems stand in `against_identity`, beside the main one and its control with another RNA -> the line
-_IDENTITY_LINES = {"nearest_identity": "-", "nearest_train": "--", "kmer_length": ":", "question_only": "--"}
-
-
 @_as_svg
-def against_identity(summary: dict):
+def train_identity(summary: dict):
     """Score by identity with the nearest training RNA, for the model, its swapped control and the copies; "" where it
     is not known, or where all RNAs fall into one bin."""
-    entries = [
-        entry
-        for entry in summary.get("strata", [])
-        if entry["dimension"] == "train_identity" and len(entry["bins"]) > 1
-    ]
+    entries = [entry for entry in summary.get("strata", []) if entry["dimension"] == "train_identity"]
+    entries = [entry for entry in entries if len(entry["bins"]) > 1]
     if not entries:
         return None
-    lines = {summary["main"]: "-", f"{summary['main']}_swapped": "-"} | _IDENTITY_LINES
+    lines = {summary["main"]: "-", f"{summary['main']}_swapped": "-"}
+    lines |= {"nearest_identity": "-", "nearest_train": "--", "kmer_length": ":", "question_only": "--"}
     figure, panels = _panels(len(entries), 330)
     for axes, entry in zip(panels, entries, strict=True):
         for key in dict.fromkeys(key for row in entry["bins"] for key in row["systems"] if key in lines):
@@ -316,8 +287,7 @@ def reliability(summary: dict):
     found = {key: row for key, row in summary.get("calibration", {}).items() if key in keys}
     if not found:
         return None
-    figure, panels = _panels(2, 340)
-    left, right = panels
+    figure, (left, right) = _panels(2, 340)
     left.plot([0, 1], [0, 1], **_CHANCE, label="sure as right")
     for key, row in found.items():
         spec, points, curve = system(key), row["points"], row["risk_coverage"]["points"]
@@ -331,7 +301,7 @@ def reliability(summary: dict):
     left.set(title="Reliability", xlabel="how sure it is of its answer", ylabel="share right")
     right.set(title="Risk and coverage", xlabel="share of questions answered, the surest first")
     right.set_ylabel("share wrong among them")
-    for axes in panels:
+    for axes in (left, right):
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         axes.legend(loc="best", fontsize=10)
     return figure
@@ -363,16 +333,23 @@ def learning_curves(rows: Sequence[dict]):
     unit = "steps" if not timed else "minutes" if slow else "seconds"
 
     def series(own: Sequence[dict], name: str) -> tuple[list[float], list[float]]:
-        points = sorted(
-            (row["seconds"] / (60 if slow else 1) if timed else row["step"], row[name]) for row in own if name in row
-        )
+        scale = 60 if slow else 1
+        points = sorted((row["seconds"] / scale if timed else row["step"], row[name]) for row in own if name in row)
         return [x for x, _ in points], [y for _, y in points]
 
     figure, panels = _panels(len(stages), 300)
     from matplotlib.ticker import MaxNLocator
 
     for axes, (stage, own) in zip(panels, stages.items(), strict=True):
-        _training_loss(axes, *series(own, "loss"))
+        x, y = series(own, "loss")
+        trend = y
+        if len(x) > 25:  # of many points the trend over a twelfth of the run stands out
+            reach = max(1, len(y) // 24)
+            parts = [y[max(0, i - reach) : i + reach + 1] for i in range(len(y))]
+            trend = [sum(part) / len(part) for part in parts]
+            axes.plot(x, y, color=COLOURS["model"], linewidth=1, alpha=0.35)
+        if x:
+            axes.plot(x, trend, color=COLOURS["model"], linewidth=2, label="training")
         for name, colour, label in _VALIDATION_LOSSES:
             if any(name in row for row in own):
                 axes.plot(*series(own, name), color=COLOURS[colour], linewidth=1.6, marker="o", label=label)
@@ -381,17 +358,6 @@ def learning_curves(rows: Sequence[dict]):
         axes.margins(x=0.02)
         axes.xaxis.set_major_locator(MaxNLocator(5))
     return figure
-
-
-def _training_loss(axes, x: Sequence[float], y: Sequence[float]) -> None:
-    """The loss as it was logged; of many points the trend over a twelfth of the run stands out."""
-    if len(x) > 25:
-        reach = max(1, len(y) // 24)
-        parts = [y[max(0, i - reach) : i + reach + 1] for i in range(len(y))]
-        axes.plot(x, y, color=COLOURS["model"], linewidth=1, alpha=0.35)
-        axes.plot(x, [sum(part) / len(part) for part in parts], color=COLOURS["model"], linewidth=2, label="training")
-    elif x:
-        axes.plot(x, y, color=COLOURS["model"], linewidth=2, label="training")
 
 
 def embedded(svg: str, name: str) -> str:

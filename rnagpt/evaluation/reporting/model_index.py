@@ -1,15 +1,10 @@
 """The figures as model-index metadata, ready for a model card.
 
-    write_model_index(run_dir, summary, "owner/rna-gpt")     # run_dir/model_index.yaml
-
 Every result names its mode, so that numbers of two modes are never taken for one another; the control with another
 RNA stands beside the score it belongs to.
 """
 
-from pathlib import Path
-
 from rnagpt.evaluation.asking.systems import system
-from rnagpt_core.files import replace_text
 
 METRICS = {"rna_type": "RNA type, share right", "closed": "Closed questions, share right"}
 
@@ -55,12 +50,3 @@ def model_index(summary: dict, model_name: str, split: str = "test") -> list:
         for key, kind, metric, value in found
     ]
     return eval_results_to_model_index(model_name, results) if results else []
-
-
-def write_model_index(run_dir: str | Path, summary: dict, model_name: str, split: str = "test") -> Path | None:
-    """Write run_dir/model_index.yaml: the `model-index` block of a model card. None where no model was evaluated."""
-    import yaml
-
-    index = model_index(summary, model_name, split)
-    text = yaml.safe_dump({"model-index": index}, sort_keys=False, allow_unicode=True)
-    return replace_text(Path(run_dir) / "model_index.yaml", text) if index else None

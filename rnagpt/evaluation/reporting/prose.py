@@ -33,11 +33,18 @@ def state(summary: dict) -> str:
     parts = [f"**Measured on {summary['n_rna']:,} RNAs that training had not seen.** {verdict['title']}"]
     if verdict["points"]:
         parts.append("\n".join(f"- {point}" for point in verdict["points"]))
-    if table := _by_kind(summary, row):
+    swapped = _row(summary, f"{row['system']}_swapped")
+    table = [["question", "right", "with another RNA", "baseline", "questions", "above its baseline"]]
+    for topic, estimate, baseline in _kinds(summary, row):
+        above = "-" if baseline is None else "yes" if estimate["low"] > baseline else "**no**"
+        level = "-" if baseline is None else f"{100 * baseline:.1f}%"
+        other = share(swapped["topics"].get(topic) if swapped else None)
+        table.append([topic_label(topic), share(estimate), other, level, str(estimate["n_items"]), above])
+    if len(table) > 1:
         simple = [system(other["system"]) for other in summary["systems"]]
         names = _list(["chance", *(spec.phrase for spec in simple if spec.group == "baseline")])
         parts += [
-            table,
+            as_markdown(table).rstrip(),
             f'The baseline is the best of {names}. "No" means that the score\'s 95% interval reaches down to the '
             "baseline: do not use it for that. It was asked nothing else: of function, structure, disease or "
             "literature it knows what its language model has read, whatever the RNA.",
@@ -47,17 +54,14 @@ def state(summary: dict) -> str:
 
 def _from_grounding(summary: dict, row: dict) -> dict:
     """The verdict where no RNA types were asked: from the gaps with another type's RNA, after Holm's correction."""
-    gaps = [
-        gap for gap in summary.get("grounding", []) if gap["system"] == summary["main"] and gap["control"] == "swapped"
-    ]
+    key = (summary["main"], "swapped")
+    gaps = [gap for gap in summary.get("grounding", []) if (gap["system"], gap["control"]) == key]
     reads = [gap for gap in gaps if gap["low"] > 0 and gap["p_holm"] < ALPHA]
-    title = (
-        "No RNA of another type was swapped in to tell whether RNA-GPT reads the RNA."
-        if not gaps
-        else "RNA-GPT reads the RNA: with another one in its place it does worse."
-        if reads
-        else "RNA-GPT is not shown to read the RNA: with another one in its place it does as well."
-    )
+    title = "RNA-GPT is not shown to read the RNA: with another one in its place it does as well."
+    if not gaps:
+        title = "No RNA of another type was swapped in to tell whether RNA-GPT reads the RNA."
+    elif reads:
+        title = "RNA-GPT reads the RNA: with another one in its place it does worse."
     names = {"label": "the share of right labels", "likelihood": "the log-likelihood of the true answer, per token,"}
     points = []
     for gap in gaps:
@@ -66,9 +70,8 @@ def _from_grounding(summary: dict, row: dict) -> dict:
         other, true = (f"{gap[name]:.3f}".replace("-", "−") for name in ("other", "true"))
         points.append(f"With another type's RNA {words} is {other} instead of {true}{sure}.")
     if row["closed"]:
-        points += _against_simpler(
-            summary, "closed", f"Of the closed questions it answers {_whole(row['closed']['value'])} right, which is"
-        )
+        words = f"Of the closed questions it answers {_whole(row['closed']['value'])} right, which is"
+        points += _against_simpler(summary, "closed", words)
     return {"title": title, "points": points, "tiles": []}
 
 
@@ -123,12 +126,10 @@ def _points(summary: dict, row: dict) -> list[str]:
     points = []
     swapped = _row(summary, f"{summary['main']}_swapped")
     if swapped and swapped["rna_type"]:
-        follows = summary["follows_shown_rna"].get(swapped["system"])
-        points.append(
-            "With an RNA of another type swapped in, it gives the true RNA's type in "
-            f"{_whole(swapped['rna_type']['value'])} of cases"
-            + (f" and the swapped-in RNA's type in {_whole(follows['value'])}." if follows else ".")
-        )
+        true, follows = swapped["rna_type"], summary["follows_shown_rna"].get(swapped["system"])
+        more = f" and the swapped-in RNA's type in {_whole(follows['value'])}" if follows else ""
+        words = "With an RNA of another type swapped in, it gives the true RNA's type in"
+        points.append(f"{words} {_whole(true['value'])} of cases{more}.")
     elif swapped is None:
         points.append("It was not asked with another RNA in its place: this does not show that it reads RNA.")
     without = [
@@ -156,11 +157,9 @@ def _same_type(summary: dict, row: dict) -> list[str]:
     other, comparison = _row(summary, key), _comparison(summary, key, "closed")
     if not other or not other["closed"] or not row["closed"] or comparison is None:
         return []
-    verdict = (
-        "so it reads more of the RNA than its type"
-        if _differs(comparison) > 0
-        else "no difference that can be shown, so nothing says that it reads more of the RNA than its type"
-    )
+    verdict = "so it reads more of the RNA than its type"
+    if _differs(comparison) <= 0:
+        verdict = "no difference that can be shown, so nothing says that it reads more of the RNA than its type"
     return [
         f"With another RNA of the same type it answers {_whole(other['closed']['value'])} of the closed questions "
         f"right instead of {_whole(row['closed']['value'])}: {verdict}."
@@ -186,31 +185,14 @@ def _against_simpler(summary: dict, measure: str = "rna_type", words: str = "On 
 
 def _kinds(summary: dict, row: dict) -> list[tuple[str, dict, float | None]]:
     """Topic, a system's estimate, and the best of chance and of the baselines that read no RNA letters."""
+    baselines = [other["topics"] for other in summary["systems"] if system(other["system"]).group == "baseline"]
     found = []
     for topic in summary["topics"]:
-        simple = [other["topics"].get(topic) for other in summary["systems"]]
-        levels = [
-            estimate["value"]
-            for other, estimate in zip(summary["systems"], simple, strict=True)
-            if estimate and system(other["system"]).group == "baseline"
-        ]
-        chance = summary["chance"]["topics"].get(topic)
-        levels += [] if chance is None else [chance]
+        levels = [topics[topic]["value"] for topics in baselines if topics.get(topic)]
+        levels += [chance] if (chance := summary["chance"]["topics"].get(topic)) is not None else []
         if row["topics"].get(topic):
             found.append((topic, row["topics"][topic], max(levels, default=None)))
     return found
-
-
-def _by_kind(summary: dict, row: dict) -> str:
-    """Right answers by kind of question, beside the baseline and another RNA; "" where there are no kinds."""
-    swapped = _row(summary, f"{row['system']}_swapped")
-    table = [["question", "right", "with another RNA", "baseline", "questions", "above its baseline"]]
-    for topic, estimate, baseline in _kinds(summary, row):
-        above = "-" if baseline is None else "yes" if estimate["low"] > baseline else "**no**"
-        level = "-" if baseline is None else f"{100 * baseline:.1f}%"
-        other = share(swapped["topics"].get(topic) if swapped else None)
-        table.append([topic_label(topic), share(estimate), other, level, str(estimate["n_items"]), above])
-    return as_markdown(table).rstrip() if len(table) > 1 else ""
 
 
 def _tiles(summary: dict, row: dict) -> list[dict]:
@@ -235,11 +217,8 @@ def _tiles(summary: dict, row: dict) -> list[dict]:
 
 def descriptions(summary: dict, curves: Sequence[dict]) -> dict[str, str]:
     """Name of a figure -> what it shows, for those who cannot see it."""
-    shares = [
-        f"{row['label']}: {100 * row['rna_type']['value']:.0f}% of RNA types"
-        for row in summary["systems"]
-        if row["rna_type"]
-    ]
+    asked = [row for row in summary["systems"] if row["rna_type"]]
+    shares = [f"{row['label']}: {100 * row['rna_type']['value']:.0f}% of RNA types" for row in asked]
     return {
         "accuracy": f"Bar chart of accuracies, also given in the next table. {'; '.join(shares)}",
         "similarity": "Bar chart of similarities, also given in the tables below.",
@@ -256,12 +235,11 @@ def reliability(summary: dict) -> str:
     row = summary.get("calibration", {}).get(summary["main"])
     if row is None:
         return ""
-    answerable, risk = row["abstention"], f"at most {100 * row['highest_risk']:.0f}%"
-    answered = (
-        f"It can answer {100 * answerable['coverage']:.0f}% of the questions with {risk} of those wrong"
-        if answerable
-        else f"There is no threshold at which {risk} of its answers are wrong"
-    )
+    risk = f"at most {100 * row['highest_risk']:.0f}%"
+    answered = f"There is no threshold at which {risk} of its answers are wrong"
+    if row["abstention"]:
+        kept = f"{100 * row['abstention']['coverage']:.0f}%"
+        answered = f"It can answer {kept} of the questions with {risk} of those wrong"
     return (
         f"Its most likely option is right in {100 * row['accuracy']:.0f}% of {row['n']} questions; calibration "
         f"error {row['ece']:.2f}, Brier score {row['brier']:.2f}. {answered}."

@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
+import yaml
+
 from rnagpt.evaluation.asking.run_record import read_record, unfinished
 from rnagpt.evaluation.asking.systems import CONTROL_NAMES, GROUPS, system
 from rnagpt.evaluation.reporting import figures, prose
-from rnagpt.evaluation.reporting.model_index import write_model_index
+from rnagpt.evaluation.reporting.model_index import model_index
 from rnagpt.evaluation.reporting.summary import summarise
 from rnagpt.evaluation.reporting.tables import all_tables, write_tables
 from rnagpt.training.curves import read_learning_curves
@@ -30,15 +32,16 @@ def recompute(run_dir: str | Path) -> dict:
     """Every figure of run_dir/evaluation/*.jsonl, also written as summary.json, tables/ and model_index.yaml."""
     run_dir = Path(run_dir)
     summary = summarise(run_dir / "evaluation" / "items.jsonl")
-    missing = unfinished(run_dir, {row["system"]: row["n_items"] for row in summary["systems"]})
-    if missing:
+    if missing := unfinished(run_dir, {row["system"]: row["n_items"] for row in summary["systems"]}):
         summary["unfinished"] = missing
     text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     replace_text(run_dir / "evaluation" / "summary.json", text)
     write_tables(run_dir, summary)
     if not missing:  # a card is no place for figures that will change
         split = read_record(run_dir).get("data", {}).get("split", "test")
-        write_model_index(run_dir, summary, run_dir.resolve().name, split)
+        if index := model_index(summary, run_dir.resolve().name, split):
+            text = yaml.safe_dump({"model-index": index}, sort_keys=False, allow_unicode=True)
+            replace_text(run_dir / "model_index.yaml", text)
     return summary
 
 
@@ -55,10 +58,8 @@ def write_report(run_dir: str | Path, summary: dict) -> Path:
 def read_run_facts(run_dir: Path) -> dict:
     """What run_dir/run.json says of the run (versions, hardware, seeds); an empty dict where there is none."""
     path = run_dir / "run.json"
-    if not path.is_file():
-        return {}
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(facts, dict):
@@ -76,8 +77,9 @@ def render_report(summary: dict, drawn: dict[str, str], curves: Sequence[dict] =
 
     template = (resources.files("rnagpt.evaluation.reporting") / "report.html.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True)
-    loose = {name: value for name, value in (run_facts or {}).items() if not isinstance(value, dict)}
-    facts = {name: values for name, values in (run_facts or {}).items() if name not in loose and values}
+    facts = {name: values for name, values in (run_facts or {}).items() if isinstance(values, dict) and values}
+    if loose := {name: value for name, value in (run_facts or {}).items() if not isinstance(value, dict)}:
+        facts = {"Run": loose} | facts
     found = [row[measure] for row in summary["systems"] for measure in ("rna_type", "closed") if row[measure]]
     methods = [method for method, _ in Counter(sorted(estimate["method"] for estimate in found)).most_common()]
     level = f"{100 * summary['confidence']:g}%"
@@ -90,11 +92,16 @@ def render_report(summary: dict, drawn: dict[str, str], curves: Sequence[dict] =
         alt=prose.descriptions(summary, curves),
         mistakes=prose.mistakes(summary),
         learned=prose.learned(curves),
-        counts=_question_counts(summary),
+        counts={
+            topic: max(
+                (row["topics"][topic]["n_items"] for row in summary["systems"] if row["topics"][topic]), default=0
+            )
+            for topic in summary["topics"]
+        },
         methods=f"{'; '.join(methods)}; {level} each",
         encoders=_encoders(summary),
         text_tables=_text_tables(summary),
-        facts={"Run": loose} | facts if loose else facts,
+        facts=facts,
         groups=GROUPS,
         controls=CONTROL_NAMES,
         outcomes=OUTCOMES,
@@ -106,12 +113,6 @@ def render_report(summary: dict, drawn: dict[str, str], curves: Sequence[dict] =
         amount=_amount,
         plain=_plain,
     )
-
-
-def _question_counts(summary: dict) -> dict[str, int]:
-    """Topic -> how many questions."""
-    found = {topic: [row["topics"][topic] for row in summary["systems"]] for topic in summary["topics"]}
-    return {topic: max((row["n_items"] for row in rows if row), default=0) for topic, rows in found.items()}
 
 
 def _text_tables(summary: dict) -> list[tuple[str, list]]:

@@ -46,7 +46,8 @@ def summarise(items_path: str | Path) -> dict:
     main = main_system(set(answers), models_of(path.parent.parent))
     every = {item.key: item for of_system in answers.values() for item in of_system.values()}
     by_measure = {measure: _of_measure(every, measure) for measure in ("rna_type", "closed")}
-    types = Counter({item.rna_id: item.rna_type for item in every.values()}.values())
+    type_of = {item.rna_id: item.rna_type for item in every.values()}
+    types = Counter(type_of.values())
     present = {item.topic for item in by_measure["rna_type"] + by_measure["closed"]}
     topics = [topic for topic in TOPIC_ORDER if topic in present] + sorted(present - set(TOPIC_ORDER))
     by_topic = {topic: [item for item in every.values() if item.topic == topic] for topic in topics}
@@ -63,29 +64,32 @@ def summarise(items_path: str | Path) -> dict:
         "topics": topics,
         "chance": {measure: _chance(items) for measure, items in by_measure.items()}
         | {"topics": {topic: _chance(items) for topic, items in by_topic.items()}},
-        "systems": [_system_row(spec.key, answers[spec.key], topics) for spec in in_order(set(answers))],
+        "systems": [_system_row(key, of_system, topics) for key, of_system in answers.items()],
     }
     if main:
-        follows = {key: _follows_shown(answers[key], every) for key in answers}
+        follows = {key: _follows_shown(of_system, type_of) for key, of_system in answers.items()}
         summary["comparisons"] = _comparisons(main, answers)
         summary["follows_shown_rna"] = {key: estimate for key, estimate in follows.items() if estimate}
-        summary["confusion"] = _confusion(answers[main], sorted(types))
+        summary["confusion"] = None
+        if asked := _of_measure(answers[main], "rna_type"):
+            labels, gold = sorted({*types, *(item.gold for item in asked)}), [item.gold for item in asked]
+            counts = statistics.confusion_matrix(gold, [item.parsed for item in asked], labels)
+            summary["confusion"] = {"labels": labels, "counts": counts.tolist()}
         summary["examples"] = _examples(main, answers, every)
     return summary | _what_scores_show(answers, main, path.parent)
 
 
 def _read_answers(path: Path) -> dict[str, Answers]:
-    """System -> its answers."""
+    """System -> its answers, in the order of the tables."""
     answers: dict[str, Answers] = defaultdict(dict)
     for item in read_items(path):
         if item.key in answers[item.system]:
-            raise UserError(
-                f"{path} holds two answers of {item.system} to the same question about {item.rna_id}: {item.question}"
-            )
+            about = f"to the same question about {item.rna_id}: {item.question}"
+            raise UserError(f"{path} holds two answers of {item.system} {about}")
         answers[item.system][item.key] = item
     if not answers:
         raise UserError(f"{path} holds no answers: run the evaluation first")
-    return answers
+    return {spec.key: answers[spec.key] for spec in in_order(set(answers))}
 
 
 def main_system(keys: set[str], named: Sequence[str] = ()) -> str | None:
@@ -187,36 +191,24 @@ def _comparisons(main: str, answers: dict[str, Answers]) -> list[dict]:
     rows = []
     for measure in ("rna_type", "closed"):
         family = []
-        for other in in_order(set(answers) - {main}):
-            theirs, ours = answers[other.key], _of_measure(answers[main], measure)
+        ours = _of_measure(answers[main], measure)
+        for other in [key for key in answers if key != main]:
+            theirs = answers[other]
             pairs = [(item.correct, theirs[item.key].correct, item.cluster) for item in ours if item.key in theirs]
             if pairs:
-                family.append({"measure": measure, "system": main, "other": other.key} | _gap(pairs))
+                family.append({"measure": measure, "system": main, "other": other} | _gap(pairs))
         rows += _with_holm(family)
     return rows
 
 
-def _follows_shown(answers: Answers, every: Answers) -> dict | None:
+def _follows_shown(answers: Answers, type_of: dict[str, str]) -> dict | None:
     """How often a system that saw another RNA named that RNA's type; None where it saw the true one, or none."""
-    type_of = {item.rna_id: item.rna_type for item in every.values()}
     found = [
         (item.parsed == type_of[item.shown_rna_id], item.cluster)
         for item in _of_measure(answers, "rna_type")
         if item.shown_rna_id not in (None, item.rna_id, item.rna_id + SHUFFLED) and item.shown_rna_id in type_of
     ]
     return statistics.accuracy(*map(list, zip(*found, strict=True))).to_dict() if found else None
-
-
-def _confusion(answers: Answers, types: Sequence[str]) -> dict | None:
-    items = _of_measure(answers, "rna_type")
-    if not items:
-        return None
-    labels = sorted(set(types) | {item.gold for item in items})
-    counts = statistics.confusion_matrix([item.gold for item in items], [item.parsed for item in items], labels)
-    return {"labels": labels, "counts": counts.tolist()}
-
-
-# --- examples
 
 
 def _examples(main: str, answers: dict[str, Answers], every: Answers) -> list[dict]:
@@ -261,9 +253,6 @@ def _varied(items: Sequence[Item]) -> list[Item]:
     return chosen
 
 
-# --- free text
-
-
 def _text_tables(answers: dict[str, Answers], scores: Measures, main: str | None) -> list[dict]:
     """One entry per annotation set: {"method", "n_rna", "n_questions", "systems", "comparisons"}.
 
@@ -272,8 +261,8 @@ def _text_tables(answers: dict[str, Answers], scores: Measures, main: str | None
     """
     tables = []
     for method in sorted({item.method for of_system in answers.values() for item in of_system.values()}):
-        scored = in_order({key for key in answers if scores.get(key)})
-        of_set = {spec.key: [item for item in answers[spec.key].values() if item.method == method] for spec in scored}
+        scored = [key for key in answers if scores.get(key)]
+        of_set = {key: [item for item in answers[key].values() if item.method == method] for key in scored}
         rows = {key: _by_mode(items, scores[key], method) for key, items in of_set.items()}
         rows = {key: modes for key, modes in rows.items() if modes}
         if not rows:
@@ -282,17 +271,11 @@ def _text_tables(answers: dict[str, Answers], scores: Measures, main: str | None
             "method": method,
             "n_rna": len({item.rna_id for items in of_set.values() for item in items}),
             "n_questions": len({item.key for items in of_set.values() for item in items}),
-            "systems": [
-                {
-                    "system": key,
-                    "modes": {
-                        mode: {label: _parts(values.values()) for label, values in metrics.items()}
-                        for mode, metrics in modes.items()
-                    },
-                }
-                for key, modes in rows.items()
-            ],
+            "systems": [{"system": key, "modes": {}} for key in rows],
         }
+        for row in table["systems"]:
+            for mode, metrics in rows[row["system"]].items():
+                row["modes"][mode] = {label: _parts(values.values()) for label, values in metrics.items()}
         if main in rows:
             table["comparisons"] = _text_comparisons(main, rows)
         tables.append(table)
@@ -366,17 +349,12 @@ def _grounding(answers: dict[str, Answers], likelihoods: Measures, scores: Measu
     if metric:
         measures[metric] = lambda key, item: _f1(scores, metric, key, item)
     rows = []
-    for spec in in_order(set(answers)):
-        model, control = controlled(spec.key) or ("", "")
-        if model not in answers:
-            continue
+    for name, without in answers.items():
+        model, control = controlled(name) or ("", "")
+        both = [(item, without[key]) for key, item in answers.get(model, {}).items() if key in without]
         for measure, value in measures.items():
-            both = [
-                (value(model, item), value(spec.key, answers[spec.key][key]), item.cluster)
-                for key, item in answers[model].items()
-                if key in answers[spec.key]
-            ]
-            pairs = [pair for pair in both if None not in pair[:2]]
+            values = [(value(model, item), value(name, other), item.cluster) for item, other in both]
+            pairs = [pair for pair in values if None not in pair[:2]]
             if pairs:
                 means = {"true": float(np.mean([pair[0] for pair in pairs]))}
                 means["other"] = float(np.mean([pair[1] for pair in pairs]))
@@ -392,12 +370,12 @@ def _strata(
     Measures: "label" for labelled items, the headline similarity for free text. Systems in `detailed` get intervals.
     """
     values: dict[str, dict[str, dict[Key, float]]] = {"label": {}, **({metric: {}} if metric else {})}
-    for spec in in_order(set(answers)):
-        for key, item in answers[spec.key].items():
+    for name, of_system in answers.items():
+        for key, item in of_system.items():
             measure = metric if item.free_text else "label"
-            value = _f1(scores, metric, spec.key, item) if item.free_text else _label(item)
+            value = _f1(scores, metric, name, item) if item.free_text else _label(item)
             if value is not None:
-                values[measure].setdefault(spec.key, {})[key] = value
+                values[measure].setdefault(name, {})[key] = value
     tables = []
     for measure, of_systems in values.items():
         estimate = statistics.accuracy if measure == "label" else statistics.mean_score
@@ -428,17 +406,17 @@ def _strata(
 def _calibrations(answers: dict[str, Answers], likelihoods: Measures) -> dict[str, dict]:
     """System -> calibration of its most likely option, and what abstaining buys."""
     found = {}
-    for spec in in_order(set(answers)):
+    for name, of_system in answers.items():
         sure, right = [], []
-        for key, item in answers[spec.key].items():
-            logprobs = likelihoods.get(spec.key, {}).get(key, {}).get("option_logprobs")
+        for key, item in of_system.items():
+            logprobs = likelihoods.get(name, {}).get(key, {}).get("option_logprobs")
             if logprobs and len(logprobs) == len(item.options):
                 shares = closed_scores.option_confidence(logprobs)
                 best = int(np.argmax(shares))
                 sure.append(shares[best])
                 right.append(item.options[best] == item.gold)
         if sure:
-            found[spec.key] = closed_scores.calibration(sure, right) | {
+            found[name] = closed_scores.calibration(sure, right) | {
                 "accuracy": float(np.mean(right)),
                 "risk_coverage": closed_scores.risk_coverage(sure, right),
                 "abstention": closed_scores.abstain(sure, right, ABSTENTION_RISK),
@@ -451,14 +429,14 @@ def _citations(answers: dict[str, Answers]) -> dict[str, dict]:
     """System -> of the papers cited, how many support the reference (precision, over the answers that cite any), and
     of those that support it, how many are cited (recall, over all answers whose reference rests on papers)."""
     found = {}
-    for spec in in_order(set(answers)):
+    for name, of_system in answers.items():
         precisions, recalls = [], []
-        for item in answers[spec.key].values():
+        for item in of_system.values():
             if item.evidence_pmids:
                 cited = closed_scores.cited_pmids(item.answer or "")
                 support = closed_scores.citation_support(cited, item.evidence_pmids)
                 recalls.append((support["recall"], item.cluster))
                 precisions += [(support["precision"], item.cluster)] if cited else []
         if precisions:
-            found[spec.key] = {"precision": _mean(precisions), "recall": _mean(recalls)}
+            found[name] = {"precision": _mean(precisions), "recall": _mean(recalls)}
     return found

@@ -8,8 +8,7 @@ The paper's tables are in `paper` mode only; numbers of another mode never stand
 
 import csv
 import io
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -42,25 +41,21 @@ Table = list[list[str]]  # a header row, then rows
 
 def print_table(summary: dict, file: TextIO | None = None) -> None:
     """Print one aligned row per system: both accuracies with intervals, n, and unparseable answers."""
-    file = file or sys.stdout
     if "unfinished" in summary:
         print(f"{summary['unfinished']}\n", file=file)
     head = ("", f"RNA type [{100 * summary['confidence']:g}% interval]", "n", "Closed questions", "n", "Unparsed")
-    rows, groups = [], []
-    for row in summary["systems"]:
-        group = system(row["system"]).group
-        if group not in groups:
-            groups.append(group)
-            rows.append((GROUPS[group], *[""] * 5))
+    rows, last = [], None
+    for row in summary["systems"]:  # in the order of their groups
+        if (group := system(row["system"]).group) != last:
+            last = group
+            rows.append((GROUPS[last], *[""] * 5))
         one, two = ((share(row[name], 5), str(row[name]["n_items"] if row[name] else "-")) for name in MEASURES)
         rows.append(("  " + row["label"], *one, *two, str(row["unparseable"])))
     rows.append(("Chance", *(cell for name in MEASURES for cell in (chance(summary, name, 5), "")), ""))
     # group names may run on into the empty columns, so they do not widen the first one
     widths = [max(len(row[column]) for row in [head, *rows] if column or row[1]) for column in range(len(head))]
-    counts = (
-        f"{summary['n_rna']} held-out RNAs in {summary['n_clusters']} clusters, {summary['n_questions']} questions"
-    )
-    print(counts, file=file)
+    rnas = f"{summary['n_rna']} held-out RNAs in {summary['n_clusters']} clusters"
+    print(f"{rnas}, {summary['n_questions']} questions", file=file)
     for row in [head, *rows]:
         cells = zip(row, widths, (str.ljust, str.ljust, str.rjust, str.ljust, str.rjust, str.rjust), strict=True)
         print("  ".join(justify(cell, width) for cell, width, justify in cells).rstrip(), file=file)
@@ -86,17 +81,15 @@ def chance(summary: dict, measure: str, width: int = 0) -> str:
     return "-" if level is None else f"{100 * level:{width}.1f}%"
 
 
-def write_tables(run_dir: str | Path, summary: dict) -> list[Path]:
-    """Write every table that the summary has figures for, as CSV and as Markdown; returns the paths."""
+def write_tables(run_dir: str | Path, summary: dict) -> None:
+    """Write every table that the summary has figures for, as CSV and as Markdown."""
     folder = Path(run_dir) / "tables"
-    written = []
     for name, (title, table) in all_tables(summary).items():
         title = " ".join(filter(None, [summary.get("unfinished"), title]))
         buffer = io.StringIO()
         csv.writer(buffer, lineterminator="\n").writerows(table)
-        written.append(replace_text(folder / f"{name}.csv", buffer.getvalue()))
-        written.append(replace_text(folder / f"{name}.md", f"{title}\n\n{as_markdown(table)}"))
-    return written
+        replace_text(folder / f"{name}.csv", buffer.getvalue())
+        replace_text(folder / f"{name}.md", f"{title}\n\n{as_markdown(table)}")
 
 
 def all_tables(summary: dict) -> dict[str, tuple[str, Table]]:
@@ -106,9 +99,10 @@ def all_tables(summary: dict) -> dict[str, tuple[str, Table]]:
         tables |= _text_tables(entry)
     for entry in summary.get("strata", []):
         measure, name = ("right labels", "labels") if entry["measure"] == "label" else (entry["measure"], "text")
-        bins = {f"{row['bin']} (n = {row['n']})": row["systems"] for row in entry["bins"]}
-        keys = dict.fromkeys(key for row in bins.values() for key in row)
-        table = _by_system(keys, bins, lambda key, row: _interval(row.get(key)))
+        keys = dict.fromkeys(key for row in entry["bins"] for key in row["systems"])
+        head = ["system", *(f"{row['bin']} (n = {row['n']})" for row in entry["bins"])]
+        rows = [[system(key).label, *(_interval(row["systems"].get(key)) for row in entry["bins"])] for key in keys]
+        table = [head, *rows]
         tables[f"by_{entry['dimension']}_{name}"] = (f"{DIMENSIONS[entry['dimension']]}: {measure}.", table)
     if rows := summary.get("grounding"):
         head = ["model", "control", "measure", "true RNA", "control's RNA", "gap [interval]", "p (Holm)", "n"]
@@ -119,16 +113,11 @@ def all_tables(summary: dict) -> dict[str, tuple[str, Table]]:
         ]
         tables["grounding"] = ("What a model loses without the true RNA (true minus control)", [head, *table])
     if found := summary.get("calibration"):
-        columns: dict[str, Callable[[dict], str]] = {
-            "accuracy": lambda row: _number(row["accuracy"]),
-            "ECE": lambda row: _number(row["ece"]),
-            "Brier": lambda row: _number(row["brier"]),
-            "AURC": lambda row: _number(row["risk_coverage"]["aurc"]),
-            "best possible AURC": lambda row: _number(row["risk_coverage"]["best"]),
-            "kept at 10% risk": lambda row: _number(row["abstention"]["coverage"] if row["abstention"] else 0.0),
-            "n": lambda row: str(row["n"]),
-        }
-        table = _by_system(found, columns, lambda key, cell: cell(found[key]))
+        table = [["system", "accuracy", "ECE", "Brier", "AURC", "best possible AURC", "kept at 10% risk", "n"]]
+        for key, row in found.items():
+            risk, kept = row["risk_coverage"], row["abstention"]["coverage"] if row["abstention"] else 0.0
+            numbers = (row["accuracy"], row["ece"], row["brier"], risk["aurc"], risk["best"], kept)
+            table.append([system(key).label, *map(_number, numbers), str(row["n"])])
         tables["calibration"] = ("Calibration of the most likely option", table)
     if judge := summary.get("judge"):
         against, found = judge["agreement"], judge["systems"]
@@ -138,16 +127,10 @@ def all_tables(summary: dict) -> dict[str, tuple[str, Table]]:
             if against
             else "; no exact labels to check it by"
         )
-        columns = {"mean verdict [interval]": _interval, "n": lambda row: str(row["n_items"])}
-        table = _by_system(found, columns, lambda key, cell: cell(found[key]))
+        rows = [[system(key).label, _interval(row), str(row["n_items"])] for key, row in found.items()]
+        table = [["system", "mean verdict [interval]", "n"], *rows]
         tables["judge"] = (f"LLM as judge: 1 correct, 0.5 partly, 0 wrong{checked}.", table)
     return tables
-
-
-def _by_system(keys: Iterable[str], columns: dict, cell: Callable[..., str]) -> Table:
-    """One row per system, one column per name; `cell(key, column)` is what stands there."""
-    rows = [[system(key).label, *(cell(key, column) for column in columns.values())] for key in keys]
-    return [["system", *columns], *rows]
 
 
 def accuracy_table(summary: dict) -> Table:
@@ -182,13 +165,12 @@ def _text_tables(entry: dict) -> dict[str, tuple[str, Table]]:
         tables[f"paper_rouge{suffix}"] = (title, _paper_table(method, systems, ROUGE_NAMES, {"f1": "ROUGE"}))
     for mode in ("paper", "aligned", "sentence"):
         labels = dict.fromkeys(label for modes in systems.values() for label in modes.get(mode, {}))
+        rows = [[system(key).label] for key in systems]
+        for row, modes in zip(rows, systems.values(), strict=True):
+            row += [_interval(modes.get(mode, {}).get(label, {}).get("f1")) for label in labels]
         if labels:
-            table = _by_system(
-                systems,
-                {label: label for label in labels},
-                lambda key, label, mode=mode: _interval(systems[key].get(mode, {}).get(label, {}).get("f1")),
-            )
-            tables[f"{mode}{suffix}"] = (f"Every system in `{mode}` mode: F1 [interval]. {where}.", table)
+            title = f"Every system in `{mode}` mode: F1 [interval]. {where}."
+            tables[f"{mode}{suffix}"] = (title, [["system", *labels], *rows])
     return tables
 
 
