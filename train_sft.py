@@ -22,7 +22,6 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,26 +80,16 @@ def train(recipe: Recipe) -> Path:
         return output
     set_seed(recipe.seed)
     rows = load_rows(recipe)
-    built = build(recipe, rows)
-    trainer = make_trainer(recipe, rows, built, arguments, lora)
+    model, processor, features, llm_fingerprint = build(recipe, rows)
+    trainer = make_trainer(recipe, rows, model, processor, features, arguments, lora)
     trainer.train(resume_from_checkpoint=training.last_complete_checkpoint(work))
-    save(recipe, trainer, built.llm_fingerprint, started)
+    save(recipe, trainer, llm_fingerprint, started)
     return output
 
 
-@dataclass
-class Built:
+def build(recipe: Recipe, rows: "Rows") -> tuple[Any, Any, Mapping | None, str | None]:
     """The model, as this stage starts from it; its processor; rna_id -> encoder output, where it is kept; and the
     fingerprint of the LLM, which is taken while its weights are whole."""
-
-    model: Any
-    processor: Any
-    features: Mapping | None
-    llm_fingerprint: str | None
-
-
-def build(recipe: Recipe, rows: "Rows") -> Built:
-    """The recipe's model with the weights that the stage starts from, every RNA encoded."""
     from rnagpt.checkpoints import checkpoint
     from rnagpt.checkpoints.features import FeatureCache, StoredFeatures, encode_features
     from rnagpt.checkpoints.llm import fingerprint
@@ -129,7 +118,7 @@ def build(recipe: Recipe, rows: "Rows") -> Built:
         print(f"projector started by ridge regression: {explained:.0%} of the annotations' mean embedding explained")
     if recipe.stage == "alignment":
         freeze_all_but_projector(model)
-    return Built(model, processor, features, llm_fingerprint)
+    return model, processor, features, llm_fingerprint
 
 
 def check_start(recipe: Recipe, start: Path, llm_fingerprint: str | None) -> None:
@@ -154,7 +143,7 @@ def check_start(recipe: Recipe, start: Path, llm_fingerprint: str | None) -> Non
         )
 
 
-def make_trainer(recipe: Recipe, rows: "Rows", built: Built, arguments, lora):
+def make_trainer(recipe: Recipe, rows: "Rows", model, processor, features: Mapping | None, arguments, lora):
     """TRL's trainer over the recipe's batches."""
     from processing_rnagpt.collator import PreferenceCollator, SharedPrefixCollator
     from rnagpt.training import trainer as training
@@ -172,20 +161,20 @@ def make_trainer(recipe: Recipe, rows: "Rows", built: Built, arguments, lora):
         "args": arguments,
         "train_dataset": rows.train,
         "eval_dataset": {k: part for k, part in (("true", rows.held_out), ("swapped", rows.swapped)) if len(part)},
-        "processing_class": built.processor,
+        "processing_class": processor,
         "callbacks": callbacks,
     }
     if recipe.stage == "preference":
-        collator = PreferenceCollator(built.processor, built.features)
-        trainer: Any = training.RnaGptPreferenceTrainer(built.model, data_collator=collator, **parts)
+        collator = PreferenceCollator(processor, features)
+        trainer: Any = training.RnaGptPreferenceTrainer(model, data_collator=collator, **parts)
     else:
         layout = {"share_prefix": recipe.share_prefix, "pack": recipe.pack}
-        collate: Any = SharedPrefixCollator(built.processor, built.features, **layout, with_ids=True)
+        collate: Any = SharedPrefixCollator(processor, features, **layout, with_ids=True)
         if recipe.token_budget is not None:
             parts["train_dataset"] = fill_batches(collate, rows.train, recipe.token_budget, recipe.seed)
             collate = BatchedRows(collate, rows.train)
         parts |= {"data_collator": collate, "peft_config": lora, "projector_lr_scale": recipe.projector_lr_scale}
-        trainer = training.RnaGptTrainer(built.model, **parts)
+        trainer = training.RnaGptTrainer(model, **parts)
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     print(f"{recipe.stage} stage: {len(rows.train):,} rows, {trainable:,} trainable parameters")
     return trainer

@@ -64,10 +64,9 @@ class RnaGptConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        if self.rna_pool_size < 1:
-            raise ValueError(f"rna_pool_size must be at least 1, got {self.rna_pool_size}")
-        if self.projector_hidden_size is not None and self.projector_hidden_size < 1:
-            raise ValueError(f"projector_hidden_size must be at least 1, got {self.projector_hidden_size}")
+        for name in ("rna_pool_size", "projector_hidden_size"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
         self.rna_drop_token_ids = list(self.rna_drop_token_ids)
         # The LLM says whether its head is tied to its embeddings; the outer model has to agree to save it once.
         self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))

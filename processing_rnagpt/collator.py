@@ -200,10 +200,8 @@ def shared_prefix_length(pairs: list[EncodedPair]) -> int:
     Compared token by token after tokenising each conversation whole, so no merge across the border can differ.
     """
     shortest = min(pair.answers[0][0] for pair in pairs)
-    for i in range(shortest):
-        if any(pair.input_ids[i] != pairs[0].input_ids[i] for pair in pairs):
-            return i
-    return shortest
+    columns = zip(*(pair.input_ids[:shortest] for pair in pairs), strict=True)
+    return next((i for i, tokens in enumerate(columns) if len(set(tokens)) > 1), shortest)
 
 
 def lay_out(pairs: list[EncodedPair], prefix: int) -> dict[str, list]:
@@ -223,13 +221,12 @@ def lay_out(pairs: list[EncodedPair], prefix: int) -> dict[str, list]:
         "block": [0] * prefix,
     }
     for k, pair in enumerate(pairs, start=1):
-        n_answer = sum(end - start for start, end in pair.answers)
         answered = {i for start, end in pair.answers for i in range(start, end)}
         for i in range(prefix, len(pair.input_ids)):
             out["input_ids"].append(pair.input_ids[i])
             out["position_ids"].append(i)
             out["labels"].append(pair.input_ids[i] if i in answered else IGNORED)
-            out["loss_weights"].append(1.0 / n_answer if i in answered else 0.0)
+            out["loss_weights"].append(1.0 / len(answered) if i in answered else 0.0)
             out["block"].append(k)
     return out
 

@@ -104,8 +104,7 @@ class RnaGptProcessor(ProcessorMixin):
 
     def rna_input(self, sequence: str) -> RnaInput:
         """One RNA read: what may stand wherever a sequence does, so that it is read once (see `rna_inputs`)."""
-        (rna,) = self.rna_inputs([sequence])
-        return rna
+        return self.rna_inputs([sequence])[0]
 
     def rna_inputs(self, rnas: list[str | RnaInput]) -> list[RnaInput]:
         """RNAs read; those that are already pass.

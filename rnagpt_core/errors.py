@@ -15,26 +15,17 @@ USER_MISTAKE = 2
 MACHINE_TROUBLE = 1
 INTERRUPTED = 130
 
-# a package that the command needs and `pip install rnagpt` alone does not bring -> the extra that does
-EXTRA_OF_PACKAGE = {
-    "datasets": "train",
-    "datatrove": "dataset",
-    "openai": "dataset",
-    "trl": "train",
-    "edlib": "eval",
-    "evaluate": "eval",
-    "matplotlib": "eval",
-    "rouge_score": "eval",
-    "scipy": "eval",
-    "sklearn": "eval",
-    "fm": "encoder",
-    "gguf": "quickstart",
-    "gradio": "chat",
-    "RNA": "chat",
-    "fastapi": "serve",
-    "prometheus_client": "serve",
-    "uvicorn": "serve",
+# the packages that a command needs and `pip install rnagpt` alone does not bring, by the extra that does
+PACKAGES_OF_EXTRA = {
+    "train": ("datasets", "trl"),
+    "dataset": ("datatrove", "openai"),
+    "eval": ("edlib", "evaluate", "matplotlib", "rouge_score", "scipy", "sklearn"),
+    "encoder": ("fm",),
+    "quickstart": ("gguf",),
+    "chat": ("gradio", "RNA"),
+    "serve": ("fastapi", "prometheus_client", "uvicorn"),
 }
+EXTRA_OF_PACKAGE = {package: extra for extra, packages in PACKAGES_OF_EXTRA.items() for package in packages}
 
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 # Class names, because the Hub's client and its HTTP library must not be imported to read an error:
@@ -132,11 +123,8 @@ def named_path(error: BaseException) -> str | None:
 
 def fullest_folder() -> str:
     """Where to look when a full disk is reported without a path: the folder with the least space of those in use."""
-    folders = {os.getcwd(), tempfile.gettempdir(), os.path.expanduser("~")}
-    for name in ("RNAGPT_CACHE", "XDG_CACHE_HOME", "HF_HOME"):
-        folder = os.environ.get(name)
-        if folder and os.path.isdir(folder):
-            folders.add(folder)
+    named = (os.environ.get(name, "") for name in ("RNAGPT_CACHE", "XDG_CACHE_HOME", "HF_HOME"))
+    folders = {os.getcwd(), tempfile.gettempdir(), os.path.expanduser("~"), *filter(os.path.isdir, named)}
     free, folder = min((shutil.disk_usage(folder).free, folder) for folder in folders)
     return f"{folder} ({free / 1e9:.1f} GB free)"
 

@@ -57,14 +57,9 @@ def run(args: argparse.Namespace) -> int:
             encoder.save_pretrained(part, max_shard_size=args.max_shard_size)
             rna_tokenizer.save_pretrained(part)
     else:
+        width = {"projector_hidden_size": args.projector_hidden_size}
         model, processor = checkpoint.build(
-            args.llm,
-            args.encoder,
-            args.pool_size,
-            args.template,
-            args.dtype,
-            args.seed,
-            projector_hidden_size=args.projector_hidden_size,
+            args.llm, args.encoder, args.pool_size, args.template, args.dtype, args.seed, **width
         )
         parts = checkpoint.parts_of(model)
         report(parts)

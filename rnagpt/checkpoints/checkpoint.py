@@ -19,13 +19,7 @@ from transformers import PreTrainedModel
 
 from rnagpt.checkpoints import model_card
 from rnagpt.checkpoints.forms import ADAPTER, PARTS, PROJECTOR, assets, describe
-from rnagpt.checkpoints.llm import (
-    EMBEDDED_PACKAGE,
-    embedded_llm_is_installed,
-    fingerprint,
-    load_llm,
-    reach_hub,
-)
+from rnagpt.checkpoints.llm import EMBEDDED_PACKAGE, embedded_llm_is_installed, fingerprint, load_llm, reach_hub
 from rnagpt.checkpoints.registration import RnaGptForCausalLM, RnaGptProcessor
 from rnagpt.checkpoints.rna_encoder import load_encoder
 from rnagpt_core.errors import UserError, disk_is_full, one_line
@@ -90,19 +84,15 @@ def build(
         projector_hidden_size=projector_hidden_size,
     )
     if quantize is not None:
-        take_over_quantization(model, language_model)
+        # what transformers, PEFT and TRL ask a model about its quantised weights, from the LLM that they are in
+        for name in ("is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit", "quantization_method", "hf_quantizer"):
+            if hasattr(language_model, name):
+                setattr(model, name, getattr(language_model, name))
+        model.config.quantization_config = language_model.config.quantization_config
     for part in (model.config.text_config, model.config.rna_config):
         if not model_card.is_hub_id(part.name_or_path):
             part.name_or_path = ""  # a folder of this machine would go into every checkpoint
     return model, processor
-
-
-def take_over_quantization(model: RnaGptForCausalLM, llm: PreTrainedModel) -> None:
-    """What transformers, PEFT and TRL ask a model about its quantised weights, from the LLM that they are in."""
-    for name in ("is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit", "quantization_method", "hf_quantizer"):
-        if hasattr(llm, name):
-            setattr(model, name, getattr(llm, name))
-    model.config.quantization_config = llm.config.quantization_config
 
 
 def load(path: str | Path, dtype: str | None = None):
@@ -188,13 +178,9 @@ def save_peft(model: "PeftModel", folder: Path, state: Mapping[str, torch.Tensor
 
 def parts_of(model: RnaGptForCausalLM) -> dict[str, torch.nn.Module]:
     """The encoder, the projector and the LLM with its head, as modules that share no parameter."""
-    tied = model.config.tie_word_embeddings
-    llm = [model.model.language_model] if tied else [model.model.language_model, model.lm_head]
-    return {
-        "encoder": model.model.rna_encoder,
-        "projector": model.model.projector,
-        "llm": torch.nn.ModuleList(llm),
-    }
+    body = model.model
+    llm = [body.language_model] if model.config.tie_word_embeddings else [body.language_model, model.lm_head]
+    return {"encoder": body.rna_encoder, "projector": body.projector, "llm": torch.nn.ModuleList(llm)}
 
 
 def card(

@@ -155,15 +155,14 @@ class FeatureCache:
         """The tensor, or None where there is none; a damaged file counts as none and is removed."""
         path = self.path(key)
         try:
-            content = path.read_bytes()
-            tensor = load(content)["features"]
+            tensor = load(path.read_bytes())["features"]
             os.utime(path)  # used now
+            return tensor
         except FileNotFoundError:
-            return None
+            pass
         except (SafetensorError, KeyError):
             path.unlink(missing_ok=True)
-            return None
-        return tensor
+        return None
 
     def put(self, key: str, tensor: torch.Tensor) -> None:
         """Keep a tensor; one larger than the whole cache is not kept."""

@@ -85,7 +85,6 @@ class Plan:
 
     @property
     def total(self) -> int:
-        """All parameters."""
         return sum(self.parameters.values())
 
 
@@ -101,18 +100,6 @@ def skeleton(recipe: Recipe) -> tuple[RnaGptForCausalLM, RnaGptProcessor]:
     llm, encoder = (RANDOM + name.removeprefix(RANDOM) for name in (llm, encoder))
     with torch.device("meta"):
         return checkpoint.build(**asdict(replace(recipe.model, llm=llm, encoder=encoder, quantize=None)))
-
-
-def trainable_parameters(model: RnaGptForCausalLM, recipe: Recipe) -> int:
-    """Parameters that train: the projector, and in the instruction stage LoRA's matrices."""
-    from peft import get_peft_model
-
-    from rnagpt.training.trainer import lora_config
-
-    if recipe.stage == "instruction":
-        adapted = get_peft_model(deepcopy(model), lora_config(recipe))
-        return sum(p.numel() for p in adapted.parameters() if p.requires_grad)
-    return count(model.model.projector)
 
 
 def lay_out_epoch(collator: SharedPrefixCollator, batches: Sequence[list[dict]], scale: float) -> Layout:
@@ -147,6 +134,9 @@ def make_plan(recipe: Recipe, devices: int = 1) -> Plan:
     Raises:
         UserError: no such device count, or what the recipe names cannot be found.
     """
+    from peft import get_peft_model
+
+    from rnagpt.training.trainer import lora_config
     from rnagpt.training.training_rows import fill_batches, load_rows
 
     if devices < 1:
@@ -177,7 +167,10 @@ def make_plan(recipe: Recipe, devices: int = 1) -> Plan:
         steps = math.ceil(len(rows) / per_step) * epochs
     head = 0 if model.config.tie_word_embeddings else model.lm_head.weight.numel()
     encoder, projector, llm = map(count, (model.model.rna_encoder, model.model.projector, model.model.language_model))
-    trainable = trainable_parameters(model, recipe)
+    trainable = projector
+    if recipe.stage == "instruction":
+        adapted = get_peft_model(deepcopy(model), lora_config(recipe))
+        trainable = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     checkpointing = recipe.sft.get("activation_checkpointing", True)  # as settings() has it on a GPU
     # encoded once for each row of one epoch (an upper bound: RNAs come up again), or at every step
     encoding = 2 * encoder * as_run.rna_tokens * (1 if recipe.cache_features else epochs)

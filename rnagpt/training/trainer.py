@@ -190,16 +190,13 @@ def ridge_start(
     Returns:
         The share of the variance of the mean embeddings that single slots explain (R squared, on the same RNAs).
     """
-    order, names, slots = list(annotation_ids), [], []
-    random.Random(seed).shuffle(order)
-    parts = []
-    for name in order:
-        names.append(name)
+    names, parts = list(annotation_ids), []
+    random.Random(seed).shuffle(names)
+    for name in names:
         parts.append(features[name])
-        slots.append(len(parts[-1]))
-        if sum(slots) >= max_slots:
+        if sum(map(len, parts)) >= max_slots:
             break
-    slots = torch.tensor(slots)
+    names, slots = names[: len(parts)], torch.tensor(list(map(len, parts)))
     x = torch.cat(parts)  # (slots of all RNAs, encoder hidden)
     *before, last = list(model.model.projector.children()) or [model.model.projector]
     for layer in before:
