@@ -13,7 +13,7 @@ from transformers import AutoModel, GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import slice_logits_to_keep
-from transformers.utils import can_return_tuple, torch_compilable_check
+from transformers.utils import can_return_tuple
 
 from .base_weights_rnagpt import BaseWeights, encoder_arguments
 from .configuration_rnagpt import RnaGptConfig
@@ -145,24 +145,26 @@ class RnaGptModel(RnaGptPreTrainedModel):
         placeholder = input_ids == self.config.rna_token_id  # (batch, seq)
         # The placeholder's id may lie beyond the embedding table: look up row 0, which is overwritten below.
         inputs_embeds = self.get_input_embeddings()(input_ids.masked_fill(placeholder, 0))
-        if soft_tokens is not None:
-            torch_compilable_check(
-                placeholder.sum() == soft_tokens.shape[0],
-                lambda: (
-                    f"The prompts hold {int(placeholder.sum())} <RNAHere> placeholders, but the RNAs give "
-                    f"{soft_tokens.shape[0]} soft tokens. Let RnaGptProcessor expand <RNAHere>, with the same "
-                    f"rna_pool_size as the model's ({self.config.rna_pool_size})."
-                ),
-            )
-            return inputs_embeds.masked_scatter(
-                placeholder.unsqueeze(-1), soft_tokens.to(inputs_embeds.device, inputs_embeds.dtype)
-            )
-        if not torch.compiler.is_compiling() and bool(placeholder.any()):
-            raise ValueError(
-                f"The prompts hold {int(placeholder.sum())} <RNAHere> placeholders, but no RNA was given: pass "
-                "rna_input_ids and rna_attention_mask as RnaGptProcessor returns them."
-            )
-        return inputs_embeds
+        # Not while a graph is traced, which could not go on from a number that depends on the data; and without
+        # transformers' check for that case, which imports a computer algebra system (half a second) to make one.
+        if not torch.compiler.is_compiling():
+            count, given = int(placeholder.sum()), 0 if soft_tokens is None else soft_tokens.shape[0]
+            if count and soft_tokens is None:
+                raise ValueError(
+                    f"The prompts hold {count} <RNAHere> placeholders, but no RNA was given: pass rna_input_ids and "
+                    "rna_attention_mask as RnaGptProcessor returns them."
+                )
+            if count != given:
+                raise ValueError(
+                    f"The prompts hold {count} <RNAHere> placeholders, but the RNAs give {given} soft tokens. Let "
+                    "RnaGptProcessor expand <RNAHere>, with the same rna_pool_size as the model's "
+                    f"({self.config.rna_pool_size})."
+                )
+        if soft_tokens is None:
+            return inputs_embeds
+        return inputs_embeds.masked_scatter(
+            placeholder.unsqueeze(-1), soft_tokens.to(inputs_embeds.device, inputs_embeds.dtype)
+        )
 
     @can_return_tuple
     def forward(
