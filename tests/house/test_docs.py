@@ -72,7 +72,7 @@ def test_no_link_is_dead(page):
 def test_the_first_page_is_short_and_shows_what_make_answers():
     readme = (ROOT / "README.md").read_text()
     assert len(readme.splitlines()) <= 120
-    done = subprocess.run(["make", "-n", "-o", ".venv/.ready", "answer"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(["make", "-n", "-o", ".venv/.base", "answer"], cwd=ROOT, capture_output=True, text=True)
     (command,) = re.findall(r"^\.venv/bin/(rnagpt .*)", done.stdout, flags=re.MULTILINE)
     assert f"$ {command}\n" in readme
 
