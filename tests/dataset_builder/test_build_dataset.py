@@ -428,39 +428,25 @@ def test_from_the_services_to_the_dataset(tmp_path, monkeypatch, capsys):
     assert (statistics["source"], statistics["annotation text"]) == ("rnacentral", "generated")
 
 
-@pytest.fixture
-def with_statements(tmp_path):
-    """A folder of 24 RNAs whose first twelve have curated statements, from Rfam, GO and LitSumm."""
-    rnas, papers = literature(24)
-    source = write_folder(tmp_path / "source", rnas, papers)
-    texts = (
-        "Matches the Rfam family tRNA.",
-        "Involved in gene silencing.",
-        "Not enables binding.",
-        "It falls in glioma.",
-    )
-    lines = [
-        {"rna_id": row["rna_id"], "source": source, "text": text, "pmids": row["pmids"][:1]}
-        for row in rnas[:12]
-        for source, text in zip(("Rfam", "Gene Ontology", "Gene Ontology", "LitSumm"), texts, strict=True)
-    ]
-    (source / "facts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
-    return source
-
-
-def test_without_a_language_model(with_statements, tmp_path, capsys, monkeypatch):
+def test_without_a_language_model(tmp_path, capsys, monkeypatch):
     """Sentences of the abstracts and questions from curated statements: no key, no call, no price; resumed and bound
     to its settings as any other; an RNA without statements has its annotation alone."""
-    from datasets import load_dataset
-
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    source, output = with_statements, tmp_path / "out"
+    rnas, papers = literature(24)
+    source, output = write_folder(tmp_path / "source", rnas, papers), tmp_path / "out"
+    texts = {"Rfam": "Matches the Rfam family tRNA.", "GO": "Not enables binding.", "LitSumm": "It falls in glioma."}
+    lines = (
+        json.dumps({"rna_id": row["rna_id"], "source": name, "text": text, "pmids": row["pmids"][:1]}) + "\n"
+        for row in rnas[:12]
+        for name, text in texts.items()
+    )
+    (source / "facts.jsonl").write_text("".join(lines))
     arguments = ["build-dataset", str(source), "--output", str(output), "--llm", "none"]
     assert main([*arguments, "--plan"]) == 0
     assert "18 literature sets (24 RNAs): no language model, no calls and no price" in capsys.readouterr().err
     assert main(arguments) == 0
-    papers = {row["pmid"]: row["abstract"] for row in map(json.loads, open(source / "papers.jsonl"))}
-    own = {row["rna_id"]: row["pmids"] for row in map(json.loads, open(source / "rnas.jsonl"))}
+    abstracts = {row["pmid"]: row["abstract"] for row in papers}
+    own = {row["rna_id"]: row["pmids"] for row in rnas}
     annotations, questions = rows(output, "alignment"), rows(output, "qa")
     assert {row["rna_id"] for row in annotations} == set(own)
     for row in annotations:
@@ -470,15 +456,13 @@ def test_without_a_language_model(with_statements, tmp_path, capsys, monkeypatch
             "",
             1,
         )
-        assert all(one["text"] in papers[one["pmids"][0]] for one in row["statements"])
+        assert all(one["text"] in abstracts[one["pmids"][0]] for one in row["statements"])
         assert row["annotation"] == " ".join(one["text"] for one in row["statements"]) and row["pmids"]
     assert {row["rna_id"] for row in questions} == set(sorted(own)[:12])
     assert all(row["method"] == "extractive" and row["evidence_pmids"] == own[row["rna_id"]][:1] for row in questions)
     answers = {(row["question"], row["answer"]) for row in questions}
     assert {("Which Rfam family does this RNA match?", "tRNA"), ("Does this RNA enable binding?", "No")} <= answers
     assert ("What does LitSumm say about this RNA?", "It falls in glioma.") in answers
-    loaded = load_dataset(str(output / "dataset"), "qa", cache_dir=str(tmp_path / "cache"))
-    assert sum(part.num_rows for part in loaded.values()) == len(questions)
     assert report(output)["spent"]["calls"] == 0
     assert main(arguments) == 0 and (rows(output, "alignment"), rows(output, "qa")) == (annotations, questions)
     assert main([*arguments[:-1], "gpt", "--endpoint", "http://127.0.0.1:9/v1"]) == 2

@@ -106,15 +106,11 @@ def test_a_statement_that_cites_nearly_everything():
 def test_divide_and_conquer_and_all_in_one(tmp_path):
     papers = papers_on("mir-21", 20)
     topics = [(["a"], [p.pmid for p in papers[:12]]), (["b"], [p.pmid for p in papers[12:]])]
+    limits = Limits(prompt_tokens=2000)
+    work = partial(annotate, limits=limits, tally=Tally())
     with ScriptedLlm() as server:
         made = {
-            method: ask_server(
-                server,
-                lambda m, method=method: annotate(
-                    method, NAMES, papers, topics, m, Limits(prompt_tokens=2000), Tally()
-                ),
-                tmp_path,
-            )
+            method: ask_server(server, partial(work, method, NAMES, papers, topics), tmp_path)
             for method in ("divide_and_conquer", "ais")
         }
     by_pmid = {paper.pmid: paper for paper in papers}
@@ -125,7 +121,7 @@ def test_divide_and_conquer_and_all_in_one(tmp_path):
         assert found["faithfulness"] == 1.0
     pmids = {name: {p for row in found["statements"] for p in row["pmids"]} for name, found in made.items()}
     assert {row["topic"] for row in made["divide_and_conquer"]["statements"]} == {0, 1}
-    assert len(chunked(papers, Limits(prompt_tokens=2000))[0]) < 20
+    assert len(chunked(papers, limits)[0]) < 20
     assert len(pmids["divide_and_conquer"]) > len(pmids["ais"])  # what one call cannot hold is lost to all-in-one
 
 
@@ -232,7 +228,7 @@ def test_an_order_that_slips_through_is_caught_by_the_checks(tmp_path):
     assert not checks.STEERING.search(slipped)
     other = [Paper("6", "MiR-21 in disease.", "MiR-21 binds PDCD4 in colon.")]
     with ScriptedLlm(obey=True) as server:
-        work = lambda m: annotate("ais", NAMES, [*other, *papers], [], m, Limits(repairs=1), Tally())  # noqa: E731
+        work = partial(annotate, "ais", NAMES, [*other, *papers], [], limits=Limits(repairs=1), tally=Tally())
         with pytest.raises(Quarantined, match="a number the cited papers do not have"):
             ask_server(server, work, tmp_path)  # it cites the first paper, which says nothing of it
 
@@ -338,15 +334,10 @@ def test_closed_questions_are_balanced_over_many_rnas():
         disease = f"disease{number}"
         paper = Paper("1", "T.", f"MiR-21 was increased in {disease}. It acts as an oncogene through GENE{number}.")
         statements = [{"text": paper.abstract, "pmids": ["1"]}]
+        which, gene = f"Which gene in {disease} does this RNA act through?", f"GENE{number}"
         rows = [
             question(f"Is this RNA increased in {disease}?", "yes", "closed", ["yes", "no"], (1,)),
-            question(
-                f"Which gene in {disease} does this RNA act through?",
-                f"GENE{number}",
-                "closed",
-                [f"GENE{number}", f"GENE{draw.randint(400, 600)}", "PTEN", "KRAS"],
-                (1,),
-            ),
+            question(which, gene, "closed", [gene, f"GENE{draw.randint(400, 600)}", "PTEN", "KRAS"], (1,)),
         ]
         good, _ = questions.judged(json.dumps({"questions": rows}), statements, NAMES, {"1": paper})
         for row in good:
