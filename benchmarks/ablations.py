@@ -92,7 +92,7 @@ def write_random_encoder(folder: Path) -> None:
 def train_cell(cell: str, output: Path, samples: int) -> None:
     """Train what is not trained yet, then answer what is not answered yet."""
     import train_sft
-    from rnagpt.evaluation.asking.answers import write_answers
+    from rnagpt.evaluation.asking.answers import CheckpointAnswers, collect
     from rnagpt.evaluation.asking.controls import input_rnas
     from rnagpt.evaluation.asking.items import ItemWriter
 
@@ -110,7 +110,7 @@ def train_cell(cell: str, output: Path, samples: int) -> None:
 
         model, processor = checkpoint.load(recipes[-1].output)
         for control, key in wanted.items():
-            write_answers(model, processor, items, key, input_rnas(control, rnas, SEED), writer)
+            collect(CheckpointAnswers(model, processor), items, key, input_rnas(control, rnas, SEED), writer)
 
 
 def questions() -> tuple[list, list]:

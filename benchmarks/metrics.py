@@ -32,10 +32,10 @@ Pairs = list[tuple[str, str]]
 def recorded(count: int) -> Pairs:
     """References and answers of the recorded demo run, drawn at random."""
     from rnagpt.checkpoints.forms import assets
-    from rnagpt.evaluation.asking.items import from_line
+    from rnagpt.evaluation.asking.items import from_row
 
     with gzip.open(assets() / "demo" / "items.jsonl.gz", "rt", encoding="utf-8") as file:
-        items = list(map(from_line, file))
+        items = [from_row(json.loads(line)) for line in file]
     return [(item.reference, item.answer or "") for item in random.Random(0).sample(items, count)]
 
 

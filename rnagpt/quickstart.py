@@ -139,7 +139,7 @@ def answers_of_baselines(held_out, stage1: Path) -> list:
 def recorded_answers(items: list, stage1: Path) -> list:
     """Answers to these items that were recorded when the demo was trained: the demo's, and those of the untuned LLM
     reading the letters, which no training changes; the latter only where this run has the very same LLM."""
-    from rnagpt.evaluation.asking.items import from_line
+    from rnagpt.evaluation.asking.items import from_row
 
     demo = assets() / "demo"
     if not (demo / "items.jsonl.gz").is_file():
@@ -148,7 +148,7 @@ def recorded_answers(items: list, stage1: Path) -> list:
     with gzip.open(demo / "items.jsonl.gz", "rt", encoding="utf-8") as file:
         recorded = [
             dataclasses.replace(item, train_identity=by_key[item.key].train_identity)
-            for item in map(from_line, file)
+            for item in map(from_row, map(json.loads, file))
             if item.key in by_key
         ]
     ours, theirs = (json.loads((folder / PARTS).read_text())["llm_fingerprint"] for folder in (stage1, demo))

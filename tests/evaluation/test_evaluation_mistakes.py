@@ -11,7 +11,7 @@ from test_evaluation_run import qa_rows, recipe_file, write_rows
 
 from rnagpt.cli import main
 from rnagpt.evaluation.asking.answers import FileAnswers
-from rnagpt.evaluation.asking.items import read_items, write_items, written
+from rnagpt.evaluation.asking.items import read_items, to_line, written
 from rnagpt.evaluation.asking.qa_baselines import qa_baseline_answers
 from rnagpt.evaluation.asking.qa_items import qa_items, read_qa
 from rnagpt.evaluation.evaluation_recipe import load_evaluation
@@ -310,11 +310,11 @@ def test_facts_answered_in_sentences_are_still_the_facts():
 def planted(folder, data, kind, right):
     """A run of a system `mine` of this kind without controls, whose answers are right or a constant wrong one."""
     items = qa_items(read_qa(data, "test"))
-    write_items(
-        folder / "evaluation" / "items.jsonl",
-        [written(item, "mine", item.reference if right else "Yes, a snoRNA or a tRNA.", item.rna_id) for item in items]
-        + qa_baseline_answers(read_qa(data, "train"), read_qa(data, "test"), items),
-    )
+    said = [item.reference if right else "Yes, a snoRNA or a tRNA." for item in items]
+    answers = [written(item, "mine", text, item.rna_id) for item, text in zip(items, said, strict=True)]
+    answers += qa_baseline_answers(read_qa(data, "train"), read_qa(data, "test"), items)
+    (folder / "evaluation").mkdir(parents=True)
+    (folder / "evaluation" / "items.jsonl").write_text("".join(map(to_line, answers)))
     (folder / "evaluation.json").write_text(
         json.dumps({"data": {}, "seed": 0, "encoders": [], "systems": [{"name": "mine", "kind": kind, "model": "x"}]})
     )

@@ -438,7 +438,7 @@ def test_answers_from_a_file(rna_qa, tmp_path):
 
 
 def test_the_judge_is_blind_mixed_and_measured(endpoint, rna_qa, tmp_path):
-    from rnagpt.evaluation.asking.items import write_items
+    from rnagpt.evaluation.asking.items import to_line
     from rnagpt.evaluation.reporting.summary import summarise
     from rnagpt.evaluation.reporting.tables import all_tables
     from rnagpt.evaluation.scoring.judge import agreement_with_labels, judge, judged
@@ -470,9 +470,9 @@ def test_the_judge_is_blind_mixed_and_measured(endpoint, rna_qa, tmp_path):
     before = len(asked)
     assert judge(right + wrong, "grader-2024-07-18", url, tmp_path / "judge.jsonl") == verdicts
     assert len(asked) == before
-    scores = judged(right + wrong, verdicts, 0.95, 0)["systems"]
+    scores = judged(right + wrong, verdicts)["systems"]
     assert scores["b"]["value"] == 0 < scores["a"]["low"]
-    write_items(tmp_path / "items.jsonl", right + wrong)
+    (tmp_path / "items.jsonl").write_text("".join(map(to_line, right + wrong)))
     title, table = all_tables(summarise(tmp_path / "items.jsonl"))["judge"]
     assert f"in {100 * found['agreement']:.0f}% of {len(labelled)} answers" in title
     assert [row[0] for row in table] == ["system", "a", "b"] and table[2][1].startswith("0.000 [")

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from loopback_server import LoopbackServer, send
 from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.tokenize import tokenize
 
+from rnagpt.evaluation.asking.qa_baselines import shared_in_order
 from rnagpt.evaluation.scoring.rouge import ROUGE, rouge
 from rnagpt.evaluation.scoring.text_encoders import PRESETS, TextEncoder, load_encoder
 from rnagpt.evaluation.scoring.text_scores import corpus_scores, pair_scores, sentences, set_scores, similarity_sets
@@ -41,6 +43,8 @@ def test_rouge_equals_rouge_score_on_2000_pairs():
         for name in ROUGE:
             theirs = (expected[name].precision, expected[name].recall, expected[name].fmeasure)
             assert got[name] == pytest.approx(theirs, abs=1e-12), (name, reference, answer)
+        words = tokenize(reference, None), tokenize(answer, None)
+        assert shared_in_order(*words) == round(expected["rougeL"].recall * len(words[0])), (reference, answer)
 
 
 # --- encoders with real weights

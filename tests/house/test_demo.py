@@ -2,6 +2,7 @@
 
 import gzip
 import importlib.util
+import json
 import time
 
 import pytest
@@ -10,7 +11,7 @@ from dataset_builder.facts_table.facts import load_facts
 from rnagpt.checkpoints import checkpoint
 from rnagpt.checkpoints.forms import assets
 from rnagpt.evaluation.asking.answers import CheckpointAnswers
-from rnagpt.evaluation.asking.items import from_line
+from rnagpt.evaluation.asking.items import from_row
 
 PER_TYPE = 2
 
@@ -19,7 +20,8 @@ PER_TYPE = 2
 def recorded():
     """System -> answers on record to the type questions about two held-out RNAs of each of the eight types."""
     with gzip.open(assets() / "demo" / "items.jsonl.gz", "rt", encoding="utf-8") as file:
-        items = sorted((item for item in map(from_line, file) if item.topic == "rna_type"), key=lambda item: item.key)
+        items = [item for item in map(from_row, map(json.loads, file)) if item.topic == "rna_type"]
+    items.sort(key=lambda item: item.key)
     types = sorted({item.rna_type for item in items})
     return {
         system: [

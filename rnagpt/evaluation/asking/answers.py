@@ -1,7 +1,7 @@
 """The systems that answer evaluation items, each behind one small interface, and the loop that writes down answers.
 
-    write_answers(model, processor, items, "stage2", inputs, writer)                     # a loaded RNA-GPT
-    collect(EndpointAnswers("gpt-4o-mini", url), items, "endpoint", inputs, writer)      # any source of answers
+    collect(CheckpointAnswers(model, processor), items, "stage2", inputs, writer)
+    collect(EndpointAnswers("gpt-4o-mini", url), items, "endpoint", inputs, writer)
 
 A source has `batch_size`, `prompt(item, sequence)`, which gives a string (equal ones are answered once), and
 `answer(prompts)`, which turns a list of those into a list of texts. `sequence` is the RNA that it gets, or None.
@@ -42,13 +42,6 @@ def collect(source, items: Sequence[Item], system: str, inputs: Inputs, writer: 
                 progress.update(len(todo[prompt]))
 
 
-def write_answers(
-    model, processor, items: Sequence[Item], system: str, inputs: Inputs, writer: ItemWriter, as_text: bool = False
-) -> None:
-    """`collect` from a loaded RNA-GPT; see `CheckpointAnswers`."""
-    collect(CheckpointAnswers(model, processor, as_text), items, system, inputs, writer)
-
-
 class CheckpointAnswers:
     """A loaded RNA-GPT: the RNA as soft tokens, or its letters as text, which leaves the LLM alone."""
 
@@ -62,7 +55,15 @@ class CheckpointAnswers:
         return json.dumps(conversation(item, sequence, self.as_text))
 
     def answer(self, prompts: Sequence[str]) -> list[str]:
-        return generate(self.model, self.processor, list(map(json.loads, prompts)), self.max_new_tokens)
+        """Greedy answers."""
+        import torch
+
+        batch = self.processor(list(map(json.loads, prompts))).to(self.model.device)
+        how = {"max_new_tokens": self.max_new_tokens, "pad_token_id": self.processor.tokenizer.pad_token_id}
+        with torch.inference_mode():
+            ids = self.model.generate(**batch, **how, do_sample=False, temperature=None, top_p=None, top_k=None)
+        texts = self.processor.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        return [text.strip() for text in texts]
 
 
 class EndpointAnswers:
@@ -73,14 +74,7 @@ class EndpointAnswers:
 
     INSTRUCTION = "You answer questions about an RNA in one sentence. If you do not know, give your best guess."
 
-    def __init__(
-        self,
-        model: str,
-        base_url: str,
-        api_key_env: str = "OPENAI_API_KEY",
-        parallel: int = 8,
-        max_new_tokens: int = 128,
-    ):
+    def __init__(self, model: str, base_url: str, api_key_env="OPENAI_API_KEY", parallel=8, max_new_tokens=128):
         self.endpoint = Endpoint(base_url, model, api_key(api_key_env, base_url))
         self.batch_size, self.max_new_tokens = parallel, max_new_tokens
 
@@ -88,12 +82,10 @@ class EndpointAnswers:
         return conversation(item, sequence, as_text=True)[0]["content"]
 
     def answer(self, prompts: Sequence[str]) -> list[str]:
-        replies = self.endpoint.chat_all(list(map(self._request, prompts)), self.batch_size)
-        return [reply.text.strip() for reply in replies]
-
-    def _request(self, text: str) -> dict:
-        messages = [{"role": "system", "content": self.INSTRUCTION}, {"role": "user", "content": text}]
-        return {"temperature": 0, "max_tokens": self.max_new_tokens, "messages": messages}
+        system, how = {"role": "system", "content": self.INSTRUCTION}, {"temperature": 0}
+        asked = ([system, {"role": "user", "content": text}] for text in prompts)
+        bodies = [how | {"max_tokens": self.max_new_tokens, "messages": messages} for messages in asked]
+        return [reply.text.strip() for reply in self.endpoint.chat_all(bodies, self.batch_size)]
 
 
 class FileAnswers:
@@ -125,19 +117,16 @@ class FileAnswers:
             row = json.loads(line)
             row = {name: row[name] for name in ("rna_id", "question", "answer")}
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{where} is no answer: expected a JSON object with rna_id, question and answer "
-                f"({type(error).__name__}: {error})"
-            ) from None
+            reason = f"{type(error).__name__}: {error}"
+            raise UserError(f"{where} is no answer: expected rna_id, question and answer ({reason})") from None
         for name, value in row.items():
             if not isinstance(value, str):
                 came = json.dumps(value)[:40]
                 raise UserError(f'{where}: {name} must be a text, got {came}; an answer that was not given is ""')
         rna_id, question, answer = row.values()
         if self._answers.setdefault((rna_id, question.strip()), answer) != answer:
-            raise UserError(
-                f"{where} gives another answer to a question of an earlier line, about {rna_id}: {question}"
-            )
+            about = f"about {rna_id}: {question}"
+            raise UserError(f"{where} gives another answer to a question of an earlier line, {about}")
 
     def prompt(self, item: Item, sequence: str | None) -> str:
         return json.dumps([item.rna_id, item.question.strip()])
@@ -149,10 +138,8 @@ class FileAnswers:
     def answer(self, prompts: Sequence[str]) -> list[str]:
         keys = [tuple(json.loads(key)) for key in prompts]
         if missing := [key for key in keys if key not in self._answers]:
-            raise UserError(
-                f"{self.path} lacks answers to {len(missing)} of the questions that are asked here, the "
-                f"first about {missing[0][0]}: {missing[0][1]}"
-            )
+            first = f"the first about {missing[0][0]}: {missing[0][1]}"
+            raise UserError(f"{self.path} lacks answers to {len(missing)} of the questions that are asked, {first}")
         return [self._answers[key] for key in keys]
 
 
@@ -164,24 +151,3 @@ def conversation(item: Item, sequence: str | None, as_text: bool) -> list[dict]:
     elif sequence:
         content = [{"type": "rna", "rna": sequence}, {"type": "text", "text": item.question}]
     return [{"role": "user", "content": content}]
-
-
-def generate(model, processor, conversations: list[list[dict]], max_new_tokens: int = MAX_NEW_TOKENS) -> list[str]:
-    """Greedy answers, one per conversation."""
-    import torch
-
-    batch = processor(conversations).to(model.device)
-    with torch.inference_mode():
-        output = model.generate(
-            **batch,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            pad_token_id=processor.tokenizer.pad_token_id,
-        )
-    return [
-        text.strip()
-        for text in processor.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-    ]

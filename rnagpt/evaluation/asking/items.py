@@ -11,15 +11,24 @@ items = read_items("run/evaluation/items.jsonl")                 # everything th
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from dataset_builder.facts_table.fact_answers import AMINO_ACID_NAMES, GROUPS, LENGTH_CLASSES
+from dataset_builder.facts_table.fact_questions import parse_answer, questions
+from dataset_builder.facts_table.facts import EVALUATION_TYPES
 from rnagpt_core.errors import UserError
-from rnagpt_core.files import new_file
 from rnagpt_core.json_lines import JsonLines, read_json_lines
 
-CLOSED_PER_RNA = 3
+# topics that are evaluated -> all labels that the answer may be, whether or not the question names them
+ANSWER_CHOICES: dict[str, tuple[str, ...]] = {
+    "rna_type": tuple(EVALUATION_TYPES),
+    "is_type": ("yes", "no"),
+    "amino_acid": tuple(AMINO_ACID_NAMES),
+    "organism_group": tuple(GROUPS),
+    "length_class": tuple(LENGTH_CLASSES),
+}
 SHUFFLED = "|shuffled"  # follows the id of an RNA whose letters were shuffled before the model saw it
 
 
@@ -76,21 +85,17 @@ _KNOWN_OF_SOME = {field.name: field.default for field in fields(Item)[-5:]}
 _REQUIRED = _FIELDS - {"name", *_KNOWN_OF_SOME}
 
 
-def evaluation_items(facts: Sequence, seed: int = 0, closed_per_rna: int = CLOSED_PER_RNA) -> list[Item]:
+def evaluation_items(facts: Sequence, seed: int = 0, closed_per_rna: int = 3) -> list[Item]:
     """One RNA-type question and up to `closed_per_rna` closed ones per RNA, the same for the same facts and seed.
 
-    facts: `RnaFact`s of the evaluation types; another type is a ValueError. The closed ones: is
-    it of type X (yes and no alternate within each type), then two of amino acid, organism group and length class,
-    the least asked first. With one closed question per RNA, is-it-of-type-X and the others alternate within each type.
-    `options` are all labels that the answer may be, whether or not the question names them.
+    facts: `RnaFact`s of the evaluation types; another type is a ValueError. The closed ones: is it of type X (yes and
+    no alternate within each type), then amino acid, organism group and length class, the least asked first. With one
+    closed question per RNA, is-it-of-type-X and the others alternate within each type.
     """
-    from dataset_builder.facts_table.fact_questions import questions
-
-    choices = answer_choices()
     items, of_type, of_topic = [], Counter(), Counter()
     for fact in sorted(facts, key=lambda fact: fact.rna_id):
-        if fact.rna_type not in choices["rna_type"]:
-            raise ValueError(f"{fact.rna_id} is of type {fact.rna_type}, expected one of {choices['rna_type']}")
+        if fact.rna_type not in EVALUATION_TYPES:
+            raise ValueError(f"{fact.rna_id} is of type {fact.rna_type}, expected one of {tuple(EVALUATION_TYPES)}")
         offered = defaultdict(list)
         for question in questions(fact, seed):
             offered[question.topic].append(question)
@@ -99,8 +104,8 @@ def evaluation_items(facts: Sequence, seed: int = 0, closed_per_rna: int = CLOSE
         wanted = ("yes", "no")[(turn if closed_per_rna > 1 else turn // 2) % 2]
         n_is_type = 1 if closed_per_rna > 1 else (turn + 1) % 2
         is_type = [question for question in offered["is_type"] if question.gold == wanted]
-        others = [topic for topic in choices if topic not in ("rna_type", "is_type") and topic in offered]
-        others = sorted(others, key=lambda topic: of_topic[topic])[: closed_per_rna - n_is_type]
+        others = [topic for topic in list(ANSWER_CHOICES)[2:] if topic in offered]
+        others = sorted(others, key=of_topic.__getitem__)[: closed_per_rna - n_is_type]
         of_topic.update(others)
         chosen = offered["rna_type"][:1] + is_type[:n_is_type] + [offered[topic][0] for topic in others]
         items += [
@@ -112,7 +117,7 @@ def evaluation_items(facts: Sequence, seed: int = 0, closed_per_rna: int = CLOSE
                 question.topic,
                 "open" if question.topic == "rna_type" else "closed",
                 question.question,
-                choices[question.topic],
+                ANSWER_CHOICES[question.topic],
                 question.gold,
                 question.answer,
                 fact.name,
@@ -120,20 +125,6 @@ def evaluation_items(facts: Sequence, seed: int = 0, closed_per_rna: int = CLOSE
             for question in chosen
         ]
     return items
-
-
-def answer_choices() -> dict[str, tuple[str, ...]]:
-    """Topic -> all labels that an answer to it may be; these are the topics that are evaluated."""
-    from dataset_builder.facts_table.fact_answers import AMINO_ACID_NAMES, GROUPS, LENGTH_CLASSES
-    from dataset_builder.facts_table.facts import EVALUATION_TYPES
-
-    return {
-        "rna_type": tuple(EVALUATION_TYPES),
-        "is_type": ("yes", "no"),
-        "amino_acid": tuple(AMINO_ACID_NAMES),
-        "organism_group": tuple(GROUPS),
-        "length_class": tuple(LENGTH_CLASSES),
-    }
 
 
 def labelled(item: Item, system: str, label: str | None, shown_rna_id: str | None, answer: str | None = None) -> Item:
@@ -154,10 +145,8 @@ def written(item: Item, system: str, answer: str, shown_rna_id: str | None) -> I
     A topic of the facts is parsed as in training's questions; other options count where exactly one of them stands in
     the answer as whole words.
     """
-    from dataset_builder.facts_table.fact_questions import parse_answer
-
     label = None
-    if item.topic in answer_choices():
+    if item.topic in ANSWER_CHOICES:
         label = parse_answer(answer, item.topic, item.options)
     elif not item.free_text:
         label = option_in(answer, item.options)
@@ -213,17 +202,6 @@ def from_row(row: dict) -> Item:
     return item
 
 
-def from_line(line: str) -> Item:
-    """The item of one JSON line; errors as `from_row`."""
-    return from_row(json.loads(line))
-
-
-def write_items(path: str | Path, items: Iterable[Item]) -> None:
-    """Write all items at once: a reader sees all of them or the file as it was."""
-    with new_file(path) as file:
-        file.writelines(map(to_line, items))
-
-
 def read_items(path: str | Path) -> list[Item]:
     """All items of a JSONL file; a last line cut off by a crash is left out, any other bad line is a UserError."""
     if not Path(path).is_file():
@@ -232,10 +210,7 @@ def read_items(path: str | Path) -> list[Item]:
 
 
 class ItemWriter(JsonLines):
-    """Appends items to a JSONL file; opened again, it keeps what is there and knows what is done.
-
-    One process writes at a time; a killed run loses one answer at most.
-    """
+    """Appends items to a JSONL file; opened again, it keeps what is there and knows what is done."""
 
     def __init__(self, path: str | Path):
         super().__init__(path, "an evaluation item")

@@ -9,6 +9,7 @@ where they are there options, method, evidence_pmids, rna_type, name, cluster.
 
 import hashlib
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from rnagpt.evaluation.asking.items import Item, option_in
 from rnagpt_core.errors import UserError
 
 REQUIRED = ("rna_id", "sequence", "question", "answer")
-ENDINGS = (".parquet", ".jsonl")
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,7 @@ def read_qa(path: str | Path, split: str) -> list[QaRna]:
     for row in rows:
         for name in REQUIRED:
             if not isinstance(row[name], str) or not row[name].strip():
-                raise UserError(
-                    f"{path} has a pair about {row['rna_id']!r} whose {name} is no text but "
-                    f"{row[name]!r}: leave the pair out, or write its {name}"
-                )
+                raise UserError(f"{path} has a pair about {row['rna_id']!r} whose {name} is no text but {row[name]!r}")
         first = about.setdefault(row["rna_id"], row)
         if first["sequence"] != row["sequence"]:
             raise UserError(f"{path} gives {row['rna_id']} two sequences: the same id must be the same RNA")
@@ -100,13 +97,8 @@ def split_files(path: Path, split: str) -> list[Path]:
     if not path.is_dir():
         raise UserError(f"no RNA-QA at {path}: expected a file or a folder of {split}.parquet or {split}.jsonl")
     for folder in (path, path / "qa", path / "data", path / "qa" / "data"):
-        found = sorted(
-            file
-            for ending in ENDINGS
-            for pattern in (f"{split}{ending}", f"{split}-*{ending}")
-            for file in folder.glob(pattern)
-        )
-        if found:
+        pattern = rf"{re.escape(split)}(-.*)?\.(parquet|jsonl)"
+        if found := sorted(file for file in folder.glob("*") if re.fullmatch(pattern, file.name)):
             return found
     raise UserError(f"{path} holds no split {split!r}: expected {split}.parquet or {split}.jsonl in it or in its qa/")
 

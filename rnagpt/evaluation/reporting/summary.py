@@ -120,7 +120,7 @@ def _what_scores_show(answers: dict[str, Answers], main: str | None, folder: Pat
         from rnagpt.evaluation.scoring.judge import judged
 
         items = [item for of_system in answers.values() for item in of_system.values()]
-        found["judge"] = judged(items, verdicts, statistics.CONFIDENCE, 0)
+        found["judge"] = judged(items, verdicts)
     if (folder / "encoders.json").is_file():
         found["encoders"] = json.loads((folder / "encoders.json").read_text(encoding="utf-8"))
     return {name: value for name, value in (found | {"headline_metric": metric}).items() if value}
@@ -405,15 +405,17 @@ def _strata(
 
 def _calibrations(answers: dict[str, Answers], likelihoods: Measures) -> dict[str, dict]:
     """System -> calibration of its most likely option, and what abstaining buys."""
+    from scipy.special import softmax
+
     found = {}
     for name, of_system in answers.items():
         sure, right = [], []
         for key, item in of_system.items():
             logprobs = likelihoods.get(name, {}).get(key, {}).get("option_logprobs")
             if logprobs and len(logprobs) == len(item.options):
-                shares = closed_scores.option_confidence(logprobs)
+                shares = softmax(logprobs)
                 best = int(np.argmax(shares))
-                sure.append(shares[best])
+                sure.append(float(shares[best]))
                 right.append(item.options[best] == item.gold)
         if sure:
             found[name] = closed_scores.calibration(sure, right) | {

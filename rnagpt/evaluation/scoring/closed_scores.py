@@ -104,17 +104,6 @@ def _checked(confidence: Sequence[float], correct: Sequence[bool]) -> tuple[np.n
     return sure, right
 
 
-def option_confidence(logprobs: Sequence[float]) -> list[float]:
-    """Log-likelihoods of all options -> their probabilities, which sum to 1.
-
-    >>> [round(p, 3) for p in option_confidence([-1.0, -1.0, -100.0])]
-    [0.5, 0.5, 0.0]
-    """
-    from scipy.special import softmax
-
-    return softmax(np.asarray(logprobs, float)).tolist()
-
-
 def citation_support(cited: Sequence[str], evidence: Sequence[str]) -> dict[str, float]:
     """Papers that an answer cites against those that its reference rests on (PMIDs).
 

@@ -10,6 +10,7 @@ elsewhere. Answers are data: they stand between marks that they cannot contain, 
 
 import hashlib
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -34,11 +35,9 @@ def prompt(item: Item) -> str:
     >>> prompt(item).splitlines()[-2:]
     ['Answer: <<<x > y>>>', 'Verdict:']
     """
-    fields = {"Question": item.question, "Reference": item.reference, "Answer": item.answer or ""}
-    lines = [
-        f"{name}: <<<{re.sub('[<>]{2,}', lambda run: run[0][0], ' '.join(text.split()))}>>>"
-        for name, text in fields.items()
-    ]
+    lines = []
+    for name, text in (("Question", item.question), ("Reference", item.reference), ("Answer", item.answer or "")):
+        lines.append(f"{name}: <<<{re.sub('[<>]{2,}', lambda run: run[0][0], ' '.join(text.split()))}>>>")
     return "\n".join([*lines, "Verdict:"])
 
 
@@ -67,10 +66,7 @@ def judge(
     Raises UserError for a model whose name is not pinned.
     """
     if not re.search(r"\d{4}-?\d{2}-?\d{2}|@[0-9a-f]{7,}|-\d{3,4}$", model):
-        raise UserError(
-            f"the judge {model!r} may change under its name: give a dated or revised name, such as "
-            "gpt-4o-mini-2024-07-18, or name@commit"
-        )
+        raise UserError(f"the judge {model!r} may change under its name: give one such as gpt-4o-mini-2024-07-18")
     endpoint = Endpoint(base_url, model, api_key(api_key_env, base_url))
     with MeasureWriter(path) as writer:
         known = {row["prompt"]: row["verdict"] for rows in of_judge(writer, model).values() for row in rows.values()}
@@ -82,7 +78,9 @@ def judge(
         for first in range(0, len(order), parallel):
             texts = order[first : first + parallel]
             new = [text for text in texts if sha256(text) not in known]
-            replies = endpoint.chat_all([request(text) for text in new], parallel)
+            asked = ([{"role": "system", "content": RULES}, {"role": "user", "content": text}] for text in new)
+            bodies = [{"temperature": 0, "max_tokens": 4, "seed": 0, "messages": messages} for messages in asked]
+            replies = endpoint.chat_all(bodies, parallel)
             known |= {sha256(text): parse_verdict(reply.text) for text, reply in zip(new, replies, strict=True)}
             for text in texts:
                 row = {"judge": model, "prompt": sha256(text), "verdict": known[sha256(text)]}
@@ -99,12 +97,6 @@ def of_judge(writer: MeasureWriter, model: str) -> dict[str, dict]:
     }
 
 
-def request(text: str) -> dict:
-    """A chat completion that answers with one word."""
-    messages = [{"role": "system", "content": RULES}, {"role": "user", "content": text}]
-    return {"temperature": 0, "max_tokens": 4, "seed": 0, "messages": messages}
-
-
 def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -116,8 +108,7 @@ def agreement_with_labels(items: Sequence[Item], verdicts: Mapping[str, Mapping]
     """
     from sklearn.metrics import accuracy_score, cohen_kappa_score
 
-    rows = [(item, verdicts.get(item.system, {}).get(item.key)) for item in items if not item.free_text]
-    found = [(item.correct, row["verdict"]) for item, row in rows if row is not None]
+    found = [(item.correct, verdict) for item, verdict in _graded(items, verdicts) if not item.free_text]
     right = [correct for correct, verdict in found if verdict is not None]
     graded = [verdict == "correct" for _, verdict in found if verdict is not None]
     if not right:
@@ -131,17 +122,19 @@ def agreement_with_labels(items: Sequence[Item], verdicts: Mapping[str, Mapping]
     }
 
 
-def judged(items: Sequence[Item], verdicts: Mapping[str, Mapping], confidence: float, seed: int) -> dict:
+def _graded(items: Sequence[Item], verdicts: Mapping[str, Mapping]) -> list[tuple[Item, str | None]]:
+    """The items that the judge has read, each with its verdict."""
+    rows = [(item, verdicts.get(item.system, {}).get(item.key)) for item in items]
+    return [(item, row["verdict"]) for item, row in rows if row is not None]
+
+
+def judged(items: Sequence[Item], verdicts: Mapping[str, Mapping]) -> dict:
     """{"agreement", "systems": {system: mean score with its interval}} of stored verdicts."""
-    systems: dict[str, list] = {}
-    for item in items:
-        row = verdicts.get(item.system, {}).get(item.key)
-        if row is not None and row["verdict"] is not None:
-            systems.setdefault(item.system, []).append((VERDICTS[row["verdict"]], item.cluster))
+    systems: dict[str, list] = defaultdict(list)
+    for item, verdict in _graded(items, verdicts):
+        if verdict is not None:
+            systems[item.system].append((VERDICTS[verdict], item.cluster))
     return {
         "agreement": agreement_with_labels(items, verdicts),
-        "systems": {
-            system: mean_score(*zip(*rows, strict=True), confidence, seed).to_dict()
-            for system, rows in systems.items()
-        },
+        "systems": {name: mean_score(*zip(*rows, strict=True)).to_dict() for name, rows in systems.items()},
     }

@@ -1,7 +1,7 @@
 """How likely a model holds the true answer, with the true RNA and with another one; and how sure it is of a label.
 
     scored = with_likelihoods(CheckpointAnswers(model, processor), items, inputs, option_wordings(items))
-    scored[0].reference_logprob, option_confidence(scored[0].option_logprobs)
+    scored[0].reference_logprob, scored[0].option_logprobs
 
 A generated answer is right or wrong; its likelihood moves before that does, so it shows a little reading of the RNA
 that accuracy cannot. A model that ignores the RNA gives the same likelihood whatever RNA it gets.

@@ -1,8 +1,7 @@
 """Intervals and comparisons whose unit is the sequence cluster, never the single question.
 
 Questions about one RNA, and RNAs of one cluster, share their errors. Resampling questions as if they were
-independent makes an interval too narrow, so every number here is computed from one row per cluster:
-how many questions it has and how many were answered correctly.
+independent makes an interval too narrow, so every number here is computed from one row per cluster.
 
     estimate = accuracy([True, True, False], clusters=[7, 7, 9])
     estimate.value, estimate.low, estimate.high        # 0.667 and its 95 % interval
@@ -29,11 +28,10 @@ class Estimate:
     method: str
 
     def to_dict(self) -> dict:
-        """The estimate as plain numbers for JSON."""
         return asdict(self)
 
 
-def wilson_interval(successes: float, trials: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def wilson_interval(successes: float, trials: float) -> tuple[float, float]:
     """Wilson score interval of a proportion; it stays inside [0, 1] and is not empty at 0 % or 100 %.
 
     >>> [round(bound, 4) for bound in wilson_interval(10, 10)]
@@ -43,7 +41,7 @@ def wilson_interval(successes: float, trials: float, confidence: float = CONFIDE
 
     if trials <= 0:
         raise ValueError(f"an interval needs at least one trial, got {trials}")
-    z = norm.ppf(0.5 + confidence / 2)
+    z = norm.ppf(0.5 + CONFIDENCE / 2)
     share = successes / trials
     middle = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2))
@@ -66,7 +64,7 @@ def sum_by_cluster(values: Sequence[float], clusters: Sequence[Hashable]) -> tup
     return np.bincount(row, weights=np.asarray(values, dtype=float)), np.bincount(row).astype(float)
 
 
-def _bca(sums: np.ndarray, counts: np.ndarray, confidence: float, seed: int) -> tuple[float, float] | None:
+def _bca(sums: np.ndarray, counts: np.ndarray, seed: int) -> tuple[float, float] | None:
     """BCa interval of sum(sums) / sum(counts) over clusters, or None where the bootstrap has no spread."""
     from scipy.stats import bootstrap
 
@@ -80,48 +78,43 @@ def _bca(sums: np.ndarray, counts: np.ndarray, confidence: float, seed: int) -> 
         method="BCa",
         n_resamples=RESAMPLES,
         batch=2_000,
-        confidence_level=confidence,
+        confidence_level=CONFIDENCE,
         rng=np.random.default_rng(seed),
     )
     interval = float(result.confidence_interval.low), float(result.confidence_interval.high)
     return interval if np.isfinite(interval).all() else None
 
 
-def accuracy(
-    correct: Sequence[bool], clusters: Sequence[Hashable], confidence: float = CONFIDENCE, seed: int = 0
-) -> Estimate:
+def accuracy(correct: Sequence[bool], clusters: Sequence[Hashable], seed: int = 0) -> Estimate:
     """Share of correct items; interval by BCa bootstrap over clusters (Efron 1987, `scipy.stats.bootstrap`).
 
     Where all clusters score the same (all right, all wrong, a single cluster) the bootstrap has no spread: then
     the Wilson interval with the number of clusters, not of items, as its trials. `method` says which was used.
     """
     right, counts = sum_by_cluster(correct, clusters)
+    trials = len(right)
+    return _estimate(
+        right, counts, seed, lambda share: (wilson_interval(share * trials, trials), "Wilson over clusters")
+    )
 
-    def wilson(share: float):
-        return wilson_interval(share * len(right), len(right), confidence), "Wilson over clusters"
 
-    return _estimate(right, counts, confidence, seed, wilson)
-
-
-def mean_score(
-    values: Sequence[float], clusters: Sequence[Hashable], confidence: float = CONFIDENCE, seed: int = 0
-) -> Estimate:
+def mean_score(values: Sequence[float], clusters: Sequence[Hashable], seed: int = 0) -> Estimate:
     """Mean of scores that are no proportions (ROUGE, a cosine, a log-likelihood); BCa bootstrap over clusters.
 
     Where the clusters do not differ the interval is the value itself, and `method` says so.
     """
-    return _estimate(*sum_by_cluster(values, clusters), confidence, seed, _no_interval)
+    return _estimate(*sum_by_cluster(values, clusters), seed, _no_interval)
 
 
 def _no_interval(value: float) -> tuple[tuple[float, float], str]:
     return (value, value), "none: the clusters do not differ"
 
 
-def _estimate(sums: np.ndarray, counts: np.ndarray, confidence: float, seed: int, without_spread) -> Estimate:
+def _estimate(sums: np.ndarray, counts: np.ndarray, seed: int, without_spread) -> Estimate:
     """sum(sums) / sum(counts) with its BCa interval; where the bootstrap has no spread with (interval, method) of
     `without_spread(value)`."""
     value = float(sums.sum() / counts.sum())
-    interval, method = _bca(sums, counts, confidence, seed), "BCa bootstrap over clusters"
+    interval, method = _bca(sums, counts, seed), "BCa bootstrap over clusters"
     if interval is None:
         interval, method = without_spread(value)
     return Estimate(value, *interval, n_items=int(counts.sum()), n_clusters=len(sums), method=method)
@@ -152,30 +145,14 @@ def confusion_matrix(gold: Sequence[str], parsed: Sequence[str | None], labels: 
     return counted(gold, answers, labels=[*labels, none])[:-1]
 
 
-def _newcombe(share_a: float, share_b: float, trials: int, confidence: float) -> tuple[float, float]:
-    """Interval of a difference of two proportions from their Wilson intervals (Newcombe 1998, method 10)."""
-    (low_a, high_a), (low_b, high_b) = (
-        wilson_interval(share * trials, trials, confidence) for share in (share_a, share_b)
-    )
-    difference = share_a - share_b
-    return (
-        difference - float(np.hypot(share_a - low_a, high_b - share_b)),
-        difference + float(np.hypot(high_a - share_a, share_b - low_b)),
-    )
-
-
 def paired_difference(
-    correct_a: Sequence[float],
-    correct_b: Sequence[float],
-    clusters: Sequence[Hashable],
-    confidence: float = CONFIDENCE,
-    seed: int = 0,
+    correct_a: Sequence[float], correct_b: Sequence[float], clusters: Sequence[Hashable], seed: int = 0
 ) -> tuple[Estimate, float]:
     """Mean of A minus mean of B on the same items, and the p-value of "no difference" (two-sided).
 
     The values are right (1) or wrong (0), or any other score. Interval: BCa over clusters; where every cluster differs
-    alike, Newcombe's from two Wilson intervals for right and wrong, the difference itself for other scores. p-value:
-    within each cluster the two systems' results are swapped at random (`scipy.stats.permutation_test`, "samples").
+    alike, that of two Wilson intervals for right and wrong (Newcombe 1998, method 10), the difference itself for other
+    scores. p-value: within each cluster the two results are swapped at random (`scipy.stats.permutation_test`).
     """
     from scipy.stats import permutation_test
 
@@ -184,11 +161,14 @@ def paired_difference(
     gain = right_a - right_b
 
     def newcombe(_: float):
-        shares = right_a.sum() / counts.sum(), right_b.sum() / counts.sum()
-        return _newcombe(*shares, len(gain), confidence), "Newcombe over clusters"
+        share_a, share_b = right_a.sum() / counts.sum(), right_b.sum() / counts.sum()
+        (low_a, high_a), (low_b, high_b) = (wilson_interval(n * len(gain), len(gain)) for n in (share_a, share_b))
+        below, above = np.hypot(share_a - low_a, high_b - share_b), np.hypot(high_a - share_a, share_b - low_b)
+        difference = share_a - share_b
+        return (difference - float(below), difference + float(above)), "Newcombe over clusters"
 
     right_or_wrong = {*map(float, correct_a), *map(float, correct_b)} <= {0.0, 1.0}
-    estimate = _estimate(gain, counts, confidence, seed, newcombe if right_or_wrong else _no_interval)
+    estimate = _estimate(gain, counts, seed, newcombe if right_or_wrong else _no_interval)
     if len(gain) < 2 or not gain.any():  # every swap is as extreme as the one found
         return estimate, 1.0
     result = permutation_test(

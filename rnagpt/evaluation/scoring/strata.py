@@ -20,33 +20,24 @@ IDENTITIES = {0.0: "under 40%"} | {n / 10: f"{n}0-{n + 1}0%" for n in range(4, 1
 
 
 def bins_of(item: Item) -> dict[str, str]:
-    """Dimension -> bin of an item; a dimension that is not known of it is left out."""
+    """Dimension -> bin of an item; a dimension that is not known of it is left out.
+
+    >>> for n, identity in [(50, 0.2), (51, 0.8), (1000, 0.999), (1, 1.0)]:
+    ...     print(list(bins_of(Item("r", 1, "tRNA", n, "", "", "", (), "", "", train_identity=identity)).values())[1:])
+    ['1-50 nt', 'under 40%']
+    ['51-100 nt', '80-90%']
+    ['over 400 nt', '90-100%']
+    ['1-50 nt', 'identical']
+    """
     bins = {
         "kind": item.topic if item.kind == "closed" or item.gold else item.kind,
         "rna_type": item.rna_type,
-        "length": length_bin(item.true_length),
+        "length": next(name for last, name in LENGTHS.items() if item.true_length <= last),
     }
     if item.train_identity is not None:
-        bins["train_identity"] = identity_bin(item.train_identity)
+        reached = [name for lowest, name in IDENTITIES.items() if item.train_identity + 1e-12 >= lowest]
+        bins["train_identity"] = reached[-1]
     return {dimension: name for dimension, name in bins.items() if name}
-
-
-def length_bin(length: int) -> str:
-    """A length in nt as the bin it falls into.
-
-    >>> length_bin(50), length_bin(51), length_bin(1000)
-    ('1-50 nt', '51-100 nt', 'over 400 nt')
-    """
-    return next(name for last, name in LENGTHS.items() if length <= last)
-
-
-def identity_bin(identity: float) -> str:
-    """A share of identical positions as the bin it falls into.
-
-    >>> identity_bin(0.2), identity_bin(0.8), identity_bin(0.999), identity_bin(1.0)
-    ('under 40%', '80-90%', '90-100%', 'identical')
-    """
-    return next(name for lowest, name in reversed(IDENTITIES.items()) if identity + 1e-12 >= lowest)
 
 
 def bin_order(dimension: str, names: Sequence[str]) -> list[str]:

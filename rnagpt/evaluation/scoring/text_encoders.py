@@ -10,11 +10,13 @@ once; vectors of an endpoint are kept in a file, because they cost money.
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import Field
 
 from rnagpt.evaluation.scoring.rouge import Scores
@@ -146,7 +148,6 @@ class LocalEncoder:
 
     def vectors(self, texts: Sequence[str]):
         """(n_texts, width) float32 numpy of unit length; a text without a word gets zeros, so its cosines are 0."""
-        import numpy as np
         import torch
 
         missing = [text for text in dict.fromkeys(texts) if text not in self._vectors]
@@ -204,17 +205,11 @@ def _read_json(spec: TextEncoder, name: str) -> dict | list | None:
 
 
 def _pooling(spec: TextEncoder) -> str:
-    """ "mean" or "cls", as the repository's 1_Pooling/config.json says; mean where it says nothing."""
+    """mean or cls, as the repository's 1_Pooling/config.json says; mean where it says nothing."""
     config = _read_json(spec, "1_Pooling/config.json") or {}
-    modes = (
-        [config["pooling_mode"]]
-        if config.get("pooling_mode")
-        else [
-            name.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
-            for name, on in config.items()
-            if name.startswith("pooling_mode_") and on is True
-        ]
-    )
+    switches = [name for name, on in config.items() if name.startswith("pooling_mode_") and on is True]
+    modes = [re.sub("^pooling_mode_|_tokens?$", "", name) for name in switches]
+    modes = [config["pooling_mode"]] if config.get("pooling_mode") else modes
     mode = "several" if len(modes) > 1 else modes[0] if modes else "mean"
     if mode not in ("mean", "cls"):
         raise UserError(f"encoder {spec.label}: pooling {mode!r} of {spec.model} is not supported, only mean and cls")
@@ -222,54 +217,39 @@ def _pooling(spec: TextEncoder) -> str:
 
 
 class EndpointEncoder:
-    """One vector per text from an endpoint that speaks OpenAI's embeddings API; each vector is kept in `cache`."""
+    """One vector per text from an endpoint that speaks OpenAI's embeddings API; what was paid for is kept in the
+    SQLite file `cache`: sha256 -> float32."""
 
     def __init__(self, spec: TextEncoder, cache: str | Path | None = None):
+        import sqlite3
+
         self.spec = spec
-        self._cache = _VectorFile(cache) if cache else {}
+        if cache:
+            Path(cache).parent.mkdir(parents=True, exist_ok=True)
+        self._cache = sqlite3.connect(cache or ":memory:")
+        self._cache.execute("CREATE TABLE IF NOT EXISTS vector (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
 
     def vectors(self, texts: Sequence[str], batch: int = 128):
         """As `LocalEncoder.vectors`. UserError where the key is missing."""
-        import numpy as np
-
-        missing = self._missing(texts)
+        distinct = [text for text in dict.fromkeys(texts) if text.strip()]
+        missing = [text for text in distinct if self._kept(text) is None]
         for first in range(0, len(missing), batch):
             key = api_key(self.spec.api_key_env, self.spec.base_url)
-            endpoint = Endpoint(self.spec.base_url, self.spec.model, key)
             part = missing[first : first + batch]
             # a token is never shorter than a character, so this many characters cannot be too many tokens
-            rows = endpoint.embeddings([text[: self.spec.max_length] for text in part])
-            for text, row in zip(part, rows, strict=True):
-                vector = np.asarray(row, dtype=np.float32)
-                self._cache[self._key(text)] = vector / max(float(np.linalg.norm(vector)), 1e-12)
-        rows = [self._cache.get(self._key(text)) for text in texts]
+            shortened = [text[: self.spec.max_length] for text in part]
+            rows = np.asarray(Endpoint(self.spec.base_url, self.spec.model, key).embeddings(shortened), np.float32)
+            rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+            values = [(self._key(text), row.tobytes()) for text, row in zip(part, rows, strict=True)]
+            with self._cache:
+                self._cache.executemany("INSERT OR REPLACE INTO vector VALUES (?, ?)", values)
+        rows = [self._kept(text) for text in texts]
         nothing = np.zeros_like(next((row for row in rows if row is not None), np.zeros(1, np.float32)))
         return np.stack([nothing if row is None else row for row in rows])
 
-    def _missing(self, texts: Sequence[str]) -> list[str]:
-        distinct = [text for text in dict.fromkeys(texts) if text.strip()]
-        return [text for text in distinct if self._cache.get(self._key(text)) is None]
+    def _kept(self, text: str):
+        row = self._cache.execute("SELECT value FROM vector WHERE key = ?", (self._key(text),)).fetchone()
+        return None if row is None else np.frombuffer(row[0], dtype=np.float32)
 
     def _key(self, text: str) -> str:
         return hashlib.sha256(f"{self.spec.base_url}\n{self.spec.model}\n{text}".encode()).hexdigest()
-
-
-class _VectorFile:
-    """sha256 -> float32 vector in one SQLite file; what was paid for survives a crash."""
-
-    def __init__(self, path: str | Path):
-        import sqlite3
-
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path)
-        self._db.execute("CREATE TABLE IF NOT EXISTS vector (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
-
-    def get(self, key: str):
-        import numpy as np
-
-        row = self._db.execute("SELECT value FROM vector WHERE key = ?", (key,)).fetchone()
-        return None if row is None else np.frombuffer(row[0], dtype=np.float32)
-
-    def __setitem__(self, key: str, vector) -> None:
-        with self._db:
-            self._db.execute("INSERT OR REPLACE INTO vector VALUES (?, ?)", (key, vector.tobytes()))

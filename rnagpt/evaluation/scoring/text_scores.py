@@ -64,19 +64,12 @@ def pair_scores(
             cosines = (encoder.vectors(references) * encoder.vectors(answers)).sum(-1)
             columns = {f"aligned:{label}": [Scores(*[float(cosine)] * 3) for cosine in cosines]}
             if sentence_mode:
-                columns[f"sentence:{label}"] = _sentence_scores(encoder, references, answers)
+                split = ([sentences(text) or [""] for text in pair] for pair in zip(references, answers, strict=True))
+                columns[f"sentence:{label}"] = [similarity_sets(*map(encoder.vectors, pair)) for pair in split]
         for name, column in columns.items():
             for row, scores in zip(rows, column, strict=True):
                 row[name] = scores
     return rows
-
-
-def _sentence_scores(encoder, references: Sequence[str], answers: Sequence[str]) -> list[Scores]:
-    scores = []
-    for reference, answer in zip(references, answers, strict=True):
-        one, other = sentences(reference) or [""], sentences(answer) or [""]
-        scores.append(similarity_sets(encoder.vectors(one), encoder.vectors(other)))
-    return scores
 
 
 def set_scores(
@@ -96,18 +89,6 @@ def set_scores(
     return scores
 
 
-def average_within(rnas: Sequence[str], rows: Sequence[dict[str, Scores]]) -> dict[str, dict[str, Scores]]:
-    """RNA -> metric -> mean over its pairs: the first of the paper's two averages, for ROUGE and BERTScore.
-
-    >>> average_within(["a", "a"], [{"x": Scores(1, 0, 0)}, {"x": Scores(0, 1, 0)}])["a"]["x"]
-    Scores(precision=0.5, recall=0.5, f1=0.0)
-    """
-    grouped: dict[str, list[dict[str, Scores]]] = defaultdict(list)
-    for rna, row in zip(rnas, rows, strict=True):
-        grouped[rna].append(row)
-    return {rna: {name: _mean(of_rna, name) for name in of_rna[0]} for rna, of_rna in grouped.items()}
-
-
 def _mean(rows: Sequence[dict[str, Scores]], name: str) -> Scores:
     return Scores(*np.mean([row[name] for row in rows], axis=0).tolist())
 
@@ -125,11 +106,13 @@ def corpus_scores(
     if not len(answers):
         raise ValueError("there is nothing to score: got no answers")
     if mode == "paper":
+        # the first of the paper's two averages, for ROUGE and BERTScore: within the RNA
         tokens = [encoder for encoder in encoders if encoder.spec.kind == "tokens"]
-        rows = []
+        pairs: dict[str, list[dict[str, Scores]]] = defaultdict(list)
+        for rna, row in zip(rnas, pair_scores(references, answers, tokens), strict=True):
+            pairs[rna].append({name.replace("aligned:", "paper:"): scores for name, scores in row.items()})
         of_sets = set_scores(rnas, references, answers, encoders)
-        for rna, row in average_within(rnas, pair_scores(references, answers, tokens)).items():
-            rows.append({name.replace("aligned:", "paper:"): scores for name, scores in row.items()} | of_sets[rna])
+        rows = [{name: _mean(of_rna, name) for name in of_rna[0]} | of_sets[rna] for rna, of_rna in pairs.items()]
     else:
         rows = pair_scores(references, answers, encoders, sentence_mode=mode == "sentence")
     return {name: _mean(rows, name) for name in rows[0] if name in ROUGE or name.startswith(f"{mode}:")}
@@ -151,8 +134,14 @@ def write_text_scores(
         _write_pair_scores(
             [item for answers in by_system.values() for item in answers], encoders, sentence_mode, writer
         )
+        of_sets = [one for one in encoders if one.spec.kind != "tokens"]
         for system, answers in by_system.items():
-            _write_set_scores(system, answers, [one for one in encoders if one.spec.kind != "tokens"], writer)
+            keys = {item.key: rna_key(item.rna_id, item.method) for item in answers}
+            names = [f"paper:{encoder.spec.label}" for encoder in of_sets]
+            if left := [item for item in answers if not writer.done(system, keys[item.key], names)]:
+                texts = zip(*[(keys[item.key], item.reference, item.answer or "") for item in left], strict=True)
+                for key, row in set_scores(*texts, of_sets).items():
+                    writer.write(system, key, {name: list(scores) for name, scores in row.items()})
     replace_text(
         folder / "encoders.json", json.dumps([encoder.spec.to_dict() for encoder in encoders], indent=1) + "\n"
     )
@@ -176,13 +165,3 @@ def _write_pair_scores(
                 for item in todo[pair]:
                     writer.write(item.system, item.key, {name: list(scores) for name, scores in row.items()})
             progress.update(len(part))
-
-
-def _write_set_scores(system: str, answers: Sequence[Item], encoders: Sequence, writer: MeasureWriter) -> None:
-    names = [f"paper:{encoder.spec.label}" for encoder in encoders]
-    keys = {item.key: rna_key(item.rna_id, item.method) for item in answers}
-    left = [item for item in answers if not writer.done(system, keys[item.key], names)]
-    if left:
-        references, texts = zip(*[(item.reference, item.answer or "") for item in left], strict=True)
-        for key, row in set_scores([keys[item.key] for item in left], references, texts, encoders).items():
-            writer.write(system, key, {name: list(scores) for name, scores in row.items()})
