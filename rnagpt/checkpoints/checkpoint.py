@@ -20,8 +20,8 @@ from transformers import PreTrainedModel
 from rnagpt.checkpoints import model_card
 from rnagpt.checkpoints.forms import ADAPTER, PARTS, PROJECTOR, assets, describe
 from rnagpt.checkpoints.llm import EMBEDDED_PACKAGE, embedded_llm_is_installed, fingerprint, load_llm, reach_hub
-from rnagpt.checkpoints.registration import RnaGptForCausalLM, RnaGptProcessor
 from rnagpt.checkpoints.rna_encoder import load_encoder
+from rnagpt.registration import RnaGptForCausalLM, RnaGptProcessor
 from rnagpt_core.errors import UserError, disk_is_full, one_line
 from rnagpt_core.files import new_folder
 
