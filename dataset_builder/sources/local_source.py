@@ -15,8 +15,8 @@ import itertools
 import json
 import re
 import zlib
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from dataset_builder.storage.records import (
@@ -47,24 +47,81 @@ def collect(folder: str | Path, library: Store, max_length: int = MAX_LENGTH, re
     Raises:
         UserError: the folder, the RNAs or the papers are not there, or a file cannot be read.
     """
-    rnas, papers, links_file, facts_file = files_of(folder)
+    files = files_of(folder)
     with library.writing():
         library.db.execute("DELETE FROM left_out")
         library.set_fact("files", fingerprints(folder))
-        pmid_of: dict[str, str] = {}
-        library.set_counts("papers", add_papers(papers, library, pmid_of))
-        links: dict[str, list[str]] = {}
+        rows = Rows(library, max_length, release)
+        rows.take("papers", files["papers"], rows.paper, lambda row: text_of(row.get("pmid")))
         counts: Counter = Counter()
-        for _, row in rows_of(links_file, library, counts) if links_file else ():
-            links.setdefault(rna_id_of(row), []).append(text_of(row.get("pmid")))
+        for _, row in rows_of(files["links"], library, counts) if files["links"] else ():
+            rows.links[rna_id_of(row)].append(text_of(row.get("pmid")))
         library.set_counts("links", counts)
-        library.set_counts("rnas", add_rnas(rnas, library, links, pmid_of, max_length, release))
-        if facts_file:
-            library.set_counts("facts", add_facts(facts_file, library, pmid_of))
+        rows.take("rnas", files["rnas"], rows.rna)
+        if files["facts"]:
+            rows.take("facts", files["facts"], rows.fact)
+            for rna_id, found in rows.facts.items():
+                library.add_curated(rna_id, found)
 
 
-def files_of(folder: str | Path) -> tuple[Path, Path, Path | None, Path | None]:
-    """The files of RNAs, papers and (or None) links and curated facts.
+class Rows:
+    """The rows of a folder, put into the library one by one; Dropped for one that cannot be used."""
+
+    def __init__(self, library: Store, max_length: int, release: str):
+        self.library, self.max_length, self.release = library, max_length, release
+        self.pmid_of: dict[str, str] = {}  # of papers by the PMC ids that they have besides
+        self.links: dict[str, list[str]] = defaultdict(list)
+        self.facts: dict[str, dict[CuratedFact, None]] = defaultdict(dict)  # of an RNA, in the file's order
+
+    def take(self, stage: str, path: Path, one: Callable[[dict, Counter], None], name=rna_id_of) -> None:
+        """Every row of a file to `one`, with the stage's counts; what is dropped is noted under its `name`."""
+        counts: Counter = Counter()
+        for line, row in rows_of(path, self.library, counts):
+            try:
+                one(row, counts)
+            except Dropped as reason:
+                leave_out(self.library, counts, path, line, name(row), reason)
+            else:
+                counts["kept"] += 1
+        self.library.set_counts(stage, counts)
+
+    def paper(self, row: dict, counts: Counter) -> None:
+        found, repaired = paper(row)
+        counts.update(f"repaired: {reason}" for reason in repaired)
+        if found.pmcid:
+            self.pmid_of[found.pmcid.upper()] = found.pmid
+        if not self.library.add_paper(found):
+            raise Dropped("PMID seen before (the longer abstract is kept)")
+
+    def rna(self, row: dict, counts: Counter) -> None:
+        rna = rna_record(row, self.max_length, self.release)
+        if isinstance(row.get("pmids"), str):
+            raise Dropped("pmids that are a text: a list of PMIDs is expected")
+        papers = named([*(row.get("pmids") or ()), *self.links.get(rna.rna_id, ())], self.pmid_of)
+        add_rna_with_papers(self.library, rna, set(papers))
+
+    def fact(self, row: dict, counts: Counter) -> None:
+        rna_id, pmids = rna_id_of(row), row.get("pmids") or []
+        values = [row.get(key) for key in ("source", "text", "accession", "evidence")]
+        if any(isinstance(value, list | dict) for value in values):
+            raise Dropped("fact with a list or an object where a text is expected")
+        source, text, *more = map(text_of, values)
+        if not source or not text:
+            raise Dropped("fact without a source or a text")
+        if not isinstance(pmids, list):
+            raise Dropped("pmids that are no list")
+        fact = CuratedFact(source, text, *more, tuple(named(pmids, self.pmid_of)))
+        if not all(map(PAPER_ID.fullmatch, fact.pmids)):
+            raise Dropped("pmids that are no PMIDs or PMC ids")
+        if not self.library.db.execute("SELECT 1 FROM rna WHERE rna_id = ?", (rna_id,)).fetchone():
+            raise Dropped("fact on an RNA that is not there")
+        if fact in self.facts[rna_id]:
+            raise Dropped("fact seen before")
+        self.facts[rna_id][fact] = None
+
+
+def files_of(folder: str | Path) -> dict[str, Path | None]:
+    """The files of rnas, papers and (or None) links and facts, by these names.
 
     Raises:
         UserError: the folder, the RNAs or the papers are not there, there are two of one, or links of another format.
@@ -74,9 +131,8 @@ def files_of(folder: str | Path) -> tuple[Path, Path, Path | None, Path | None]:
         raise UserError(f"{folder} is a file: give the folder that has rnas and papers")
     if not folder.is_dir():
         raise UserError(f"no folder at {folder}: expected one with rnas.jsonl and papers.jsonl")
-    rnas, papers = one_file(folder, "rnas"), one_file(folder, "papers")
-    links, facts = (one_file(folder, stem) if any(folder.glob(f"{stem}.*")) else None for stem in ("links", "facts"))
-    return rnas, papers, links, facts
+    there = {stem: stem in ("rnas", "papers") or any(folder.glob(f"{stem}.*")) for stem in FILES}
+    return {stem: one_file(folder, stem) if there[stem] else None for stem in FILES}
 
 
 def fingerprints(folder: str | Path) -> dict[str, str]:
@@ -87,25 +143,6 @@ def fingerprints(folder: str | Path) -> dict[str, str]:
 def sha256_of(path: str | Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def add_papers(path: Path, library: Store, pmid_of: dict[str, str]) -> Counter:
-    """Papers of a file -> library, and the PMC ids that they have besides -> `pmid_of`; the counted reasons to drop or
-    repair."""
-    counts: Counter = Counter()
-    for line, row in rows_of(path, library, counts):
-        try:
-            found, repaired = paper(row)
-            counts.update(f"repaired: {reason}" for reason in repaired)
-            if found.pmcid:
-                pmid_of[found.pmcid.upper()] = found.pmid
-            if library.add_paper(found) != "new":
-                raise Dropped("PMID seen before (the longer abstract is kept)")
-        except Dropped as reason:
-            leave_out(library, counts, path, line, text_of(row.get("pmid")), reason)
-        else:
-            counts["kept"] += 1
-    return counts
 
 
 def named(papers: Iterable, pmid_of: dict[str, str]) -> list[str]:
@@ -124,32 +161,6 @@ def leave_out(library: Store, counts: Counter, path: Path, line: int, record: st
     library.leave_out(path.name, line, record, str(reason))
 
 
-def add_rnas(
-    path: Path,
-    library: Store,
-    links: dict[str, list[str]],
-    pmid_of: dict[str, str],
-    max_length: int,
-    release: str,
-) -> Counter:
-    """RNAs of a file -> library; an RNA without any usable paper is dropped."""
-    counts: Counter = Counter()
-    in_fasta = path.name.endswith(FASTA_ENDINGS)
-    rows = enumerate(fasta_rows(path), start=1) if in_fasta else rows_of(path, library, counts)
-    for line, row in rows:
-        try:
-            rna = rna_record(row, max_length, release)
-            if isinstance(row.get("pmids"), str):
-                raise Dropped("pmids that are a text: a list of PMIDs is expected")
-            papers = named([*(row.get("pmids") or ()), *links.get(rna.rna_id, ())], pmid_of)
-            add_rna_with_papers(library, rna, set(papers))
-        except Dropped as reason:
-            leave_out(library, counts, path, line, rna_id_of(row), reason)
-        else:
-            counts["kept"] += 1
-    return counts
-
-
 def add_rna_with_papers(library: Store, rna: RnaRecord, pmids: set[str]) -> None:
     """Add an RNA and its literature, named by its aliases.
 
@@ -166,38 +177,6 @@ def add_rna_with_papers(library: Store, rna: RnaRecord, pmids: set[str]) -> None
         raise Dropped("rna_id seen before")
 
 
-def add_facts(path: Path, library: Store, pmid_of: dict[str, str]) -> Counter:
-    """Curated facts of a file -> library; those on RNAs that were left out are left out as well."""
-    counts: Counter = Counter()
-    facts: dict[str, dict[CuratedFact, None]] = {}  # in the file's order
-    for line, row in rows_of(path, library, counts):
-        rna_id, source, text = rna_id_of(row), text_of(row.get("source")), text_of(row.get("text"))
-        pmids = row.get("pmids") or []
-        more = [text_of(row.get(key)) for key in ("accession", "evidence")]
-        try:
-            if any(isinstance(row.get(key), list | dict) for key in ("source", "text", "accession", "evidence")):
-                raise Dropped("fact with a list or an object where a text is expected")
-            if not source or not text:
-                raise Dropped("fact without a source or a text")
-            if not isinstance(pmids, list):
-                raise Dropped("pmids that are no list")
-            fact = CuratedFact(source, text, *more, tuple(named(pmids, pmid_of)))
-            if not all(map(PAPER_ID.fullmatch, fact.pmids)):
-                raise Dropped("pmids that are no PMIDs or PMC ids")
-            if not library.db.execute("SELECT 1 FROM rna WHERE rna_id = ?", (rna_id,)).fetchone():
-                raise Dropped("fact on an RNA that is not there")
-            if fact in facts.setdefault(rna_id, {}):
-                raise Dropped("fact seen before")
-        except Dropped as reason:
-            leave_out(library, counts, path, line, rna_id, reason)
-        else:
-            facts[rna_id][fact] = None
-            counts["kept"] += 1
-    for rna_id, found in facts.items():
-        library.add_curated(rna_id, found)
-    return counts
-
-
 def files_named(folder: Path, stem: str) -> list[Path]:
     return [path for ending in FILES[stem] if (path := folder / f"{stem}{ending}").is_file()]
 
@@ -211,7 +190,10 @@ def one_file(folder: Path, stem: str) -> Path:
 
 
 def rows_of(path: Path, library: Store, counts: Counter) -> Iterator[tuple[int, dict]]:
-    """(line or row from 1, row) of a JSONL or Parquet file. A line that is no JSON object is left out."""
+    """(line or row from 1, row) of a JSONL, Parquet or FASTA file. A line that is no JSON object is left out."""
+    if path.name.endswith(FASTA_ENDINGS):
+        yield from enumerate(fasta_rows(path), start=1)
+        return
     if path.suffix == ".parquet":
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -282,9 +264,8 @@ def listed(path: str | Path) -> Iterator[tuple[int, str, dict | None]]:
                 row = {} if match else None
             if in_fasta or first and not first.startswith("#"):
                 yield number, "_".join(match.groups()) if match else first, row
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: --ids takes a file of RNAcentral ids, or FASTA") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder: --ids takes a file of RNAcentral ids, or FASTA") from None
+    except (FileNotFoundError, IsADirectoryError) as error:
+        what = "is a folder" if isinstance(error, IsADirectoryError) else "does not exist"
+        raise UserError(f"{path} {what}: --ids takes a file of RNAcentral ids, or FASTA") from None
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read ({error}): copy it again, or give another file") from None

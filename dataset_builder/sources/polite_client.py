@@ -1,6 +1,6 @@
 """Ask a public web service as its keepers wish: slowly, by name, with patience, and believing nothing unchecked.
 
-One token bucket per host, a User-Agent with the user's address, at most `TRIES` tries of 429, 5xx, time-outs, lost
+A pace of its own per host, a User-Agent with the user's address, at most `TRIES` tries of 429, 5xx, time-outs, lost
 connections and bodies that are no JSON, waiting as Retry-After says or with jittered backoff. 400 and 404 are not
 tried again. A body is checked even at status 200: Europe PMC reports errors that way.
 """
@@ -9,8 +9,8 @@ import json
 import random
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
@@ -18,45 +18,35 @@ from rnagpt_core.endpoint import backoff
 from rnagpt_core.errors import UserError
 
 TRIES = 6
-AGAIN = {408, 425, 429, 500, 502, 503, 504}
-# requests per second and per minute, below each service's limit (rnacentral.org: 20/s, Europe PMC: 10/s and 500/min)
-RATES = {"rnacentral": (15.0, 900), "export": (2.0, 60), "ebi": (8.0, 450), "europe_pmc": (8.0, 450)}
+# requests per minute, below each service's limit (rnacentral.org: 20 per second, Europe PMC: 10 per second, 500 per
+# minute)
+RATES = {"rnacentral": 900, "export": 60, "ebi": 450, "europe_pmc": 450}
+BATCH = 256  # items whose answers are in memory
 
 
 class NotThere(Exception):
     """The service says that the thing asked for does not exist (404) or cannot be asked for (400)."""
 
 
-class TokenBucket:
-    """At most `per_second` and `per_minute` requests, whatever thread they come from."""
+class Pace:
+    """Requests evenly spaced, at most `per_minute`, whatever thread they come from."""
 
-    def __init__(self, per_second: float, per_minute: float, now=time.monotonic, sleep=time.sleep):
-        # of each window: (requests, seconds, when the last of them were made)
-        self.windows = tuple((int(most), span, deque()) for most, span in ((per_second, 1.0), (per_minute, 60.0)))
+    def __init__(self, per_minute: float, now=time.monotonic, sleep=time.sleep):
+        self.gap, self.following = 60 / per_minute, 0.0  # seconds; when the next may be made
         self.now, self.sleep, self.lock = now, sleep, threading.Lock()
 
     def take(self) -> None:
         """Wait for a turn.
 
         >>> clock = [0.0]
-        >>> bucket = TokenBucket(2, 1000, lambda: clock[0], lambda s: clock.__setitem__(0, clock[0] + s))
-        >>> for _ in range(5): bucket.take()
+        >>> pace = Pace(120, lambda: clock[0], lambda s: clock.__setitem__(0, clock[0] + s))
+        >>> for _ in range(5): pace.take()
         >>> round(clock[0], 6)
         2.0
         """
         with self.lock:
-            while True:
-                now, wait = self.now(), 0.0
-                for most, span, times in self.windows:
-                    while times and now - times[0] >= span:
-                        times.popleft()
-                    if len(times) >= most:
-                        wait = max(wait, times[0] + span - now)
-                if wait <= 0:
-                    break
-                self.sleep(wait)
-            for _, _, times in self.windows:
-                times.append(now)
+            self.sleep(max(0.0, self.following - self.now()))
+            self.following = self.now() + self.gap
 
 
 class PoliteClient:
@@ -66,7 +56,7 @@ class PoliteClient:
         if "@" not in contact:
             raise UserError("the services ask for a way to reach you: give --contact YOUR@ADDRESS")
         self.addresses, self.timeout = addresses, timeout
-        self.buckets = {name: TokenBucket(*(rates or RATES)[name]) for name in addresses}
+        self.paces = {name: Pace((rates or RATES)[name]) for name in addresses}
         self.agent = f"rnagpt-dataset-builder (mailto:{contact})"
         self.events: Counter = Counter()
         self.random = random.Random()
@@ -90,7 +80,7 @@ class PoliteClient:
         url = self.addresses[service].rstrip("/") + "/" + path
         reason = ""
         for attempt in range(1, TRIES + 1):
-            self.buckets[service].take()
+            self.paces[service].take()
             retry_after = None
             try:
                 method = "GET" if body is None and form is None else "POST"
@@ -108,7 +98,7 @@ class PoliteClient:
                         check(value)
                         return value
                     reason = f"error {error} in a body with status 200"
-                elif answer.status_code in AGAIN or answer.status_code >= 500:
+                elif answer.status_code in (408, 425, 429) or answer.status_code >= 500:
                     reason, retry_after = f"status {answer.status_code}", answer.headers.get("Retry-After")
                 else:
                     raise UserError(f"{urlsplit(url).netloc}/{path} refused with status {answer.status_code}")
@@ -126,17 +116,12 @@ class PoliteClient:
             "command to go on where it stopped"
         )
 
-    def many(self, work: Callable, items: Iterable, threads: int = 8) -> Iterator[tuple]:
-        """(item, work(item)) in order, a few at a time; memory for a few."""
-        with ThreadPoolExecutor(threads) as pool:
-            waiting: list[tuple] = []
-            for item in items:
-                waiting.append((item, pool.submit(work, item)))
-                if len(waiting) >= 4 * threads:
-                    first, future = waiting.pop(0)
-                    yield first, future.result()
-            for first, future in waiting:
-                yield first, future.result()
+    def many(self, work: Callable, items: list) -> Iterator[tuple]:
+        """(item, work(item)) in order, a few at a time."""
+        with ThreadPoolExecutor(8) as pool:
+            for start in range(0, len(items), BATCH):
+                batch = items[start : start + BATCH]
+                yield from zip(batch, pool.map(work, batch), strict=True)
 
 
 def has_keys(**types) -> Callable[[object], None]:

@@ -80,10 +80,10 @@ class Collection:
         """
         self.check()
         self.library.db.executescript(TABLES)
-        stages = [self.list_rnas, self.sequences, self.aliases, self.articles, self.gaps, self.retractions]
-        for stage in [*stages, *([self.curated] if self.facts else [])]:
-            self.say(f"collecting: {stage.__name__.replace('_', ' ')}")
-            stage()
+        for stage in ("list_rnas", "sequences", "aliases", "articles", "gaps", "retractions", "curated"):
+            if stage != "curated" or self.facts:
+                self.say(f"collecting: {stage.replace('_', ' ')}")
+                getattr(self, stage)()
         self.finish()
 
     def check(self) -> None:
@@ -108,15 +108,15 @@ class Collection:
     # --- RNAs
 
     def search_query(self) -> str:
-        parts = ["entry_type:sequence", 'has_lit_scan:"True"', f"length:[{MIN_LENGTH} to {self.max_length}]"]
-        return " AND ".join([*parts, *([f"({self.query})"] if self.query else [])])
+        found = f'entry_type:sequence AND has_lit_scan:"True" AND length:[{MIN_LENGTH} to {self.max_length}]'
+        return f"{found} AND ({self.query})" if self.query else found
 
     def list_rnas(self) -> None:
         """Ids and descriptions of all RNAs with literature, or of those in the file."""
         if self.library.fact("listed"):
             return
         if self.ids:
-            self.list_file(self.ids)
+            self.list_file(Path(self.ids))
             return
         db, number, promised, wishes = self.library.db, 0, 0, self.wishes()
         for attempt in (1, 2):
@@ -142,13 +142,13 @@ class Collection:
         with self.library.writing():
             self.library.set_fact("listed", {"hits": promised, "kept": number})
 
-    def list_file(self, path: str) -> None:
+    def list_file(self, path: Path) -> None:
         """The RNAs that a file names; lines that name none are left out."""
         number = 0
         with self.library.writing():
             for line, rna_id, row in listed(path):
                 if row is None:
-                    self.library.leave_out(Path(path).name, line, rna_id[:80], NO_ID)
+                    self.library.leave_out(path.name, line, rna_id[:80], NO_ID)
                 elif not self.limit or number < self.limit:
                     done = 1 if row else None  # FASTA has the sequence
                     values = (rna_id, json.dumps({**row, "line": line}), done)
@@ -199,10 +199,10 @@ class Collection:
         query = (
             f"SELECT rna_id, row FROM candidate WHERE sequence_done IS NULL AND rna_id IN ({chosen}) ORDER BY rna_id"
         )
-        todo = db.execute(query, (self.limit or -1,)).fetchall()
-        for (rna_id, row), found in self.client.many(lambda item: self.one_rna(item[0]), todo):
+        todo = dict(db.execute(query, (self.limit or -1,)))
+        for rna_id, found in self.client.many(self.one_rna, list(todo)):
             with self.library.writing():
-                values = (json.dumps({**json.loads(row), **(found or {})}), 1 if found else 0, rna_id)
+                values = (json.dumps({**json.loads(todo[rna_id]), **(found or {})}), 1 if found else 0, rna_id)
                 db.execute("UPDATE candidate SET row = ?, sequence_done = ? WHERE rna_id = ?", values)
 
     def one_rna(self, rna_id: str) -> dict | None:
@@ -248,19 +248,16 @@ class Collection:
     def aliases(self) -> None:
         """The names under which LitScan searched for each RNA."""
         db = self.library.db
-        todo = db.execute("SELECT rna_id FROM candidate WHERE sequence_done = 1 AND aliases_done IS NULL ORDER BY 1")
+        todo = self.column("rna_id FROM candidate WHERE sequence_done = 1 AND aliases_done IS NULL")
 
-        def names(item):
-            query = f'entry_type:metadata AND primary_id:"{item[0]}" AND database:rnacentral'
-            return [
-                text_of(entry["fields"].get("job_id")).lower()
-                for entries, _, _ in self.pages("rnacentral-litscan", query, "job_id", resume=False)
-                for entry in entries
-            ]
+        def names(rna_id: str) -> set[str]:
+            query = f'entry_type:metadata AND primary_id:"{rna_id}" AND database:rnacentral'
+            pages = self.pages("rnacentral-litscan", query, "job_id", resume=False)
+            return {text_of(entry["fields"].get("job_id")).lower() for page in pages for entry in page[0]} - {""}
 
-        for (rna_id,), found in self.client.many(names, todo.fetchall()):
-            usable = {alias for alias in found if alias and not is_generic(alias)}
-            self.counts["names that mean no one RNA, left out"] += len({alias for alias in found if alias} - usable)
+        for rna_id, found in self.client.many(names, todo):
+            usable = {alias for alias in found if not is_generic(alias)}
+            self.counts["names that mean no one RNA, left out"] += len(found - usable)
             with self.library.writing():
                 db.executemany("INSERT OR IGNORE INTO candidate_alias VALUES (?, ?)", ((rna_id, a) for a in usable))
                 db.executemany("INSERT OR IGNORE INTO alias (alias) VALUES (?)", ((a,) for a in usable))
@@ -268,11 +265,10 @@ class Collection:
 
     def articles(self) -> None:
         """The papers of each name; a name that many RNAs share is asked once."""
-        db = self.library.db
-        todo = db.execute("SELECT alias FROM alias WHERE hits IS NULL ORDER BY alias").fetchall()
+        todo = self.column("alias FROM alias WHERE hits IS NULL")
 
-        def rows(item):
-            query = f'entry_type:Publication AND job_id:"{quoted(item[0])}"'
+        def rows(alias: str) -> tuple[int, dict[str, dict]]:
+            query = f'entry_type:Publication AND job_id:"{quoted(alias)}"'
             for _attempt in range(3):
                 found: dict[str, dict] = {}
                 hits = 0
@@ -287,30 +283,34 @@ class Collection:
                 if len(found) >= min(hits, SURPLUS):
                     return hits, found
             raise UserError(
-                f"LitScan says it has {hits} papers on {item[0]} and gave {len(found)}: run the same command later"
+                f"LitScan says it has {hits} papers on {alias} and gave {len(found)}: run the same command later"
             )
 
-        for (alias,), (hits, found) in self.client.many(rows, todo):
+        for alias, (hits, found) in self.client.many(rows, todo):
             with self.library.writing():
                 for row in found.values():
                     self.add_article(alias, row)
-                db.execute("UPDATE alias SET hits = ? WHERE alias = ?", (hits, alias))
+                self.library.db.execute("UPDATE alias SET hits = ? WHERE alias = ?", (hits, alias))
 
     def add_article(self, alias: str, row: dict) -> None:
-        db, pmid, pmcid = self.library.db, row.get("pmid") or row.get("pmcid", ""), row.get("pmcid", "")
+        db, pmcid = self.library.db, row.get("pmcid", "")
+        pmid = row.get("pmid") or pmcid.upper()
         try:
-            found, repaired = paper(row)
+            self.counts.update(f"repaired: {reason}" for reason in self.add_paper(row, pmcid))
         except Dropped as reason:
-            if "without an abstract" in str(reason) and pmcid:
-                db.execute("INSERT OR IGNORE INTO gap (pmcid, pmid) VALUES (?, ?)", (pmcid, pmid))
-                db.execute("INSERT OR IGNORE INTO alias_paper VALUES (?, ?)", (alias, pmid))
-            else:
+            if "without an abstract" not in str(reason) or not pmcid:
                 self.counts[f"dropped: {reason}"] += 1
-            return
-        self.counts.update(f"repaired: {reason}" for reason in repaired)
+                return
+            db.execute("INSERT OR IGNORE INTO gap (pmcid, pmid) VALUES (?, ?)", (pmcid, pmid))
+        db.execute("INSERT OR IGNORE INTO alias_paper VALUES (?, ?)", (alias, pmid))
+
+    def add_paper(self, row: dict, pmcid: str) -> list[str]:
+        """-> what had to be repaired in it; Dropped for one that cannot be used."""
+        found, repaired = paper(row)
         self.library.add_paper(found)
-        db.execute("INSERT OR IGNORE INTO paper_ids (pmid, pmcid) VALUES (?, ?)", (found.pmid, pmcid))
-        db.execute("INSERT OR IGNORE INTO alias_paper VALUES (?, ?)", (alias, found.pmid))
+        ids = "INSERT OR IGNORE INTO paper_ids (pmid, pmcid) VALUES (?, ?)"
+        self.library.db.execute(ids, (found.pmid, pmcid))
+        return repaired
 
     def gaps(self) -> None:
         """Abstracts that LitScan lacks, a hundred papers a request."""
@@ -323,16 +323,13 @@ class Collection:
                 with self.library.writing():
                     if row.get("pmcid") not in batch:
                         continue
-                    row = {**row, "pmid": batch[row["pmcid"]], "abstract": row.get("abstractText")}
+                    known = {"pmid": batch[row["pmcid"]], "abstract": row.get("abstractText")}
                     try:
-                        found, _ = paper({**row, "year": row.get("pubYear")})
+                        self.add_paper({**row, **known, "year": row.get("pubYear")}, row["pmcid"])
                     except Dropped as reason:
                         self.counts[f"dropped: {reason}"] += 1
-                        continue
-                    self.library.add_paper(found)
-                    values = (found.pmid, row["pmcid"])
-                    db.execute("INSERT OR IGNORE INTO paper_ids (pmid, pmcid) VALUES (?, ?)", values)
-                    self.counts["abstracts filled in from Europe PMC"] += 1
+                    else:
+                        self.counts["abstracts filled in from Europe PMC"] += 1
             with self.library.writing():
                 db.executemany("UPDATE gap SET done = 1 WHERE pmcid = ?", ((pmcid,) for pmcid in batch))
 
@@ -373,18 +370,22 @@ class Collection:
 
     def curated(self) -> None:
         """What others say of each RNA whose sequence was found."""
-        query = "SELECT rna_id FROM candidate WHERE sequence_done = 1 AND rna_id NOT IN (SELECT rna_id FROM curated)"
-        todo = self.library.db.execute(f"{query} ORDER BY rna_id").fetchall()
+        todo = self.column(
+            "rna_id FROM candidate WHERE sequence_done = 1 AND rna_id NOT IN (SELECT rna_id FROM curated)"
+        )
         ask = functools.partial(curated_facts.curated_by, sources=self.facts, client=self.client)
-        for (rna_id,), found in self.client.many(lambda item: ask(item[0]), todo):
+        for rna_id, found in self.client.many(ask, todo):
             with self.library.writing():
                 self.library.add_curated(rna_id, [self.by_pmid(fact) for fact in found])
 
     def by_pmid(self, fact: CuratedFact) -> CuratedFact:
         """The fact with its papers under the ids that the library has them by."""
-        named = "SELECT pmid FROM paper_ids WHERE pmcid = ?"
-        rows = ((pmid, self.library.db.execute(named, (pmid,)).fetchone()) for pmid in fact.pmids)
-        return replace(fact, pmids=tuple(row[0] if row else pmid for pmid, row in rows))
+        found = ([*self.column("pmid FROM paper_ids WHERE pmcid = ?", pmid), pmid] for pmid in fact.pmids)
+        return replace(fact, pmids=tuple(first for first, *_ in found))
+
+    def column(self, query: str, *values) -> list[str]:
+        """The values that a SELECT of one column finds, in their order."""
+        return [value for (value,) in self.library.db.execute(f"SELECT {query} ORDER BY 1", values)]
 
     # --- into the library
 
@@ -393,8 +394,7 @@ class Collection:
         db, counts = self.library.db, Counter()
         with self.library.writing():
             db.execute("DELETE FROM paper WHERE pmid IN (SELECT pmid FROM withdrawn)")
-            (withdrawn,) = db.execute("SELECT count(*) FROM withdrawn").fetchone()
-            self.counts.update({"dropped: retracted paper": withdrawn} if withdrawn else {})
+            self.counts.update("dropped: retracted paper" for _ in self.column("pmid FROM withdrawn"))
             for rna_id, row, done in db.execute("SELECT rna_id, row, sequence_done FROM candidate").fetchall():
                 if done is None:
                     continue  # past the limit
@@ -408,25 +408,22 @@ class Collection:
                         self.library.leave_out(Path(self.ids).name, json.loads(row)["line"], rna_id, str(reason))
                 else:
                     counts["kept"] += 1
-            if self.ids:
-                no_id = sum(reason == NO_ID for *_, reason in self.library.left_out())
-                counts.update({f"dropped: {NO_ID}": no_id} if no_id else {})
+            counts.update(f"dropped: {reason}" for *_, reason in self.library.left_out() if reason == NO_ID)
             self.library.set_counts("rnas", counts)
             self.counts["kept"] = self.library.number_of("paper")
             self.library.set_counts("papers", self.counts)
             self.library.set_counts("services", self.client.events)
 
     def finish_one(self, rna_id: str, row: dict) -> None:
-        db = self.library.db
         if row.get("is_active") is False:
             raise Dropped("RNA that is not active any more")
-        aliases = [a for (a,) in db.execute("SELECT alias FROM candidate_alias WHERE rna_id = ?", (rna_id,))]
+        aliases = self.column("alias FROM candidate_alias WHERE rna_id = ?", rna_id)
         if not aliases:
             raise Dropped("RNA that LitScan knows by no name, or by too general ones")
         rna = rna_record({**row, "rna_id": rna_id, "aliases": aliases}, self.max_length, self.release)
         marks = ",".join("?" * len(aliases))
-        query = f"SELECT DISTINCT pmid FROM alias_paper WHERE alias IN ({marks})"
-        add_rna_with_papers(self.library, rna, {pmid for (pmid,) in db.execute(query, aliases)})
+        papers = self.column(f"DISTINCT pmid FROM alias_paper WHERE alias IN ({marks})", *aliases)
+        add_rna_with_papers(self.library, rna, set(papers))
 
 
 def well_formed(entry) -> bool:

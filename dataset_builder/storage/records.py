@@ -112,16 +112,13 @@ def rna_record(row: dict, max_length: int = MAX_LENGTH, release: str = "") -> Rn
     aliases = row.get("aliases") or ([name] if name else [])
     if isinstance(aliases, str):
         aliases = [aliases]
-    try:
-        taxid = int(row.get("taxid") or 0)
-    except (TypeError, ValueError):
-        taxid = 0
+    taxid = text_of(row.get("taxid"))
     return RnaRecord(
         rna_id=rna_id,
         sequence=sequence,
         rna_type=text_of(row.get("rna_type")),
         species=text_of(row.get("species")),
-        taxid=taxid,
+        taxid=int(taxid) if taxid.isdecimal() else 0,
         name=name,
         md5=digest,
         release=text_of(row.get("release")) or release,

@@ -46,13 +46,8 @@ RNAS_OF_SET = (
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
     """All or nothing: what is written inside is there after a crash, or none of it."""
     db.execute("BEGIN IMMEDIATE")
-    try:
+    with db:  # commits or rolls back
         yield
-    except BaseException:
-        if db.in_transaction:  # SQLite itself ends it when the disk is full
-            db.execute("ROLLBACK")
-        raise
-    db.execute("COMMIT")
 
 
 def open_read_only(path: Path) -> sqlite3.Connection:
@@ -80,23 +75,18 @@ class Store:
 
     # --- writing
 
-    def add_paper(self, paper: Paper) -> str:
-        """-> "new", "same", or "longer" when it replaced one with a shorter abstract."""
-        content = json.dumps(asdict(paper), ensure_ascii=False, sort_keys=True)
-        row = self.db.execute("SELECT id, size, content FROM paper WHERE pmid = ?", (paper.pmid,)).fetchone()
+    def add_paper(self, paper: Paper) -> bool:
+        """True for a new PMID; of two papers with the same one the longer abstract is kept."""
+        content, size = json.dumps(asdict(paper), ensure_ascii=False, sort_keys=True), len(paper.abstract)
+        values = (size, zlib.compress(content.encode()), paper.pmid)
+        row = self.db.execute("SELECT size, content FROM paper WHERE pmid = ?", (paper.pmid,)).fetchone()
         if row is None:
-            packed = zlib.compress(content.encode())
-            self.db.execute(
-                "INSERT INTO paper (pmid, size, content) VALUES (?, ?, ?)", (paper.pmid, len(paper.abstract), packed)
-            )
-            return "new"
+            self.db.execute("INSERT INTO paper (size, content, pmid) VALUES (?, ?, ?)", values)
+            return True
         # of two versions the longer one, then the later in the alphabet: the order of arrival does not matter
-        old = zlib.decompress(row[2]).decode()
-        if (len(paper.abstract), content) > (row[1], old):
-            values = (len(paper.abstract), zlib.compress(content.encode()), row[0])
-            self.db.execute("UPDATE paper SET size = ?, content = ? WHERE id = ?", values)
-            return "longer"
-        return "same"
+        if (size, content) > (row[0], zlib.decompress(row[1]).decode()):
+            self.db.execute("UPDATE paper SET size = ?, content = ? WHERE pmid = ?", values)
+        return False
 
     def add_literature(self, key: str, names: Iterable[str], pmids: Iterable[str]) -> int:
         """The papers found by `names`; `key` tells one set from another. Papers that are not in the store are left
@@ -171,11 +161,11 @@ class Store:
         return [CuratedFact(**{**fact, "pmids": tuple(fact["pmids"])}) for fact in rows]
 
     def papers(self, numbers: Iterable[int]) -> list[Paper]:
-        """Papers by number, sorted by PMID (numerically)."""
-        return sorted((self._paper("id", number) for number in numbers), key=lambda paper: pmid_order(paper.pmid))
+        """Papers by number, in the order asked for; KeyError for one that is not here."""
+        return [self._paper("id", number) for number in numbers]
 
     def papers_by_pmid(self, pmids: Iterable[str]) -> list[Paper]:
-        """Papers by PMID, in the order asked for; KeyError for one that is not here."""
+        """Papers by PMID, likewise."""
         return [self._paper("pmid", pmid) for pmid in pmids]
 
     def _paper(self, column: str, value) -> Paper:
@@ -187,9 +177,6 @@ class Store:
     def number_of(self, table: str) -> int:
         assert table in ("rna", "paper", "literature", "literature_paper", "unit")
         return self.db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-
-
-Store = Store  # its name in the modules that still fill it by that word
 
 
 def unpacked_rna(content: bytes) -> RnaRecord:

@@ -411,7 +411,7 @@ def test_a_mistyped_source_and_a_plan_do_not_bind_the_folder(tmp_path, capsys):
 def test_from_the_services_to_the_dataset(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         "dataset_builder.sources.polite_client.RATES",
-        dict.fromkeys(("ebi", "rnacentral", "export", "europe_pmc"), (1e6, 1e9)),
+        dict.fromkeys(("ebi", "rnacentral", "export", "europe_pmc"), 1e9),
     )
     rnas, papers = literature(24)
     with ScriptedServices(rnas, papers) as services, ScriptedLlm() as server:

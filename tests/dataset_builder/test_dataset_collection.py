@@ -19,7 +19,7 @@ from dataset_builder.storage.store import Store
 from rnagpt_core.errors import UserError
 from rnagpt_core.sequences import stream_fasta
 
-FAST = dict.fromkeys(RATES, (1e6, 1e9))  # the loopback needs no politeness; TokenBucket has a test of its own
+FAST = dict.fromkeys(RATES, 1e9)  # the loopback needs no politeness; Pace has a test of its own
 
 
 @pytest.fixture(autouse=True)
