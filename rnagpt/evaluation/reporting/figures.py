@@ -207,10 +207,8 @@ def type_by_system(summary: dict):
     specs = [system(key) for key in dict.fromkeys(key for row in entry["bins"] for key in row["systems"])]
     found = [[row["systems"].get(spec.key) for row in entry["bins"]] for spec in specs]
     percents = [[100 * max(cell["value"], 0) if cell else None for cell in row] for row in found]
-    rows, columns = (
-        [(spec.label, COLOURS[spec.group]) for spec in specs],
-        [type_label(row["bin"]) for row in entry["bins"]],
-    )
+    rows = [(spec.label, COLOURS[spec.group]) for spec in specs]
+    columns = [type_label(row["bin"]) for row in entry["bins"]]
     return _heat(percents, rows, columns, f"{metric_label(entry['measure'])}, in percent")
 
 

@@ -263,22 +263,17 @@ def _text_tables(answers: dict[str, Answers], scores: Measures, main: str | None
     for method in sorted({item.method for of_system in answers.values() for item in of_system.values()}):
         scored = [key for key in answers if scores.get(key)]
         of_set = {key: [item for item in answers[key].values() if item.method == method] for key in scored}
-        rows = {key: _by_mode(items, scores[key], method) for key, items in of_set.items()}
-        rows = {key: modes for key, modes in rows.items() if modes}
+        rows = {key: modes for key, items in of_set.items() if (modes := _by_mode(items, scores[key], method))}
         if not rows:
             continue
+        means = {key: {mode: _parts(metrics) for mode, metrics in modes.items()} for key, modes in rows.items()}
         table = {
             "method": method,
             "n_rna": len({item.rna_id for items in of_set.values() for item in items}),
             "n_questions": len({item.key for items in of_set.values() for item in items}),
-            "systems": [{"system": key, "modes": {}} for key in rows],
+            "systems": [{"system": key, "modes": modes} for key, modes in means.items()],
         }
-        for row in table["systems"]:
-            for mode, metrics in rows[row["system"]].items():
-                row["modes"][mode] = {label: _parts(values.values()) for label, values in metrics.items()}
-        if main in rows:
-            table["comparisons"] = _text_comparisons(main, rows)
-        tables.append(table)
+        tables.append(table | ({"comparisons": _text_comparisons(main, rows)} if main in rows else {}))
     return tables
 
 
@@ -306,10 +301,14 @@ def _by_mode(items: Sequence[Item], scores: Mapping[Key, Mapping], method: str) 
     return {mode: metrics for mode, metrics in modes.items() if metrics}
 
 
-def _parts(rows: Iterable[tuple[float, float, float, int]]) -> dict:
-    precision, recall, f1, clusters = zip(*rows, strict=True)
-    f1 = _mean(zip(f1, clusters, strict=True))
-    return {"precision": float(np.mean(precision)), "recall": float(np.mean(recall)), "f1": f1}
+def _parts(metrics: Mapping[str, Mapping]) -> dict[str, dict]:
+    """Of each metric the mean precision and recall, and F1 with its interval."""
+    parts = {}
+    for label, values in metrics.items():
+        precision, recall, f1, clusters = zip(*values.values(), strict=True)
+        means = {"precision": float(np.mean(precision)), "recall": float(np.mean(recall))}
+        parts[label] = means | {"f1": _mean(zip(f1, clusters, strict=True))}
+    return parts
 
 
 def _text_comparisons(main: str, rows: Mapping[str, dict]) -> list[dict]:
