@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from rnagpt.evaluation.asking.items import SHUFFLED, Item, read_items
-from rnagpt.evaluation.asking.run_record import models_of
+from rnagpt.evaluation.asking.run_record import read_record
 from rnagpt.evaluation.asking.systems import controlled, in_order, system
 from rnagpt.evaluation.scoring import closed_scores, statistics
 from rnagpt.evaluation.scoring.measures import Key, Measures, read_measures, rna_key
@@ -43,7 +43,8 @@ def summarise(items_path: str | Path) -> dict:
     """
     path = Path(items_path)
     answers = _read_answers(path)
-    main = main_system(set(answers), models_of(path.parent.parent))
+    systems = read_record(path.parent.parent).get("systems", [])
+    main = main_system(set(answers), [part["name"] for part in systems if part["kind"] == "rna"])
     every = {item.key: item for of_system in answers.values() for item in of_system.values()}
     by_measure = {measure: _of_measure(every, measure) for measure in ("rna_type", "closed")}
     type_of = {item.rna_id: item.rna_type for item in every.values()}
@@ -62,8 +63,14 @@ def summarise(items_path: str | Path) -> dict:
         "n_questions": len(every),
         "rna_types": dict(sorted(types.items())),
         "topics": topics,
-        "chance": {measure: _chance(items) for measure, items in by_measure.items()}
-        | {"topics": {topic: _chance(items) for topic, items in by_topic.items()}},
+        "chance": {
+            measure: statistics.chance_level([item.options for item in items]) for measure, items in by_measure.items()
+        }
+        | {
+            "topics": {
+                topic: statistics.chance_level([item.options for item in items]) for topic, items in by_topic.items()
+            }
+        },
         "systems": [_system_row(key, of_system, topics) for key, of_system in answers.items()],
     }
     if main:
@@ -140,11 +147,6 @@ def _of_measure(answers: Answers, measure: str) -> list[Item]:
     if measure == "rna_type":
         return [item for item in answers.values() if item.topic == "rna_type"]
     return [item for item in answers.values() if item.kind == "closed" and item.topic != "rna_type"]
-
-
-def _chance(items: Sequence[Item]) -> float | None:
-    known = items and all(item.options for item in items)
-    return statistics.chance_level([item.options for item in items]) if known else None
 
 
 def _accuracy(items: Sequence[Item]) -> dict | None:
