@@ -19,8 +19,10 @@ from dataset_builder.facts_table import facts as facts_table
 from dataset_builder.facts_table.facts import load_facts
 from rnagpt.checkpoints.forms import assets
 from rnagpt.checkpoints.model_card import public_name
+from rnagpt.evaluation.asking.run_record import read_record
 from rnagpt.evaluation.reporting.model_index import model_index
 from rnagpt.evaluation.reporting.prose import state
+from rnagpt.evaluation.reporting.report import read_run_facts
 from rnagpt.evaluation.reporting.tables import as_markdown, chance, share
 from rnagpt_core.errors import UserError
 
@@ -82,7 +84,7 @@ def read_facts(checkpoint: str | Path, run_dir: str | Path | None = None, cost: 
         raise UserError(f"{run_dir} is no run: expected stage*/training.json or evaluation/summary.json in it")
     stages = [stage for stage in map(read_json, files) if "recipe" in stage]
     summary = around / "evaluation" / "summary.json"
-    run = read_json(around / "run.json") if (around / "run.json").is_file() else {}
+    run = read_run_facts(around)
     left_out, figures = "", None
     if not summary.is_file():
         figures = recorded_summary(folder / "items.jsonl.gz")
@@ -100,16 +102,13 @@ def measured_as(folder: Path, around: Path, summary: dict, run: dict) -> str | N
     stage, as "stage1", and what its last one left, as "stage2".
     """
     name, keys = folder.resolve().name, {row["system"] for row in summary.get("systems", [])}
-    if (around / "evaluation.json").is_file():
-        systems = read_json(around / "evaluation.json").get("systems", [])
-        # its folder may have been moved since, the two last names stay
-        here = {
-            part["name"]: assets() / "demo" if part["model"] == "demo" else Path(part["model"]).absolute()
-            for part in systems
-            if part.get("kind") == "rna"
-        }
-        found = [key for key, path in here.items() if path.parts[-2:] == folder.absolute().parts[-2:]]
-        return next((key for key in found if key in keys), None)
+    if record := read_record(around):
+        for part in [part for part in record["systems"] if part["kind"] == "rna" and part["name"] in keys]:
+            path = assets() / "demo" if part["model"] == "demo" else Path(part["model"]).absolute()
+            # its folder may have been moved since, the two last names stay
+            if path.parts[-2:] == folder.absolute().parts[-2:]:
+                return part["name"]
+        return None
     main, stages = summary.get("main"), [file.parent.name for file in sorted(around.glob("stage*/training.json"))]
     if name in stages[:-1]:
         return name if name in keys and name != main else None

@@ -198,7 +198,7 @@ def check_copies(paths: list[Path], library: Path) -> bool:
                 papers = opened.papers_by_pmid({pmid for row in rows for pmid in row["pmids"]})
                 closed = {paper.pmid: paper.abstract for paper in papers if not OPEN_LICENCE.search(paper.licence)}
                 for row in rows:
-                    text = " ".join(words_of(row["annotation"]))
+                    text = " ".join(re.findall(r"\w+", row["annotation"].lower()))
                     copied.update(pmid for pmid in row["pmids"] if repeats(text, closed.get(pmid, "")))
         opened.close()
     except sqlite3.Error as error:
@@ -214,33 +214,18 @@ def check_copies(paths: list[Path], library: Path) -> bool:
     return True
 
 
-def words_of(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())
-
-
 def repeats(text: str, abstract: str, count: int = COPIED) -> bool:
     """Whether `count` words in a row of an abstract stand in a text (of words joined by spaces).
 
     >>> repeats("so we find that mir 21 is high here", "We find that miR-21 is high.", count=5)
     True
     """
-    words = words_of(abstract)
-    # a passage of so many words covers one of the starts below whole
-    step = max(1, count // 2)
-    return any(
-        " ".join(words[i : i + step]) in text and longest_at(text, words, i, step) >= count
-        for i in range(0, max(0, len(words) - step + 1), step)
-    )
-
-
-def longest_at(text: str, words: list[str], start: int, size: int) -> int:
-    """Length in words of the longest run around words[start:start+size] that stands in the text."""
-    first, last = start, start + size
-    while first > 0 and " ".join(words[first - 1 : last]) in text:
-        first -= 1
-    while last < len(words) and " ".join(words[first : last + 1]) in text:
-        last += 1
-    return last - first
+    words = re.findall(r"\w+", abstract.lower())
+    # a passage of so many words covers one of these pieces whole
+    size = max(1, count // 2)
+    pieces = [i for i in range(0, len(words) - size + 1, size) if " ".join(words[i : i + size]) in text]
+    starts = {k for i in pieces for k in range(max(0, i + size - count), min(i, len(words) - count) + 1)}
+    return any(" ".join(words[k : k + count]) in text for k in starts)
 
 
 def sources_text(paths: list[Path], ids: set[str], collected: bool) -> str:

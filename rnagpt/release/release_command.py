@@ -131,10 +131,13 @@ def staging(args: argparse.Namespace):
         with new_folder(args.out) as part:
             yield part
         return
+    import psutil
+
     beside = args.checkpoint.absolute().parent if getattr(args, "checkpoint", None) else Path.cwd()
     ours = f".release-{platform.node()}-"
     for left in beside.glob(f"{ours}*"):
-        if not is_running(left.name.removeprefix(ours).split("-")[0]):
+        pid = left.name.removeprefix(ours).split("-")[0]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
             shutil.rmtree(left, ignore_errors=True)  # of a release that was killed
     # beside a checkpoint its weights can be linked instead of copied
     where = beside if os.access(beside, os.W_OK) else None
@@ -142,21 +145,6 @@ def staging(args: argparse.Namespace):
         release = Path(folder) / "release"
         release.mkdir()
         yield release
-
-
-def is_running(pid: str) -> bool:
-    """Whether a process of this machine has the number; what is no number counts as running.
-
-    >>> is_running(str(os.getpid())), is_running("99999999"), is_running("x")
-    (True, False, True)
-    """
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except (ValueError, OSError):
-        return True
-    return True
 
 
 def check_arguments(args: argparse.Namespace) -> None:

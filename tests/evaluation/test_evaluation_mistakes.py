@@ -238,8 +238,8 @@ def test_a_data_set_that_changed_in_its_place_is_refused(data, answers, tmp_path
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"sequence": None}, "a pair about 'test0' whose sequence is no text but None"),
-        ({"answer": " "}, "a pair about 'test0' whose answer is no text but ' '"),
+        ({"sequence": None}, "row 1 of .* whose sequence is no text but None: write its sequence, or leave the row"),
+        ({"answer": " "}, "a pair about 'test0' whose answer is no text but ' ': write its answer"),
     ],
 )
 def test_a_pair_with_an_empty_cell_is_named(data, change, message):

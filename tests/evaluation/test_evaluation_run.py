@@ -476,7 +476,7 @@ def test_the_judge_is_blind_mixed_and_measured(endpoint, rna_qa, tmp_path):
     title, table = all_tables(summarise(tmp_path / "items.jsonl"))["judge"]
     assert f"in {100 * found['agreement']:.0f}% of {len(labelled)} answers" in title
     assert [row[0] for row in table] == ["system", "a", "b"] and table[2][1].startswith("0.000 [")
-    with pytest.raises(UserError, match="may change under its name"):
+    with pytest.raises(UserError, match="may change under its name: give a dated name such as .*, or name@commit"):
         judge(items, "gpt-4o-mini", url, tmp_path / "other.jsonl")
 
 

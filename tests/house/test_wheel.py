@@ -71,7 +71,7 @@ def test_the_wheel_holds_all_that_the_commands_read(wheel):
     expected |= {f"rnagpt/recipes/{recipe.name}" for recipe in (ROOT / "recipes").glob("*.yaml")}
     for path in files():
         relative = path.relative_to(ROOT)
-        read = path.suffix in (".py", ".jinja", ".safetensors") or "assets" in path.parts or "data" in path.parts
+        read = path.suffix in (".py", ".jinja", ".mplstyle", ".safetensors") or {"assets", "data"} & {*path.parts}
         if relative.parts[0] in PACKAGES and read:
             expected.add(str(relative))
     missing = sorted(expected - inside)

@@ -80,7 +80,7 @@ def test_figures_of_another_model_are_left_out(measured, tmp_path):
             {"name": "gpt", "kind": "endpoint", "model": "mine/checkpoint"},
         ]
     }
-    (run / "evaluation.json").write_text(json.dumps(recipe))
+    (run / "evaluation.json").write_text(json.dumps(recipe | {"data": {}, "seed": 0, "encoders": []}))
     assert share_on_card(run / "checkpoint") is None and share_on_card(run / "stage2") is None
     assert share_on_card(run / "stage1") == pytest.approx(recorded_share("demo_swapped"), abs=1e-4)
     assert share_on_card(assets() / "demo", run) == pytest.approx(recorded_share("demo"), abs=1e-4)

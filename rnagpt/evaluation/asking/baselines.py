@@ -98,9 +98,8 @@ def nearest_train(training: Training, facts: Sequence, items: Sequence[Item]) ->
     types = {label for item in items if item.topic == "rna_type" for label in item.options}
     known = [fact for fact in training.facts if not types or fact.rna_type in types]
     places = alignment_free([fact.sequence for fact in facts], [fact.sequence for fact in known])
-    return copied_answers(
-        training, {fact.rna_id: known[row[0]] for fact, row in zip(facts, places, strict=True)}, items
-    )
+    copied = {fact.rna_id: known[row[0]] for fact, row in zip(facts, places, strict=True)}
+    return copied_answers(training, copied, items)
 
 
 def copied_answers(training: Training, copied: dict[str, object], items: Sequence[Item]) -> Labels:
@@ -119,19 +118,12 @@ def length_only(training: Training, facts: Sequence, items: Sequence[Item], seed
     from sklearn.tree import DecisionTreeClassifier
 
     tree = DecisionTreeClassifier(max_leaf_nodes=16, min_samples_leaf=5, class_weight="balanced", random_state=seed)
-    return answers_from_features(
-        training,
-        lengths(training.facts),
-        facts,
-        lengths(facts),
-        items,
-        lambda x, y, new: tree.fit(x, y).predict(new).tolist(),
-    )
 
+    def classify(x, y, new):
+        return tree.fit(x, y).predict(new).tolist()
 
-def lengths(facts: Sequence) -> np.ndarray:
-    """(n_facts, 1) int64, in nt."""
-    return np.array([[len(fact.sequence)] for fact in facts])
+    train_x, test_x = ([[len(fact.sequence)] for fact in some] for some in (training.facts, facts))
+    return answers_from_features(training, train_x, facts, test_x, items, classify)
 
 
 def kmer_length(training: Training, facts: Sequence, items: Sequence[Item]) -> Labels:
@@ -140,13 +132,13 @@ def kmer_length(training: Training, facts: Sequence, items: Sequence[Item]) -> L
 
     counter = CountVectorizer(analyzer="char", ngram_range=(1, 3), lowercase=False)
     counter.fit([fact.sequence for fact in training.facts])
-    train_x, test_x = (
-        np.hstack(
-            [counter.transform([fact.sequence for fact in some]).toarray() / lengths(some), np.log(lengths(some))]
-        )
-        for some in (training.facts, facts)
-    )
-    return answers_from_features(training, train_x, facts, test_x, items)
+
+    def features(some: Sequence) -> np.ndarray:
+        sequences = [fact.sequence for fact in some]
+        lengths = np.array([[len(sequence)] for sequence in sequences])
+        return np.hstack([counter.transform(sequences).toarray() / lengths, np.log(lengths)])
+
+    return answers_from_features(training, features(training.facts), facts, features(facts), items)
 
 
 def linear_probe(train_x: np.ndarray, train_y: Sequence[str], test_x: np.ndarray) -> list[str]:
@@ -195,8 +187,7 @@ def answers_from_features(
     labels = []
     for item in items:
         label = predicted.get("rna_type" if item.topic == "is_type" else item.topic, {}).get(item.rna_id)
-        if item.topic == "is_type" and label is not None:
-            label = _yes_or_no(item, label)
+        label = _yes_or_no(item, label) if item.topic == "is_type" and label else label
         labels.append(label if label in item.options else training.commonest(item))
     return labels
 

@@ -56,13 +56,14 @@ def read_qa(path: str | Path, split: str) -> list[QaRna]:
         UserError: no such file, or a file without the required columns, or with an empty cell in one of them.
     """
     files = split_files(Path(path), split)
-    rows = (row for file in files for row in _rows(file))
+    rows = ((f"row {number} of {file}", row) for file in files for number, row in enumerate(_rows(file), start=1))
     pairs: dict[str, list[Pair]] = defaultdict(list)
     about: dict[str, dict] = {}
-    for row in rows:
+    for where, row in rows:
         for name in REQUIRED:
             if not isinstance(row[name], str) or not row[name].strip():
-                raise UserError(f"{path} has a pair about {row['rna_id']!r} whose {name} is no text but {row[name]!r}")
+                told = f"has a pair about {row['rna_id']!r} whose {name} is no text but {row[name]!r}"
+                raise UserError(f"{where} {told}: write its {name}, or leave the row out")
         first = about.setdefault(row["rna_id"], row)
         if first["sequence"] != row["sequence"]:
             raise UserError(f"{path} gives {row['rna_id']} two sequences: the same id must be the same RNA")

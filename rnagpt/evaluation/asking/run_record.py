@@ -25,11 +25,6 @@ def read_record(run_dir: Path) -> dict:
     raise UserError(f"{path} is no record of an evaluation: give another folder")
 
 
-def models_of(run_dir: Path) -> list[str]:
-    """The systems that the recipe says are checkpoints that read the RNA, in its order."""
-    return [part["name"] for part in read_record(run_dir).get("systems", []) if part["kind"] == "rna"]
-
-
 def unfinished(run_dir: Path, counts: Mapping[str, int]) -> str:
     """What is missing, as a sentence; "" where the evaluation came to its end, or nothing is known of it.
 

@@ -50,11 +50,11 @@ question_only | Question only | training answers to such a question | the questi
 majority | Majority answer | the commonest training answer of each topic | the majority answer
 """,
 }
-SYSTEMS = [
-    System(key, label, group, about, phrase)
+SYSTEMS = {
+    key: System(key, label, group, about, phrase)
     for group, rows in _TABLE.items()
     for key, label, about, phrase in (row.split(" | ") for row in rows.strip().splitlines())
-]
+}
 # what follows a model's key under a control -> what follows its label, what it is, and the label inside a sentence
 CONTROL_NAMES = {
     "swapped": (", another RNA", "an RNA of another type in the true one's place", "with another RNA"),
@@ -66,8 +66,6 @@ CONTROL_NAMES = {
     "shuffled": (", shuffled RNA", "the true RNA, shuffled; dinucleotide counts kept", "with the RNA shuffled"),
     "no_rna": (", no RNA", "the question alone", "without RNA"),
 }
-_BY_KEY = {system.key: system for system in SYSTEMS}
-_RANK = {system.key: rank for rank, system in enumerate(SYSTEMS)}
 
 
 def controlled(key: str) -> tuple[str, str] | None:
@@ -88,8 +86,8 @@ def system(key: str) -> System:
     >>> system("length_only").label, system("my_run").group, system("stage1_no_rna").label
     ('Length only', 'other', 'Stage 1, no RNA')
     """
-    if key in _BY_KEY:
-        return _BY_KEY[key]
+    if key in SYSTEMS:
+        return SYSTEMS[key]
     if parts := controlled(key):
         model, (label, about, phrase) = system(parts[0]), CONTROL_NAMES[parts[1]]
         return System(key, model.label + label, "control", about, f"{model.phrase} {phrase}")
@@ -107,6 +105,6 @@ def in_order(keys: set[str]) -> list[System]:
 
     def rank(spec: System) -> tuple[int, int, str, int]:
         model, control = controlled(spec.key) or (spec.key, controls[0])
-        return groups.index(spec.group), _RANK.get(model, len(SYSTEMS)), model, controls.index(control)
+        return groups.index(spec.group), [*SYSTEMS, model].index(model), model, controls.index(control)
 
     return sorted(map(system, keys), key=rank)

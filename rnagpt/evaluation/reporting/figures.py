@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from functools import wraps
+from importlib import resources
 
 from dataset_builder.facts_table.fact_questions import SHORT_NAMES
 from rnagpt.evaluation.asking.systems import GROUPS, System, system
@@ -24,38 +25,10 @@ COLOURS = {  # the page's light ones, under the names of its CSS variables
     "other": "#8d6a9f",
     "surface": "#ffffff",
 }
-_RC = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "rnagpt",
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 12,
-    "text.color": COLOURS["ink"],
-    "axes.labelcolor": COLOURS["muted"],
-    "axes.titlelocation": "left",
-    "axes.titlesize": 13,
-    "axes.titleweight": "bold",
-    "axes.titlepad": 10,
-    "axes.axisbelow": True,
-    "axes.edgecolor": COLOURS["line"],
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.grid": True,
-    "grid.color": COLOURS["line"],
-    "legend.facecolor": COLOURS["surface"],
-    "legend.edgecolor": "none",
-    "legend.framealpha": 0.85,
-    "legend.fontsize": 11,
-    "lines.solid_capstyle": "round",
-    "lines.markersize": 4,
-    "xtick.labelcolor": COLOURS["muted"],
-    "ytick.labelcolor": COLOURS["muted"],
-    "xtick.labelsize": 11,
-    "ytick.labelsize": 11,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-}
+# beside figures.mplstyle: what has a colour of the page
+_RC = {"text.color": COLOURS["ink"], "legend.facecolor": COLOURS["surface"]}
+_RC |= dict.fromkeys(["axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"], COLOURS["muted"])
+_RC |= dict.fromkeys(["axes.edgecolor", "grid.color"], COLOURS["line"])
 MEASURES = {"rna_type": "RNA type", "closed": "Closed questions"}
 TOPICS = {"rna_type": "RNA type", "is_type": "Is it type X?"}
 _CHANCE = {"color": COLOURS["ink"], "linewidth": 1, "linestyle": (0, (2, 3))}
@@ -107,7 +80,8 @@ def _as_svg(draw: Callable) -> Callable[..., str]:
         import matplotlib
 
         buffer = io.StringIO()
-        with matplotlib.rc_context(_RC):
+        style = resources.files("rnagpt.evaluation.reporting") / "figures.mplstyle"
+        with matplotlib.rc_context(_RC, fname=str(style)):
             figure = draw(*args)
             if figure is not None:
                 figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
@@ -207,10 +181,8 @@ def type_by_system(summary: dict):
     specs = [system(key) for key in dict.fromkeys(key for row in entry["bins"] for key in row["systems"])]
     found = [[row["systems"].get(spec.key) for row in entry["bins"]] for spec in specs]
     percents = [[100 * max(cell["value"], 0) if cell else None for cell in row] for row in found]
-    rows, columns = (
-        [(spec.label, COLOURS[spec.group]) for spec in specs],
-        [type_label(row["bin"]) for row in entry["bins"]],
-    )
+    rows = [(spec.label, COLOURS[spec.group]) for spec in specs]
+    columns = [type_label(row["bin"]) for row in entry["bins"]]
     return _heat(percents, rows, columns, f"{metric_label(entry['measure'])}, in percent")
 
 

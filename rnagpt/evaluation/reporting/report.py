@@ -92,14 +92,7 @@ def render_report(summary: dict, drawn: dict[str, str], curves: Sequence[dict] =
         alt=prose.descriptions(summary, curves),
         mistakes=prose.mistakes(summary),
         learned=prose.learned(curves),
-        counts={
-            topic: max(
-                (row["topics"][topic]["n_items"] for row in summary["systems"] if row["topics"][topic]), default=0
-            )
-            for topic in summary["topics"]
-        },
         methods=f"{'; '.join(methods)}; {level} each",
-        encoders=_encoders(summary),
         text_tables=_text_tables(summary),
         facts=facts,
         groups=GROUPS,
@@ -107,9 +100,7 @@ def render_report(summary: dict, drawn: dict[str, str], curves: Sequence[dict] =
         outcomes=OUTCOMES,
         measure_names=MEASURE_NAMES,
         system=system,
-        topic_label=figures.topic_label,
-        type_label=figures.type_label,
-        metric_label=figures.metric_label,
+        labels=figures,
         amount=_amount,
         plain=_plain,
     )
@@ -120,17 +111,6 @@ def _text_tables(summary: dict) -> list[tuple[str, list]]:
     kinds = ("paper", "aligned", "sentence", "judge") if summary.get("text") else ()
     tables = all_tables(summary).items()
     return [(title.replace("`", ""), table) for name, (title, table) in tables if name.startswith(kinds)]
-
-
-def _encoders(summary: dict) -> str:
-    described = []
-    for spec in summary.get("encoders", []):
-        parts = [f"{spec['label']}: {spec['model'].rstrip('/').split('/')[-1]}"]
-        parts += [f"layer {spec['layer']}"] if "layer" in spec else []
-        parts += [f"revision {spec['revision'][:7]}"] if spec.get("revision") else []
-        parts += [f"{spec['max_length']:,} tokens"] if spec.get("max_length") else []
-        described.append(", ".join(parts))
-    return "; ".join(described) or "ROUGE, without an encoder"
 
 
 def _amount(value: float, measure: str, sign: str = "") -> str:

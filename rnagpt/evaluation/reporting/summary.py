@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from rnagpt.evaluation.asking.items import SHUFFLED, Item, read_items
-from rnagpt.evaluation.asking.run_record import models_of
+from rnagpt.evaluation.asking.run_record import read_record
 from rnagpt.evaluation.asking.systems import controlled, in_order, system
 from rnagpt.evaluation.scoring import closed_scores, statistics
 from rnagpt.evaluation.scoring.measures import Key, Measures, read_measures, rna_key
@@ -43,7 +43,8 @@ def summarise(items_path: str | Path) -> dict:
     """
     path = Path(items_path)
     answers = _read_answers(path)
-    main = main_system(set(answers), models_of(path.parent.parent))
+    systems = read_record(path.parent.parent).get("systems", [])
+    main = main_system(set(answers), [part["name"] for part in systems if part["kind"] == "rna"])
     every = {item.key: item for of_system in answers.values() for item in of_system.values()}
     by_measure = {measure: _of_measure(every, measure) for measure in ("rna_type", "closed")}
     type_of = {item.rna_id: item.rna_type for item in every.values()}
@@ -62,8 +63,14 @@ def summarise(items_path: str | Path) -> dict:
         "n_questions": len(every),
         "rna_types": dict(sorted(types.items())),
         "topics": topics,
-        "chance": {measure: _chance(items) for measure, items in by_measure.items()}
-        | {"topics": {topic: _chance(items) for topic, items in by_topic.items()}},
+        "chance": {
+            measure: statistics.chance_level([item.options for item in items]) for measure, items in by_measure.items()
+        }
+        | {
+            "topics": {
+                topic: statistics.chance_level([item.options for item in items]) for topic, items in by_topic.items()
+            }
+        },
         "systems": [_system_row(key, of_system, topics) for key, of_system in answers.items()],
     }
     if main:
@@ -140,11 +147,6 @@ def _of_measure(answers: Answers, measure: str) -> list[Item]:
     if measure == "rna_type":
         return [item for item in answers.values() if item.topic == "rna_type"]
     return [item for item in answers.values() if item.kind == "closed" and item.topic != "rna_type"]
-
-
-def _chance(items: Sequence[Item]) -> float | None:
-    known = items and all(item.options for item in items)
-    return statistics.chance_level([item.options for item in items]) if known else None
 
 
 def _accuracy(items: Sequence[Item]) -> dict | None:
@@ -263,22 +265,17 @@ def _text_tables(answers: dict[str, Answers], scores: Measures, main: str | None
     for method in sorted({item.method for of_system in answers.values() for item in of_system.values()}):
         scored = [key for key in answers if scores.get(key)]
         of_set = {key: [item for item in answers[key].values() if item.method == method] for key in scored}
-        rows = {key: _by_mode(items, scores[key], method) for key, items in of_set.items()}
-        rows = {key: modes for key, modes in rows.items() if modes}
+        rows = {key: modes for key, items in of_set.items() if (modes := _by_mode(items, scores[key], method))}
         if not rows:
             continue
+        means = {key: {mode: _parts(metrics) for mode, metrics in modes.items()} for key, modes in rows.items()}
         table = {
             "method": method,
             "n_rna": len({item.rna_id for items in of_set.values() for item in items}),
             "n_questions": len({item.key for items in of_set.values() for item in items}),
-            "systems": [{"system": key, "modes": {}} for key in rows],
+            "systems": [{"system": key, "modes": modes} for key, modes in means.items()],
         }
-        for row in table["systems"]:
-            for mode, metrics in rows[row["system"]].items():
-                row["modes"][mode] = {label: _parts(values.values()) for label, values in metrics.items()}
-        if main in rows:
-            table["comparisons"] = _text_comparisons(main, rows)
-        tables.append(table)
+        tables.append(table | ({"comparisons": _text_comparisons(main, rows)} if main in rows else {}))
     return tables
 
 
@@ -306,10 +303,14 @@ def _by_mode(items: Sequence[Item], scores: Mapping[Key, Mapping], method: str) 
     return {mode: metrics for mode, metrics in modes.items() if metrics}
 
 
-def _parts(rows: Iterable[tuple[float, float, float, int]]) -> dict:
-    precision, recall, f1, clusters = zip(*rows, strict=True)
-    f1 = _mean(zip(f1, clusters, strict=True))
-    return {"precision": float(np.mean(precision)), "recall": float(np.mean(recall)), "f1": f1}
+def _parts(metrics: Mapping[str, Mapping]) -> dict[str, dict]:
+    """Of each metric the mean precision and recall, and F1 with its interval."""
+    parts = {}
+    for label, values in metrics.items():
+        precision, recall, f1, clusters = zip(*values.values(), strict=True)
+        means = {"precision": float(np.mean(precision)), "recall": float(np.mean(recall))}
+        parts[label] = means | {"f1": _mean(zip(f1, clusters, strict=True))}
+    return parts
 
 
 def _text_comparisons(main: str, rows: Mapping[str, dict]) -> list[dict]:

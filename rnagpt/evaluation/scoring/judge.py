@@ -66,7 +66,8 @@ def judge(
     Raises UserError for a model whose name is not pinned.
     """
     if not re.search(r"\d{4}-?\d{2}-?\d{2}|@[0-9a-f]{7,}|-\d{3,4}$", model):
-        raise UserError(f"the judge {model!r} may change under its name: give one such as gpt-4o-mini-2024-07-18")
+        wanted = "give a dated name such as gpt-4o-mini-2024-07-18, or name@commit"
+        raise UserError(f"the judge {model!r} may change under its name: {wanted}")
     endpoint = Endpoint(base_url, model, api_key(api_key_env, base_url))
     with MeasureWriter(path) as writer:
         known = {row["prompt"]: row["verdict"] for rows in of_judge(writer, model).values() for row in rows.values()}

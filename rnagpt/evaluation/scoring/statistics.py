@@ -120,15 +120,13 @@ def _estimate(sums: np.ndarray, counts: np.ndarray, seed: int, without_spread) -
     return Estimate(value, *interval, n_items=int(counts.sum()), n_clusters=len(sums), method=method)
 
 
-def chance_level(options: Sequence[Sequence[str]]) -> float:
-    """Expected accuracy of a guess, each alike, among each item's own options.
+def chance_level(options: Sequence[Sequence[str]]) -> float | None:
+    """Expected accuracy of a guess, each alike, among each item's own options; None where an item has none.
 
     >>> chance_level([["yes", "no"], ["a", "b", "c", "d"]])
     0.375
     """
-    if not options or not all(options):
-        raise ValueError("chance needs the options of every item; at least one item has none")
-    return float(np.mean([1 / len(choices) for choices in options]))
+    return float(np.mean([1 / len(choices) for choices in options])) if options and all(options) else None
 
 
 def confusion_matrix(gold: Sequence[str], parsed: Sequence[str | None], labels: Sequence[str]) -> np.ndarray:

@@ -192,16 +192,10 @@ def _greedy(reference, answer) -> Scores:
 
 def _read_json(spec: TextEncoder, name: str) -> dict | list | None:
     """A JSON file of the encoder's repository, or None where it has none."""
-    path = Path(spec.model) / name
-    if not Path(spec.model).exists():
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError
+    from transformers.utils import cached_file
 
-        try:
-            path = Path(hf_hub_download(spec.model, name, revision=spec.revision))
-        except EntryNotFoundError:
-            return None
-    return json.loads(path.read_text()) if path.is_file() else None
+    path = cached_file(spec.model, name, revision=spec.revision, _raise_exceptions_for_missing_entries=False)
+    return json.loads(Path(path).read_text()) if path else None
 
 
 def _pooling(spec: TextEncoder) -> str:
