@@ -137,8 +137,9 @@ class SharedPrefixCollator:
 
     def _end_of_answer(self, row: dict, whole: list[int], start: int) -> int:
         """One past the stop token: what follows it (a line break in ChatML) is never generated, so not learned."""
+        stops = {self.processor.tokenizer.eos_token_id, self.processor.turn_end_id(self.chat_template)}
         end = len(whole)
-        while end > start and whole[end - 1] != self.processor.tokenizer.eos_token_id:
+        while end > start and whole[end - 1] not in stops:
             end -= 1
         if end == start:
             raise ValueError(

@@ -56,6 +56,10 @@ class RnaGptProcessor(ProcessorMixin):
             tokenizer.add_special_tokens(
                 {"additional_special_tokens": [RNA_TOKEN]}, replace_extra_special_tokens=False
             )
+        if tokenizer is not None and tokenizer.pad_token is None:
+            # Llama 3 and Mistral have none. Whatever stands there is hidden by the attention mask, so the stop token
+            # serves; an added one could lie beyond the embedding table.
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
         if long_rna not in LONG_RNA_POLICIES:
             raise ValueError(f"long_rna is one of {', '.join(LONG_RNA_POLICIES)}, got {long_rna!r}")
         self.rna_pool_size = rna_pool_size
@@ -63,12 +67,32 @@ class RnaGptProcessor(ProcessorMixin):
         self.long_rna = long_rna
         self.rna_window_overlap = rna_window_overlap
         self._rna_alphabet: RnaAlphabet | None = None
+        self._turn_ends: dict[str | None, int | None] = {}
         super().__init__(tokenizer, rna_tokenizer, chat_template=chat_template or tokenizer.chat_template)
 
     @property
     def rna_token_id(self) -> int:
         """Id of `<RNAHere>`; equals the model's `config.rna_token_id`."""
         return self.tokenizer.convert_tokens_to_ids(RNA_TOKEN)
+
+    @property
+    def stop_token_ids(self) -> list[int]:
+        """Tokens that end an answer: the tokenizer's own, and the one that closes the assistant's turn in the default
+        template, which is another one in some LLMs (Gemma's `<end_of_turn>`)."""
+        ends = [self.tokenizer.eos_token_id, self.turn_end_id()]
+        return list(dict.fromkeys(end for end in ends if end is not None))
+
+    def turn_end_id(self, chat_template: str | None = None) -> int | None:
+        """Control token that follows the assistant's words in a chat template; None where there is none."""
+        if chat_template in self._turn_ends:
+            return self._turn_ends[chat_template]
+        words = "An answer of words."
+        turns = [{"role": "user", "content": "A question?"}, {"role": "assistant", "content": words}]
+        *_, after = self.apply_chat_template(turns, chat_template=chat_template).rpartition(words)
+        ids = self.tokenizer(after, add_special_tokens=False)["input_ids"][:1]
+        control = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        self._turn_ends[chat_template] = ids[0] if ids and ids[0] in control else None
+        return self._turn_ends[chat_template]
 
     @property
     def rna_drop_token_ids(self) -> list[int]:
