@@ -11,6 +11,8 @@ import sys
 import tempfile
 from collections.abc import Callable
 
+from rnagpt_core.safe_text import one_line
+
 USER_MISTAKE = 2
 MACHINE_TROUBLE = 1
 INTERRUPTED = 130
@@ -127,15 +129,6 @@ def fullest_folder() -> str:
     folders = {os.getcwd(), tempfile.gettempdir(), os.path.expanduser("~"), *filter(os.path.isdir, named)}
     free, folder = min((shutil.disk_usage(folder).free, folder) for folder in folders)
     return f"{folder} ({free / 1e9:.1f} GB free)"
-
-
-def one_line(error: BaseException) -> str:
-    """The error's message with its line breaks folded.
-
-    >>> one_line(OSError("no such\\n  model"))
-    'no such model'
-    """
-    return " ".join(str(error).split())
 
 
 def explained(work: Callable[[], int], debug: bool = False) -> int:

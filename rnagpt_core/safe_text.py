@@ -15,10 +15,10 @@ def printable(text: str) -> str:
     return UNSAFE.sub("", text)
 
 
-def one_line(text: str) -> str:
-    r"""Printable text on one line, without tabs: a field of a table.
+def one_line(text: object) -> str:
+    r"""Printable text, or an error's message, on one line, without tabs.
 
     >>> one_line("a\tb\n c")
     'a b c'
     """
-    return " ".join(printable(text).split())
+    return " ".join(printable(str(text)).split())

@@ -20,10 +20,11 @@ from transformers import PreTrainedModel
 from rnagpt.checkpoints import model_card
 from rnagpt.checkpoints.forms import ADAPTER, PARTS, PROJECTOR, assets, describe
 from rnagpt.checkpoints.llm import EMBEDDED_PACKAGE, embedded_llm_is_installed, fingerprint, load_llm, reach_hub
-from rnagpt.checkpoints.registration import RnaGptForCausalLM, RnaGptProcessor
 from rnagpt.checkpoints.rna_encoder import load_encoder
-from rnagpt_core.errors import UserError, disk_is_full, one_line
+from rnagpt.registration import RnaGptForCausalLM, RnaGptProcessor
+from rnagpt_core.errors import UserError, disk_is_full
 from rnagpt_core.files import new_folder
+from rnagpt_core.safe_text import one_line
 
 if TYPE_CHECKING:  # importing it brings bitsandbytes (4 s)
     from peft import PeftModel

@@ -139,7 +139,7 @@ class FeatureCache:
         max_bytes: of all files together; with n processes writing it may be exceeded by n/50 for a moment.
     """
 
-    def __init__(self, folder: Path | str, max_bytes: int = 10_000_000_000):
+    def __init__(self, folder: Path | str, max_bytes: int = 100_000_000_000):
         if max_bytes < 1:
             raise ValueError(f"the cache needs at least one byte, got max_bytes={max_bytes}")
         self.folder, self.max_bytes = Path(folder), max_bytes

@@ -52,7 +52,7 @@ def read_kept(folder: Path):
     from transformers import GenerationConfig
     from transformers.initialization import no_init_weights
 
-    from rnagpt.checkpoints.registration import RnaGptConfig, RnaGptForCausalLM, RnaGptProcessor
+    from rnagpt.registration import RnaGptConfig, RnaGptForCausalLM, RnaGptProcessor
 
     weights = load_file(folder / WEIGHTS)
     with no_init_weights():

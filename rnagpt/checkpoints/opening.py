@@ -108,7 +108,7 @@ def unchanged(function=None, *_, **__):
 def import_classes() -> None:
     """Import RNA-GPT's classes, and transformers so; where it or the compiler is there already, as usual."""
     if COMPILER in sys.modules or "transformers" in sys.modules:
-        importlib.import_module("rnagpt.checkpoints.registration")
+        importlib.import_module("rnagpt.registration")
         return
     import torch
 
@@ -121,7 +121,7 @@ def import_classes() -> None:
     torch.compiler.disable, torch.distributed.is_available = unchanged, lambda: False
     sys.modules["scipy"] = None  # Python's way to say that a package is not installed
     try:
-        importlib.import_module("rnagpt.checkpoints.registration")
+        importlib.import_module("rnagpt.registration")
         importlib.import_module("transformers.models.llama.modeling_llama")
         importlib.import_module("transformers.models.esm.modeling_esm")
     finally:

@@ -21,7 +21,8 @@ from transformers import EsmConfig, EsmModel
 
 from modeling_rnagpt.configuration_rnagpt import RNA_FM
 from processing_rnagpt.rna_tokenizer import RNA_FM_TOKENS
-from rnagpt_core.errors import UserError, one_line
+from rnagpt_core.errors import UserError
+from rnagpt_core.safe_text import one_line
 
 OFFICIAL_FILE = "RNA-FM_pretrained.pth"
 # EsmModel's words -> the official file's, applied in this order

@@ -21,8 +21,9 @@ from processing_rnagpt.collator import IGNORED
 from rnagpt.checkpoints.checkpoint import refuse_foreign
 from rnagpt.checkpoints.forms import ADAPTER
 from rnagpt.training.recipe import Recipe, changed_keys
-from rnagpt_core.errors import UserError, one_line
+from rnagpt_core.errors import UserError
 from rnagpt_core.json_lines import JsonLines
+from rnagpt_core.safe_text import one_line
 
 # Every linear layer of the LLM's blocks, and none of the encoder's ("all-linear" would reach those too).
 LORA_TARGETS = r".*language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
