@@ -16,7 +16,15 @@ from transformers.utils import can_return_tuple
 
 from .base_weights_rnagpt import BaseWeights, encoder_arguments
 from .configuration_rnagpt import RnaGptConfig
-from .own_rules_rnagpt import OwnRules, cache_of, embedding_name, embedding_width, fitting, parameters_of
+from .own_rules_rnagpt import (
+    OwnRules,
+    cache_of,
+    embedding_name,
+    embedding_width,
+    fitting,
+    masks_by_kind,
+    parameters_of,
+)
 from .pipeline_rnagpt import RnaTextGenerationPipeline  # not used here: imported, it ships with the model
 
 RNA_INPUTS = ("rna_input_ids", "rna_attention_mask", "rna_index", "rna_features", "rna_feature_mask")
@@ -210,7 +218,7 @@ class RnaGptModel(RnaGptPreTrainedModel):
             input_ids, inputs_embeds, rna_input_ids, rna_attention_mask, rna_index, rna_features, rna_feature_mask
         )
         arguments = {
-            "attention_mask": attention_mask,
+            "attention_mask": masks_by_kind(self.config.text_config, attention_mask, position_ids),
             "position_ids": position_ids,
             "past_key_values": past_key_values,
             **kwargs,
@@ -266,7 +274,7 @@ class RnaGptForCausalLM(RnaGptPreTrainedModel, GenerationMixin):
         projector = build_projector(config, embedding_width(llm.base_model))
         for layer in projector.modules():
             if isinstance(layer, nn.Linear):
-                nn.init.normal_(layer.weight, std=config.text_config.initializer_range)
+                nn.init.normal_(layer.weight, std=getattr(config.text_config, "initializer_range", 0.02))
                 nn.init.zeros_(layer.bias)
         if encoder_arguments(encoder.config) and getattr(encoder, "pooler", None) is not None:
             encoder.pooler = None  # nobody reads it, and the saved model is built again without it
@@ -311,7 +319,7 @@ class RnaGptForCausalLM(RnaGptPreTrainedModel, GenerationMixin):
         outputs = self.own_rules(
             inputs_embeds,
             logits_to_keep,
-            attention_mask=attention_mask,
+            attention_mask=masks_by_kind(self.config.text_config, attention_mask, position_ids),
             position_ids=position_ids,
             past_key_values=past_key_values,
             **kwargs,

@@ -88,6 +88,41 @@ def cache_of(outputs) -> Cache | None:
     return getattr(outputs, "past_key_values", None) or getattr(outputs, "cache_params", None)
 
 
+def masks_by_kind(text_config, attention_mask, positions: torch.Tensor | None, key_positions=None):
+    """A mask that says which token sees which, narrowed to what each kind of attention layer sees.
+
+    A family makes its window's mask from a mask of padding, (batch, seq); one of (batch, 1, seq, keys) it takes as it
+    stands, for every layer. Distances are counted in positions, as for sequences that stand alone: in a row of several
+    they restart.
+
+    Args:
+        attention_mask: (batch, 1, seq, keys) float, 0 where seen; anything else is returned as it is.
+        positions, key_positions: (batch, seq) and (batch, keys) int64; the keys' are the same when left out.
+
+    Returns:
+        One mask where all layers are of one kind, else kind of layer -> mask, as families with several take it.
+    """
+    if not isinstance(attention_mask, torch.Tensor) or attention_mask.dim() != 4 or positions is None:
+        return attention_mask
+    window = getattr(text_config, "sliding_window", None)
+    kinds = list(dict.fromkeys(getattr(text_config, "layer_types", None) or []))
+    kinds = kinds or ["full_attention" if window is None else "sliding_attention"]
+    keys = positions if key_positions is None else key_positions
+    distance = positions[:, None, :, None] - keys[:, None, None, :]  # (batch, 1, seq, keys)
+    masks = {}
+    for kind in kinds:
+        masks[kind] = attention_mask
+        if kind == "sliding_attention" and window is not None:
+            hidden = distance >= window
+        elif kind == "chunked_attention":
+            chunk = text_config.attention_chunk_size
+            hidden = positions[:, None, :, None] // chunk != keys[:, None, None, :] // chunk
+        else:
+            continue
+        masks[kind] = attention_mask.masked_fill(hidden, torch.finfo(attention_mask.dtype).min)
+    return masks if len(masks) > 1 else next(iter(masks.values()))
+
+
 def embedding_name(body: PreTrainedModel) -> str:
     """Where a body has its token embeddings: "embed_tokens" in Llama, "wte" in GPT-2."""
     table = body.get_input_embeddings()
@@ -99,4 +134,4 @@ def embedding_width(body: PreTrainedModel) -> int:
     return body.get_input_embeddings().weight.shape[1]
 
 
-__all__ = ["OwnRules", "cache_of", "embedding_name", "embedding_width", "fitting", "parameters_of"]
+__all__ = ["OwnRules", "cache_of", "embedding_name", "embedding_width", "fitting", "masks_by_kind", "parameters_of"]

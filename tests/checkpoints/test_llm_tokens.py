@@ -5,7 +5,8 @@ from llm_families import FAMILIES, Family, build
 
 GEMMA = (
     "{{ bos_token }}{%- for m in messages -%}{{ '<|start_header_id|>' + m['role'] + '\\n' + m['content'] | trim + "
-    "'<|eot_id|>\\n' }}{%- endfor -%}{%- if add_generation_prompt -%}{{ '<|start_header_id|>assistant\\n' }}{%- endif -%}"
+    "'<|eot_id|>\\n' }}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '<|start_header_id|>assistant\\n' }}{%- endif -%}"
 )
 RNA = "GCGGAUUUAGCUCAGUUGGGAGAGC"
 

@@ -23,7 +23,6 @@ from rnagpt.serving.decoding import Sampling
 from rnagpt.serving.engine import Engine
 from rnagpt.serving.export_llm import client_model, compare, plain_llm
 from rnagpt.serving.llm_client import ClientError, RnaClient, main
-from rnagpt_core.errors import UserError
 
 RNA = "GCGGAUUUAGCUCAGUUGGGAGAGCGCCAGACUGAAGAUCUGGAGGUCC"
 TURNS = [
