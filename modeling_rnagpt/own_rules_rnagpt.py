@@ -104,6 +104,8 @@ def masks_by_kind(text_config, attention_mask, positions: torch.Tensor | None, k
     """
     if not isinstance(attention_mask, torch.Tensor) or attention_mask.dim() != 4 or positions is None:
         return attention_mask
+    if key_positions is None and attention_mask.shape[-1] != positions.shape[-1]:
+        return attention_mask  # there are keys of earlier tokens, and whoever made the mask knew their positions
     window = getattr(text_config, "sliding_window", None)
     kinds = list(dict.fromkeys(getattr(text_config, "layer_types", None) or []))
     kinds = kinds or ["full_attention" if window is None else "sliding_attention"]
