@@ -11,8 +11,11 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+import gradio as gr
 
 from dataset_builder.facts_table.fact_answers import type_name
 from rnagpt.chat.conversation import Conversation
@@ -54,11 +57,10 @@ svg.fold .basepairs { stroke: #3b6ea5; stroke-width: 2.4; }
 p[role=alert], p.unsure { border-left: 4px solid #c77700; padding: .1em 0 .1em .7em; overflow-wrap: anywhere; }
 @media (max-width: 640px) { svg.fold { max-height: 220px; } }
 """
-
-
-# this machine only; nothing is sent elsewhere, and Node.js is not looked for
+# this machine only; nothing is sent elsewhere (nor are fonts fetched), and Node.js is not looked for
 LAUNCH = {"server_name": "127.0.0.1", "share": False, "enable_monitoring": False, "ssr_mode": False, "css": STYLE}
 LAUNCH |= {"quiet": True, "prevent_thread_lock": True, "max_file_size": MAX_BYTES, "footer_links": []}
+LAUNCH["theme"] = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 
 
 def run_web(engine, records: list[Record], sampling: Sampling, evidence: Evidence, port: int, note: str = "") -> int:
@@ -70,7 +72,7 @@ def run_web(engine, records: list[Record], sampling: Sampling, evidence: Evidenc
     with Worker(engine) as worker, tempfile.TemporaryDirectory(prefix="rnagpt-") as folder:
         page = Page(worker, records, sampling, evidence, Path(folder), note)
         try:
-            _, address, _ = page.build().launch(**LAUNCH, server_port=port or None, theme=theme())
+            _, address, _ = page.build().launch(**LAUNCH, server_port=port or None)
         except OSError:
             raise UserError(f"port {port} cannot be used: give another --port") from None
         print(f"open {address} in a browser (Ctrl-C ends)", file=sys.stderr, flush=True)
@@ -78,40 +80,26 @@ def run_web(engine, records: list[Record], sampling: Sampling, evidence: Evidenc
     return 0
 
 
-def theme():
-    """Gradio's look with the machine's own fonts: nothing is fetched from elsewhere."""
-    import gradio
-
-    return gradio.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-
-
+@dataclass
 class Page:
     """The page's parts and what they do. What belongs to one visitor is in `gradio.State`.
 
-    Attributes:
-        state of a visitor: {"records": {id: Record}, "chosen": [ids], "messages": [turns]}.
+    State of a visitor: {"records": {id: Record}, "chosen": [ids], "messages": [turns]}.
     """
 
-    def __init__(
-        self,
-        worker: Worker,
-        records: list[Record],
-        sampling: Sampling,
-        evidence: Evidence,
-        folder: Path,
-        note: str = "",
-    ):
-        self.worker, self.engine, self.evidence, self.folder = worker, worker.engine, evidence, folder
-        self.note = f" This is a {note}." if note else ""
-        self.records, self.sampling = records, sampling
+    worker: Worker
+    records: list[Record]  # at hand when the page opens
+    sampling: Sampling
+    evidence: Evidence
+    folder: Path  # for files to be saved
+    note: str = ""  # what the model is
 
-    def build(self):
-        """The page, a `gradio.Blocks`."""
-        import gradio as gr
-
+    def build(self) -> gr.Blocks:
+        """The page."""
+        note = f" This is a {self.note}." if self.note else ""
         with gr.Blocks(title="RNA-GPT", analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as page:
             state = gr.State({"records": {}, "chosen": [], "messages": []})
-            gr.HTML(f"<h1>Ask about an RNA</h1><p>{NOTICE}{html.escape(self.note)}</p>", padding=False)
+            gr.HTML(f"<h1>Ask about an RNA</h1><p>{NOTICE}{html.escape(note)}</p>", padding=False)
             with gr.Row():
                 with gr.Column(scale=2, min_width=300):
                     upload = gr.File(
@@ -179,14 +167,15 @@ class Page:
                 button.click(lambda state, example=example: self.take([example], state), [state], about)
             chosen.input(self.choose, [chosen, state], about)
             answering = [state, chat, beside, status, question, save_md, save_json]
-            how = {"concurrency_limit": self.engine.max_answers, "show_progress": "minimal"}
+            how = {"concurrency_limit": self.worker.engine.max_answers, "show_progress": "minimal"}
             triggers = (ask.click, question.submit)
             events = [trigger(self.ask, [question, state], answering, **how) for trigger in triggers]
             for button, text in zip(suggested, QUESTIONS, strict=True):
                 events.append(button.click(partial(self.ask, text), [state], answering, **how))
             stop.click(None, cancels=events)
-            for clear in (new.click, chat.clear):
-                clear(self.begin_anew, [state], [state, chat, beside, status], cancels=events)
+            told = [state, chat, beside, status]
+            for clear in (new.click, chat.clear):  # the RNAs stay
+                clear(lambda state: [{**state, "messages": []}, [], "", notice("")], [state], told, cancels=events)
             if self.records:
                 page.load(lambda state: self.take(self.records, state), [state], about)
         return page.queue(max_size=64)
@@ -217,20 +206,18 @@ class Page:
         known = {record.rna_id: record for record in records}
         if len(records) == 1:
             try:
-                check_lengths(records, self.engine.processor, self.engine.context)
+                check_lengths(records, self.worker.engine.processor, self.worker.engine.context)
             except UserError as error:  # the RNA at hand stays
                 return self.unchanged(state, str(error))
         return self.choose([records[0].rna_id], {"records": known, "chosen": [], "messages": []})
 
     def choose(self, ids: list[str], state: dict) -> list:
         """Ask about these of the RNAs at hand; the conversation begins again."""
-        import gradio as gr
-
         chosen = [state["records"][rna_id] for rna_id in ids if rna_id in state["records"]][:MAX_COMPARED]
         names = list(state["records"])
         listed = {"choices": names[:LISTED], "visible": len(names) > 1}
         try:
-            check_lengths(chosen, self.engine.processor, self.engine.context)
+            check_lengths(chosen, self.worker.engine.processor, self.worker.engine.context)
         except UserError as error:  # of a new file another record may be short enough
             about = [gr.skip()] * 3 if state["chosen"] else ["", [], ""]
             return [state, gr.Dropdown(value=state["chosen"], **listed), *about, notice(str(error))]
@@ -241,8 +228,6 @@ class Page:
 
     def unchanged(self, state: dict, sentence: str) -> list:
         """Everything as it was, and what went wrong."""
-        import gradio as gr
-
         return [state, *[gr.skip()] * 4, notice(sentence)]
 
     def card(self, record: Record) -> str:
@@ -265,10 +250,8 @@ class Page:
 
     def ask(self, question: str, state: dict) -> Iterator[list]:
         """The answer as it grows, then what lies beside it."""
-        import gradio as gr
-
         files = [gr.skip(), gr.skip()]
-        conversation = Conversation(self.engine)
+        conversation = Conversation(self.worker.engine)
         conversation.rnas = [state["records"][rna_id] for rna_id in state["chosen"]]
         conversation.messages = state["messages"]
         pieces: queue.Queue[str | None] = queue.Queue()
@@ -280,12 +263,12 @@ class Page:
             yield [state, escaped(state["messages"]), gr.skip(), notice(str(error)), gr.skip(), *files]
             return
         self.worker.submit(answer)
-        text = ""
+        growing, text = {"role": "assistant", "content": "..."}, ""
         try:
-            yield [state, escaped([*turns, assistant_turn("...")]), "", notice(""), "", *files]
+            yield [state, escaped([*turns, growing]), "", notice(""), "", *files]
             while (piece := pieces.get()) is not None:
-                text += piece
-                yield [state, escaped([*turns, assistant_turn(text)]), "", notice(""), gr.skip(), *files]
+                growing["content"] = text = text + piece
+                yield [state, escaped([*turns, growing]), "", notice(""), gr.skip(), *files]
         finally:
             answer.cancel()  # the visitor pressed Stop or left; a finished answer does not mind
         if answer.error is not None:
@@ -293,7 +276,7 @@ class Page:
             return
         conversation.add(turns, answer)
         state = {**state, "messages": conversation.messages}
-        remark = "the answer was cut at its longest length" if conversation.cut_off else ""
+        remark = "the answer was cut at its longest length" if answer.finish_reason == "length" else ""
         yield [
             state,
             escaped(conversation.messages),
@@ -302,10 +285,6 @@ class Page:
             gr.skip(),
             *self.saved(conversation),
         ]
-
-    def begin_anew(self, state: dict) -> list:
-        """Forget the turns; the RNAs stay."""
-        return [{**state, "messages": []}, [], "", notice("")]
 
     def beside(self, answer, rnas: list[Record]) -> str:
         """The answer's confidence and the closest known RNAs."""
@@ -338,8 +317,6 @@ class Page:
 
     def saved(self, conversation: Conversation) -> list:
         """Download buttons with the conversation so far."""
-        import gradio as gr
-
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         buttons = []
         for suffix in (".md", ".json"):
@@ -347,11 +324,6 @@ class Page:
             path.write_text(exported(conversation.rnas, conversation.messages, suffix), encoding="utf-8")
             buttons.append(gr.DownloadButton(value=str(path), interactive=True))
         return buttons
-
-
-def assistant_turn(text: str) -> dict[str, str]:
-    """An assistant's turn."""
-    return {"role": "assistant", "content": text}
 
 
 def escaped(messages: list[dict]) -> list[dict]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from test_chat import LET7, TRNA, TYPE, YEAST, said_directly, user_turn
 
-from rnagpt.chat.web import LAUNCH, Page, theme
+from rnagpt.chat.web import LAUNCH, Page
 from rnagpt.serving.confidence import Evidence
 from rnagpt.serving.decoding import Sampling
 from rnagpt.serving.engine import Engine
@@ -30,7 +30,7 @@ WAIT = 120_000  # ms
 def address(tiny_model, tmp_path_factory):
     with Worker(Engine(*tiny_model)) as worker:
         page = Page(worker, [], Sampling(12), Evidence(), tmp_path_factory.mktemp("saved")).build()
-        _, address, _ = page.launch(**LAUNCH | {"max_file_size": 1_000_000}, theme=theme())
+        _, address, _ = page.launch(**LAUNCH | {"max_file_size": 1_000_000})
         yield address
         page.close()
 
