@@ -9,6 +9,7 @@ own output, never from the length of the string. How RNAs are read, and how long
 """
 
 import torch
+from jinja2 import TemplateError
 from transformers import BatchFeature, ProcessorMixin
 
 from .rna_sequences import (
@@ -288,9 +289,15 @@ class RnaGptProcessor(ProcessorMixin):
                     raise ValueError("give the RNAs inside the messages or as `rna`, not both")
                 processor_kwargs["rna"] = rnas if batched else rnas[0]
             processor_kwargs.setdefault("add_special_tokens", False)
-        return super().apply_chat_template(
-            flat if batched else flat[0], chat_template=chat_template, processor_kwargs=processor_kwargs, **kwargs
-        )
+        arguments = {"chat_template": chat_template, "processor_kwargs": processor_kwargs, **kwargs}
+        try:
+            return super().apply_chat_template(flat if batched else flat[0], **arguments)
+        except TemplateError:
+            folded = [system_in_question(messages) for messages in flat]
+            if folded == flat:
+                raise
+            # Gemma's and Mistral's templates know no system role
+            return super().apply_chat_template(folded if batched else folded[0], **arguments)
 
     def _rna_rows(self, rna, single: bool, n_texts: int) -> list[list[RnaInput]]:
         """The RNAs of each text, read: [["ACGU"], []] for two texts of which the second has none."""
@@ -306,6 +313,18 @@ class RnaGptProcessor(ProcessorMixin):
         rows = [[] if row is None else [row] if isinstance(row, str | RnaInput) else list(row) for row in rna]
         read = iter(self.rna_inputs([one for row in rows for one in row]))
         return [[next(read) for _ in row] for row in rows]
+
+
+def system_in_question(messages: list[dict]) -> list[dict]:
+    """Flat messages, a leading system message put before the first question's text.
+
+    >>> system_in_question([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Type?"}])
+    [{'role': 'user', 'content': 'Be brief.\\n\\nType?'}]
+    """
+    if len(messages) < 2 or (messages[0]["role"], messages[1]["role"]) != ("system", "user"):
+        return messages
+    system, question, *rest = messages
+    return [{**question, "content": f"{system['content']}\n\n{question['content']}"}, *rest]
 
 
 def flatten_messages(messages: list[dict], rna_block: str = RNA_BLOCK) -> tuple[list[dict], list[str | RnaInput]]:

@@ -68,3 +68,24 @@ def test_our_templates_begin_by_bos_where_the_tokenizer_does(tmp_path, tiny_part
         _, processor = build_checkpoint(str(folder), str(tiny_parts / "encoder"), template="paper")
         ids = processor([{"role": "user", "content": "Type?"}])["input_ids"][0].tolist()
         assert ids.count(processor.tokenizer.bos_token_id) == int(adds_bos)
+
+
+def test_a_system_message_goes_before_the_question_where_the_template_knows_no_system_role(tmp_path, tiny_parts):
+    from jinja2 import TemplateError
+
+    from rnagpt.checkpoints.checkpoint import build as build_checkpoint
+
+    no_system = (
+        "{%- if messages[0]['role'] == 'system' -%}{{ raise_exception('no system role') }}{%- endif -%}" + GEMMA
+    )
+    folder = saved(tmp_path, Family("gemma", {"head_dim": 16}, template=no_system))
+    _, processor = build_checkpoint(str(folder), str(tiny_parts / "encoder"))
+    question = [{"type": "rna", "rna": RNA}, {"type": "text", "text": "Type?"}]
+    asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": question}]
+    for sanitize in (False, True):
+        ids = processor(asked, sanitize_control_tokens=sanitize)["input_ids"][0]
+        text = processor.tokenizer.decode(ids).replace("<RNAHere>", "")
+        assert text.startswith("<|begin|><|start_header_id|>user\nBe brief.\n\n<RNA></RNA>\nType?<|eot_id|>")
+        assert int((ids == processor.rna_token_id).sum()) == len(RNA)
+    with pytest.raises(TemplateError):
+        processor([{"role": "system", "content": "Be brief."}])
