@@ -81,6 +81,8 @@ def train(recipe: Recipe) -> Path:
     set_seed(recipe.seed)
     rows = load_rows(recipe)
     model, processor, features, llm_fingerprint = build(recipe, rows)
+    if lora is not None:
+        training.reach_all_layers(lora, recipe, model)
     trainer = make_trainer(recipe, rows, model, processor, features, arguments, lora)
     trainer.train(resume_from_checkpoint=training.last_complete_checkpoint(work))
     save(recipe, trainer, llm_fingerprint, started)
@@ -146,6 +148,7 @@ def check_start(recipe: Recipe, start: Path, llm_fingerprint: str | None) -> Non
 def make_trainer(recipe: Recipe, rows: "Rows", model, processor, features: Mapping | None, arguments, lora):
     """TRL's trainer over the recipe's batches."""
     from processing_rnagpt.collator import PreferenceCollator, SharedPrefixCollator
+    from rnagpt.checking.layouts import allowed_layout
     from rnagpt.training import trainer as training
     from rnagpt.training.training_rows import BatchedRows, fill_batches
 
@@ -168,7 +171,8 @@ def make_trainer(recipe: Recipe, rows: "Rows", model, processor, features: Mappi
         collator = PreferenceCollator(processor, features)
         trainer: Any = training.RnaGptPreferenceTrainer(model, data_collator=collator, **parts)
     else:
-        layout = {"share_prefix": recipe.share_prefix, "pack": recipe.pack}
+        share_prefix, pack = allowed_layout(model.config.text_config, recipe.share_prefix, recipe.pack)
+        layout = {"share_prefix": share_prefix, "pack": pack}
         collate: Any = SharedPrefixCollator(processor, features, **layout, with_ids=True)
         if recipe.token_budget is not None:
             parts["train_dataset"] = fill_batches(collate, rows.train, recipe.token_budget, recipe.seed)

@@ -12,11 +12,19 @@ from torch import nn
 from transformers import AutoModel, GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils import can_return_tuple
 
 from .base_weights_rnagpt import BaseWeights, encoder_arguments
 from .configuration_rnagpt import RnaGptConfig
+from .own_rules_rnagpt import (
+    OwnRules,
+    cache_of,
+    embedding_name,
+    embedding_width,
+    fitting,
+    masks_by_kind,
+    parameters_of,
+)
 from .pipeline_rnagpt import RnaTextGenerationPipeline  # not used here: imported, it ships with the model
 
 RNA_INPUTS = ("rna_input_ids", "rna_attention_mask", "rna_index", "rna_features", "rna_feature_mask")
@@ -55,8 +63,9 @@ class RnaGptModel(RnaGptPreTrainedModel):
         super().__init__(config)
         self.rna_encoder = build_body(config.rna_config, **encoder_arguments(config.rna_config))
         self.rna_encoder.requires_grad_(not config.freeze_rna_encoder)
-        self.projector = build_projector(config)
-        self.language_model = build_body(config.text_config)
+        language_model = build_body(config.text_config)
+        self.projector = build_projector(config, embedding_width(language_model))
+        self.language_model = language_model
         self.post_init()
         # What encoder and LLM name as one piece, without the classes that other models of their family have (Esm's
         # folding blocks): FSDP refuses names that it does not find.
@@ -166,6 +175,19 @@ class RnaGptModel(RnaGptPreTrainedModel):
             placeholder.unsqueeze(-1), soft_tokens.to(inputs_embeds.device, inputs_embeds.dtype)
         )
 
+    def embed_or_given(
+        self, input_ids: torch.LongTensor | None, inputs_embeds: torch.Tensor | None, *rna_inputs
+    ) -> torch.Tensor:
+        """What `embed` gives for `input_ids`, or the `inputs_embeds` that stand in for it, without RNA."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give exactly one of input_ids and inputs_embeds")
+        if inputs_embeds is None:
+            return self.embed(input_ids, *rna_inputs)
+        rna_input_ids, _, _, rna_features, _ = rna_inputs
+        if rna_input_ids is not None or rna_features is not None:
+            raise ValueError("RNA inputs need input_ids: inputs_embeds does not say where the placeholders are")
+        return inputs_embeds
+
     @can_return_tuple
     def forward(
         self,
@@ -192,31 +214,44 @@ class RnaGptModel(RnaGptPreTrainedModel):
         Raises:
             ValueError: placeholders and soft tokens disagree in number, or one is there without the other.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give exactly one of input_ids and inputs_embeds")
-        rna_inputs = (rna_input_ids, rna_attention_mask, rna_index, rna_features, rna_feature_mask)
-        if inputs_embeds is None:
-            inputs_embeds = self.embed(input_ids, *rna_inputs)
-        elif rna_input_ids is not None or rna_features is not None:
-            raise ValueError("RNA inputs need input_ids: inputs_embeds does not say where the placeholders are")
-        return self.language_model(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
+        inputs_embeds = self.embed_or_given(
+            input_ids, inputs_embeds, rna_input_ids, rna_attention_mask, rna_index, rna_features, rna_feature_mask
+        )
+        arguments = {
+            "attention_mask": masks_by_kind(self.config.text_config, attention_mask, position_ids),
+            "position_ids": position_ids,
+            "past_key_values": past_key_values,
             **kwargs,
+        }
+        named = fitting(arguments, parameters_of(self.language_model))
+        outputs = self.language_model(inputs_embeds=inputs_embeds, **named)
+        return BaseModelOutputWithPast(
+            last_hidden_state=outputs[0],
+            past_key_values=cache_of(outputs),
+            hidden_states=getattr(outputs, "hidden_states", None),
+            attentions=getattr(outputs, "attentions", None),
         )
 
 
 class RnaGptForCausalLM(RnaGptPreTrainedModel, GenerationMixin):
-    """RNA-GPT with its LM head: `forward` for training and scoring, `generate` for answers."""
+    """RNA-GPT with its LM head: `forward` for training and scoring, `generate` for answers.
 
-    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+    Body and head run by the rules of the LLM's own class (own_rules_rnagpt.py).
+    """
+
+    _tp_plan = {"lm_head": "colwise_gather_output"}
 
     def __init__(self, config: RnaGptConfig):
         super().__init__(config)
         self.model = RnaGptModel(config)
-        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        body = self.model.language_model
+        self.own_rules = OwnRules(body.config)
+        self.lm_head = nn.Linear(
+            self.own_rules.head_width, config.text_config.vocab_size, bias=self.own_rules.head_bias
+        )
+        self._tied_weights_keys = {"lm_head.weight": f"model.language_model.{embedding_name(body)}.weight"}
+        # a state that cannot be taken back, as recurrent layers have it
+        self._is_stateful = getattr(self.own_rules.shell, "_is_stateful", False)
         self.post_init()
 
     @classmethod
@@ -236,10 +271,10 @@ class RnaGptForCausalLM(RnaGptPreTrainedModel, GenerationMixin):
         )
         with torch.device("meta"):
             model = cls(config)
-        projector = build_projector(config)
+        projector = build_projector(config, embedding_width(llm.base_model))
         for layer in projector.modules():
             if isinstance(layer, nn.Linear):
-                nn.init.normal_(layer.weight, std=config.text_config.initializer_range)
+                nn.init.normal_(layer.weight, std=getattr(config.text_config, "initializer_range", 0.02))
                 nn.init.zeros_(layer.bias)
         if encoder_arguments(encoder.config) and getattr(encoder, "pooler", None) is not None:
             encoder.pooler = None  # nobody reads it, and the saved model is built again without it
@@ -277,20 +312,19 @@ class RnaGptForCausalLM(RnaGptPreTrainedModel, GenerationMixin):
         `logits_to_keep` is passed to `slice_logits_to_keep`: a boolean (batch, seq) mask projects only those positions
         through the LM head, which gives logits (kept, vocabulary); it cannot be combined with `labels`.
         """
-        outputs = self.model(
-            input_ids=input_ids,
-            rna_input_ids=rna_input_ids,
-            rna_attention_mask=rna_attention_mask,
-            rna_index=rna_index,
-            rna_features=rna_features,
-            rna_feature_mask=rna_feature_mask,
-            attention_mask=attention_mask,
+        inputs_embeds = self.model.embed_or_given(
+            input_ids, inputs_embeds, rna_input_ids, rna_attention_mask, rna_index, rna_features, rna_feature_mask
+        )
+        self.own_rules.link(self.model.language_model, self.lm_head, self.training)
+        outputs = self.own_rules(
+            inputs_embeds,
+            logits_to_keep,
+            attention_mask=masks_by_kind(self.config.text_config, attention_mask, position_ids),
             position_ids=position_ids,
             past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
             **kwargs,
         )
-        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        logits = outputs.logits
         loss = None
         if labels is not None:
             labels = labels.masked_fill(labels == self.config.rna_token_id, -100)
@@ -300,16 +334,24 @@ class RnaGptForCausalLM(RnaGptPreTrainedModel, GenerationMixin):
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
+            past_key_values=cache_of(outputs) if kwargs.get("cache_params") is None else None,
+            hidden_states=getattr(outputs, "hidden_states", None),
+            attentions=getattr(outputs, "attentions", None),
         )
+
+    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+        if "past_key_values" not in self.own_rules.takes and "past_key_values" in model_kwargs:
+            # `generate` asks what it knows by that name for the number of its tokens, and a state has none
+            model_kwargs["cache_params"] = model_kwargs.pop("past_key_values")
 
     def prepare_inputs_for_generation(
         self, input_ids, inputs_embeds=None, use_cache=True, is_first_iteration=False, **kwargs
     ):
         arguments = {"inputs_embeds": inputs_embeds, "use_cache": use_cache, "is_first_iteration": is_first_iteration}
-        inputs = super().prepare_inputs_for_generation(input_ids, **arguments, **kwargs)
+        # the family's own: Mamba leaves the mask out after the prompt, Phi-3 begins anew where its positions scale
+        self.own_rules.link(self.model.language_model, self.lm_head, self.training)
+        inputs = self.own_rules.shell.prepare_inputs_for_generation(input_ids, **arguments, **kwargs)
         if not use_cache:
             return inputs
         new = inputs.get("input_ids")
@@ -406,10 +448,10 @@ def length_buckets(lengths: list[int], batch_tokens: int, spread: float = 0.9) -
     return buckets
 
 
-def build_projector(config: RnaGptConfig) -> nn.Module:
-    """Encoder features (slots, encoder hidden size) -> soft tokens (slots, LLM hidden size): one linear layer as in
-    the paper, or two around a GELU (LLaVA-1.5, arXiv:2310.03744)."""
-    width, llm_width = config.rna_config.hidden_size, config.text_config.hidden_size
+def build_projector(config: RnaGptConfig, llm_width: int) -> nn.Module:
+    """Encoder features (slots, encoder hidden size) -> soft tokens (slots, `llm_width`, the LLM's embeddings'): one
+    linear layer as in the paper, or two around a GELU (LLaVA-1.5, arXiv:2310.03744)."""
+    width = config.rna_config.hidden_size
     hidden = config.projector_hidden_size
     if hidden is None:
         return nn.Linear(width, llm_width)

@@ -58,7 +58,7 @@ class SharedPrefixCollator:
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         """-> input_ids, position_ids, labels (batch, seq) int64; loss_weights (batch, seq) float32, which sum to the
-        number of pairs; attention_mask (batch, 1, seq, seq) float32, 0 where seen; RNA inputs (batch, RNAs, ...)."""
+        number of pairs; attention_mask, see `batch_of`; RNA inputs (batch, RNAs, ...)."""
         sequences, rnas = [], []
         for row in rows:
             of_row, rna = self.lay_out_row(row)
@@ -68,26 +68,7 @@ class SharedPrefixCollator:
                 rna.features = self.features[row["rna_id"]]
         lengths = [len(sequence["input_ids"]) for sequence in sequences]
         bins = fill_rows(lengths) if self.pack else [[i] for i in range(len(sequences))]
-        length = max(sum(lengths[i] for i in members) for members in bins)
-        batch = {
-            "input_ids": torch.full((len(bins), length), self.processor.tokenizer.pad_token_id or 0),
-            "position_ids": torch.zeros((len(bins), length), dtype=torch.long),
-            "labels": torch.full((len(bins), length), IGNORED),
-            "loss_weights": torch.zeros((len(bins), length)),
-        }
-        # Padding sees only itself: a row that sees nothing would be NaN in the softmax.
-        visible = torch.eye(length, dtype=torch.bool).repeat(len(bins), 1, 1)
-        for row_number, members in enumerate(bins):
-            start = 0
-            for i in members:
-                sequence, end = sequences[i], start + lengths[i]
-                for name in ("input_ids", "position_ids", "labels", "loss_weights"):
-                    batch[name][row_number, start:end] = torch.tensor(sequence[name])
-                # On the diagonal alone: sequences that share a row do not see each other.
-                visible[row_number, start:end, start:end] = block_mask(torch.tensor(sequence["block"]))
-                start = end
-        hidden = torch.finfo(torch.float32).min
-        batch["attention_mask"] = torch.zeros(visible.shape).masked_fill(~visible, hidden)[:, None]
+        batch = batch_of(sequences, bins, self.processor.tokenizer.pad_token_id or 0)
         batch |= self.processor.rna_batch([[rna for i in members for rna in rnas[i]] for members in bins])
         if self.with_ids:
             batch["rna_ids"] = [row["rna_id"] for row in rows]
@@ -137,8 +118,9 @@ class SharedPrefixCollator:
 
     def _end_of_answer(self, row: dict, whole: list[int], start: int) -> int:
         """One past the stop token: what follows it (a line break in ChatML) is never generated, so not learned."""
+        stops = {self.processor.tokenizer.eos_token_id, self.processor.turn_end_id(self.chat_template)}
         end = len(whole)
-        while end > start and whole[end - 1] != self.processor.tokenizer.eos_token_id:
+        while end > start and whole[end - 1] not in stops:
             end -= 1
         if end == start:
             raise ValueError(
@@ -177,6 +159,41 @@ class PreferenceCollator(SharedPrefixCollator):
             for start, end in pair.answers:
                 batch["completion_mask"][i, start:end] = 1
         return batch | self.processor.rna_batch([[rna] for rna in [*rnas, *rnas]])
+
+
+def batch_of(sequences: list[dict], bins: list[list[int]], pad_id: int) -> dict[str, torch.Tensor]:
+    """Sequences (see `lay_out`) in rows, padded on the right; `bins` has the numbers of those that share a row.
+
+    attention_mask tells which token sees which, (batch, 1, seq, seq) float32, 0 where seen, else smallest. Where every
+    sequence has a row and a pair of its own, it is (batch, seq) int64, 1 on tokens, and each family of LLMs makes its
+    own masks from it.
+    """
+    dense = any(len(members) > 1 for members in bins) or any(max(sequence["block"]) > 1 for sequence in sequences)
+    lengths = [len(sequence["input_ids"]) for sequence in sequences]
+    length = max(sum(lengths[i] for i in members) for members in bins)
+    batch = {
+        "input_ids": torch.full((len(bins), length), pad_id),
+        "position_ids": torch.zeros((len(bins), length), dtype=torch.long),
+        "labels": torch.full((len(bins), length), IGNORED),
+        "loss_weights": torch.zeros((len(bins), length)),
+    }
+    # Padding sees only itself: a row that sees nothing would be NaN in the softmax.
+    visible = torch.eye(length, dtype=torch.bool).repeat(len(bins), 1, 1) if dense else None
+    real = torch.zeros((len(bins), length), dtype=torch.long)
+    for row_number, members in enumerate(bins):
+        start = 0
+        for i in members:
+            sequence, end = sequences[i], start + lengths[i]
+            for name in ("input_ids", "position_ids", "labels", "loss_weights"):
+                batch[name][row_number, start:end] = torch.tensor(sequence[name])
+            real[row_number, start:end] = 1
+            if visible is not None:  # on the diagonal alone: sequences that share a row do not see each other
+                visible[row_number, start:end, start:end] = block_mask(torch.tensor(sequence["block"]))
+            start = end
+    if visible is None:
+        return batch | {"attention_mask": real}
+    hidden = torch.finfo(torch.float32).min
+    return batch | {"attention_mask": torch.zeros(visible.shape).masked_fill(~visible, hidden)[:, None]}
 
 
 def fill_rows(lengths: list[int]) -> list[list[int]]:

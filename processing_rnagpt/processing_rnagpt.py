@@ -9,6 +9,7 @@ own output, never from the length of the string. How RNAs are read, and how long
 """
 
 import torch
+from jinja2 import TemplateError
 from transformers import BatchFeature, ProcessorMixin
 
 from .rna_sequences import (
@@ -56,6 +57,10 @@ class RnaGptProcessor(ProcessorMixin):
             tokenizer.add_special_tokens(
                 {"additional_special_tokens": [RNA_TOKEN]}, replace_extra_special_tokens=False
             )
+        if tokenizer is not None and tokenizer.pad_token is None:
+            # Llama 3 and Mistral have none. Whatever stands there is hidden by the attention mask, so the stop token
+            # serves; an added one could lie beyond the embedding table.
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
         if long_rna not in LONG_RNA_POLICIES:
             raise ValueError(f"long_rna is one of {', '.join(LONG_RNA_POLICIES)}, got {long_rna!r}")
         self.rna_pool_size = rna_pool_size
@@ -63,12 +68,32 @@ class RnaGptProcessor(ProcessorMixin):
         self.long_rna = long_rna
         self.rna_window_overlap = rna_window_overlap
         self._rna_alphabet: RnaAlphabet | None = None
+        self._turn_ends: dict[str | None, int | None] = {}
         super().__init__(tokenizer, rna_tokenizer, chat_template=chat_template or tokenizer.chat_template)
 
     @property
     def rna_token_id(self) -> int:
         """Id of `<RNAHere>`; equals the model's `config.rna_token_id`."""
         return self.tokenizer.convert_tokens_to_ids(RNA_TOKEN)
+
+    @property
+    def stop_token_ids(self) -> list[int]:
+        """Tokens that end an answer: the tokenizer's own, and the one that closes the assistant's turn in the default
+        template, which is another one in some LLMs (Gemma's `<end_of_turn>`)."""
+        ends = [self.tokenizer.eos_token_id, self.turn_end_id()]
+        return list(dict.fromkeys(end for end in ends if end is not None))
+
+    def turn_end_id(self, chat_template: str | None = None) -> int | None:
+        """Control token that follows the assistant's words in a chat template; None where there is none."""
+        if chat_template in self._turn_ends:
+            return self._turn_ends[chat_template]
+        words = "An answer of words."
+        turns = [{"role": "user", "content": "A question?"}, {"role": "assistant", "content": words}]
+        *_, after = self.apply_chat_template(turns, chat_template=chat_template).rpartition(words)
+        ids = self.tokenizer(after, add_special_tokens=False)["input_ids"][:1]
+        control = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        self._turn_ends[chat_template] = ids[0] if ids and ids[0] in control else None
+        return self._turn_ends[chat_template]
 
     @property
     def rna_drop_token_ids(self) -> list[int]:
@@ -264,9 +289,15 @@ class RnaGptProcessor(ProcessorMixin):
                     raise ValueError("give the RNAs inside the messages or as `rna`, not both")
                 processor_kwargs["rna"] = rnas if batched else rnas[0]
             processor_kwargs.setdefault("add_special_tokens", False)
-        return super().apply_chat_template(
-            flat if batched else flat[0], chat_template=chat_template, processor_kwargs=processor_kwargs, **kwargs
-        )
+        arguments = {"chat_template": chat_template, "processor_kwargs": processor_kwargs, **kwargs}
+        try:
+            return super().apply_chat_template(flat if batched else flat[0], **arguments)
+        except TemplateError:
+            folded = [system_in_question(messages) for messages in flat]
+            if folded == flat:
+                raise
+            # Gemma's and Mistral's templates know no system role
+            return super().apply_chat_template(folded if batched else folded[0], **arguments)
 
     def _rna_rows(self, rna, single: bool, n_texts: int) -> list[list[RnaInput]]:
         """The RNAs of each text, read: [["ACGU"], []] for two texts of which the second has none."""
@@ -282,6 +313,18 @@ class RnaGptProcessor(ProcessorMixin):
         rows = [[] if row is None else [row] if isinstance(row, str | RnaInput) else list(row) for row in rna]
         read = iter(self.rna_inputs([one for row in rows for one in row]))
         return [[next(read) for _ in row] for row in rows]
+
+
+def system_in_question(messages: list[dict]) -> list[dict]:
+    """Flat messages, a leading system message put before the first question's text.
+
+    >>> system_in_question([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Type?"}])
+    [{'role': 'user', 'content': 'Be brief.\\n\\nType?'}]
+    """
+    if len(messages) < 2 or (messages[0]["role"], messages[1]["role"]) != ("system", "user"):
+        return messages
+    system, question, *rest = messages
+    return [{**question, "content": f"{system['content']}\n\n{question['content']}"}, *rest]
 
 
 def flatten_messages(messages: list[dict], rna_block: str = RNA_BLOCK) -> tuple[list[dict], list[str | RnaInput]]:

@@ -69,6 +69,9 @@ def build(
         templates["llm"] = tokenizer.chat_template
     if "<|im_start|>" in tokenizer.get_vocab():
         templates["chatml"] = chat_template("chatml")
+    if tokenizer.bos_token and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id:
+        # an LLM that began every text of its training so; its own template says so itself
+        templates |= {name: "{{- bos_token -}}\n" + templates[name] for name in templates if name != "llm"}
     if template not in templates:
         choices = ", ".join(sorted(templates))
         raise UserError(f"chat template {template!r} does not suit {llm}: choose one of {choices}")
@@ -84,6 +87,7 @@ def build(
         rna_pool_size=rna_pool_size,
         projector_hidden_size=projector_hidden_size,
     )
+    settle_tokens(model, processor)
     if quantize is not None:
         # what transformers, PEFT and TRL ask a model about its quantised weights, from the LLM that they are in
         for name in ("is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit", "quantization_method", "hf_quantizer"):
@@ -94,6 +98,17 @@ def build(
         if not model_card.is_hub_id(part.name_or_path):
             part.name_or_path = ""  # a folder of this machine would go into every checkpoint
     return model, processor
+
+
+def settle_tokens(model: RnaGptForCausalLM, processor: RnaGptProcessor) -> None:
+    """Put into the generation settings what ends an answer and what pads it; those of the LLM stay."""
+    settings = model.generation_config
+    named = settings.eos_token_id
+    named = [] if named is None else [named] if isinstance(named, int) else list(named)
+    ends = list(dict.fromkeys([*named, *processor.stop_token_ids]))
+    settings.eos_token_id = ends[0] if len(ends) == 1 else ends or None
+    if settings.pad_token_id is None:
+        settings.pad_token_id = processor.tokenizer.pad_token_id
 
 
 def load(path: str | Path, dtype: str | None = None):

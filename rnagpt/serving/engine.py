@@ -18,9 +18,11 @@ from hashlib import blake2b
 
 import numpy as np
 import torch
-from transformers import GenerationMixin, RepetitionPenaltyLogitsProcessor
+from transformers import DynamicCache, GenerationMixin, RepetitionPenaltyLogitsProcessor
 
+from modeling_rnagpt.own_rules_rnagpt import masks_by_kind
 from processing_rnagpt import RnaGptProcessor, RnaInput
+from rnagpt.checking.answering import exact_together
 from rnagpt.serving.decoding import AnswerStream, Sampling, sample, stop_token_ids
 from rnagpt.serving.key_values import KeyValues, PrefixCache, stacked
 from rnagpt.serving.rna_reading import check_lengths
@@ -30,6 +32,7 @@ from rnagpt_core.sequences import Record
 MAX_ANSWERS = 16  # decoded together
 MAX_PREFILL = 4096  # tokens of prompts computed together, padding included
 CACHED_BYTES = 1 << 30
+UNBOUNDED = 1 << 20  # context of an LLM that names none (Mamba's state has no end)
 RNA_SHARE = 4  # encoder outputs may take a quarter of that on top: they are smaller than an RNA's keys and values
 
 
@@ -97,6 +100,7 @@ class Engine:
     ):
         self.model, self.processor, self.max_answers = model, processor, max_answers
         self.prefixes = PrefixCache(cached_bytes)
+        self.together: bool | None = None  # whether answers are computed together; found out at the first step
         self.rnas: OrderedDict[str, RnaInput] = OrderedDict()  # by sequence, read and encoded; last used last
         self.rna_bytes = 0
         self.waiting: deque[Answer] = deque()
@@ -108,7 +112,9 @@ class Engine:
     @property
     def context(self) -> int:
         """Most tokens of prompt and answer."""
-        return self.model.config.text_config.max_position_embeddings
+        text = self.model.config.text_config
+        named = (getattr(text, name, None) for name in ("max_position_embeddings", "max_seq_len", "seq_length"))
+        return next((length for length in named if length), UNBOUNDED)
 
     # --- taking a question
 
@@ -230,6 +236,10 @@ class Engine:
     @torch.inference_mode()
     def step(self) -> None:
         """Take in waiting answers, then make one token of each."""
+        if self.together is None:
+            self.together = True
+            if not exact_together(self.model.config.text_config):
+                self.answer_alone()
         now = time.monotonic()
         for answer in [*self.active, *self.waiting]:
             if answer.finish_reason is None and answer.deadline is not None and now > answer.deadline:
@@ -264,6 +274,8 @@ class Engine:
             answer.cached_tokens = length = self.usable_prefix(answer, length)
             pasts.append([(keys[:, :, :length], values[:, :, :length]) for keys, values in layers if length])
         held = stacked([KeyValues.of(past, self.model.device) for past in pasts])
+        if not self.together:
+            held.cache = DynamicCache(config=self.model.config.text_config)
         fresh = [answer.prompt_ids[answer.cached_tokens :] for answer in answers]
         width = max(map(len, fresh))
         ids = torch.zeros(len(answers), width, dtype=torch.long)
@@ -315,16 +327,35 @@ class Engine:
         """Logits (rows, vocabulary) after the last of `ids` (rows, new), and `held` grown by them."""
         device = self.model.device
         held.mask = torch.cat([held.mask, mask.to(device)], dim=1)
+        positions = positions.to(device)
         output = self.model(
             input_ids=ids.to(device),
-            attention_mask=held.mask.long(),
-            position_ids=positions.to(device),
+            attention_mask=self.attention_mask(held.mask, positions),
+            position_ids=positions,
             past_key_values=held.cache,
             use_cache=True,
             logits_to_keep=1,
             **rna_inputs,
         )
         return output.logits[:, -1].float(), held
+
+    def attention_mask(self, mask: torch.Tensor, positions: torch.Tensor):
+        """What the model takes for rows with gaps, (rows, columns) bool: the same as integers; nothing for a row
+        alone, which has none; and where layers see a window, masks that count it in positions, without the gaps."""
+        if not self.together:
+            return None
+        text = self.model.config.text_config
+        if getattr(text, "sliding_window", None) is None and len(set(getattr(text, "layer_types", None) or [])) < 2:
+            return mask.long()
+        keys = mask.long().cumsum(dim=1) - 1  # (rows, columns)
+        seen = mask[:, None, None, :] & (keys[:, None, None, :] <= positions[:, None, :, None])
+        dtype = self.model.dtype
+        dense = torch.zeros(seen.shape, dtype=dtype, device=mask.device).masked_fill(~seen, torch.finfo(dtype).min)
+        return masks_by_kind(text, dense, positions, keys)
+
+    def answer_alone(self) -> None:
+        """From now on one answer at a time, with the family's own cache and nothing kept between turns."""
+        self.together, self.max_answers, self.prefixes = False, 1, PrefixCache(0)
 
     def take_tokens(self, answers: list[Answer], logits: torch.Tensor) -> None:
         """Sample a token of each answer, pass its text on, and see which end."""

@@ -19,6 +19,7 @@ import torch
 from modeling_rnagpt import RnaGptForCausalLM
 from processing_rnagpt import RnaGptProcessor
 from processing_rnagpt.collator import IGNORED, SharedPrefixCollator
+from rnagpt.checking.layouts import allowed_layout
 from rnagpt.checkpoints.forms import PACKAGED_ENCODER, assets
 from rnagpt.training.recipe import Recipe
 from rnagpt_core.errors import UserError
@@ -136,7 +137,7 @@ def make_plan(recipe: Recipe, devices: int = 1) -> Plan:
     """
     from peft import get_peft_model
 
-    from rnagpt.training.trainer import lora_config
+    from rnagpt.training.trainer import lora_config, reach_all_layers
     from rnagpt.training.training_rows import fill_batches, load_rows
 
     if devices < 1:
@@ -148,7 +149,8 @@ def make_plan(recipe: Recipe, devices: int = 1) -> Plan:
     sample = [rows[i] for i in Random(0).sample(range(len(rows)), sampled)]
     if not sample:
         raise UserError("the recipe's data has no training row: nothing to plan")
-    collator = SharedPrefixCollator(processor, share_prefix=recipe.share_prefix, pack=recipe.pack)
+    share_prefix, pack = allowed_layout(model.config.text_config, recipe.share_prefix, recipe.pack)
+    collator = SharedPrefixCollator(processor, share_prefix=share_prefix, pack=pack)
     if recipe.token_budget is None:
         batches = [sample[first : first + batch_size] for first in range(0, sampled, batch_size)]
     else:
@@ -169,7 +171,7 @@ def make_plan(recipe: Recipe, devices: int = 1) -> Plan:
     encoder, projector, llm = map(count, (model.model.rna_encoder, model.model.projector, model.model.language_model))
     trainable = projector
     if recipe.stage == "instruction":
-        adapted = get_peft_model(deepcopy(model), lora_config(recipe))
+        adapted = get_peft_model(deepcopy(model), reach_all_layers(lora_config(recipe), recipe, model))
         trainable = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     checkpointing = recipe.sft.get("activation_checkpointing", True)  # as settings() has it on a GPU
     # encoded once for each row of one epoch (an upper bound: RNAs come up again), or at every step

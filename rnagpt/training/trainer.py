@@ -28,6 +28,9 @@ from rnagpt_core.safe_text import one_line
 # Every linear layer of the LLM's blocks, and none of the encoder's ("all-linear" would reach those too).
 LORA_TARGETS = r".*language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
+# PEFT's initialisations that take the adapter's first state out of the weights that it stands beside
+CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
 
 def settings(recipe: Recipe, work: Path) -> tuple[SFTConfig | DPOConfig, LoraConfig | None]:
     """The arguments of TRL's trainer and, where an instruction stage makes a new adapter, of LoRA.
@@ -79,9 +82,58 @@ def lora_config(recipe: Recipe) -> LoraConfig:
         UserError: it has an argument that LoRA lacks, or two that do not go together.
     """
     try:
-        return LoraConfig(**{"target_modules": LORA_TARGETS, "modules_to_save": ["projector"], **recipe.lora})
+        config = LoraConfig(**{"target_modules": LORA_TARGETS, **recipe.lora})
     except (TypeError, ValueError) as error:
         raise UserError(f"recipe key lora: {one_line(error)}") from None
+    kind = config.init_lora_weights
+    if isinstance(kind, str) and kind.lower().startswith(CHANGES_BASE):
+        raise UserError(
+            f"recipe key lora.init_lora_weights: {kind} changes the LLM's own weights, which are not saved with the "
+            "adapter, so it would load as another model: leave it out, or take true, gaussian or orthogonal"
+        )
+    # whatever else is to be saved: without the projector, an adapter's folder would load a random one
+    config.modules_to_save = list(dict.fromkeys(["projector", *(config.modules_to_save or [])]))
+    return config
+
+
+def reach_all_layers(config: LoraConfig, recipe: Recipe, model: torch.nn.Module) -> LoraConfig:
+    """LoRA on every linear layer of this LLM's blocks, by whatever names its family has, unless the recipe names some.
+
+    Tells what no adapter reaches: the experts of some families are one tensor, no layers.
+
+    Raises:
+        UserError: the LLM has no linear layer.
+    """
+    if recipe.lora.get("target_modules", "all-linear") != "all-linear":
+        return config
+    body = model.base_model.language_model
+    layers = linear_layers(body)
+    names = dict.fromkeys(name.rpartition(".")[2] for name in layers)
+    if not names:
+        raise UserError(f"{model.config.text_config.model_type} has no linear layer that LoRA could train")
+    config.target_modules = rf".*language_model\..*\.({'|'.join(names)})"
+    table = body.get_input_embeddings().weight
+    weights = sum(p.numel() for p in body.parameters() if p.dim() > 1 and p is not table)
+    reached = sum(layer.weight.numel() for layer in layers.values())
+    if reached < 0.9 * weights:
+        print(f"note: LoRA reaches {reached / weights:.0%} of the weights of the LLM's blocks: the rest are no layers")
+    return config
+
+
+def linear_layers(body: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """Name -> linear layer of an LLM's blocks (GPT-2's are `Conv1D`).
+
+    Without the last layer of a Mamba block, whose weight its fast kernel reads past the adapter.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    mixers = {name for name, module in body.named_modules() if "mamba" in type(module).__name__.lower()}
+    return {
+        name: module
+        for name, module in body.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D)
+        and not (name.endswith(".out_proj") and name.rpartition(".")[0] in mixers)
+    }
 
 
 class RnaGptTrainer(SFTTrainer):
@@ -203,7 +255,9 @@ def ridge_start(
     for layer in before:
         x = layer(x)
     x = x.double()
-    table = model.get_input_embeddings().weight.float().cpu()
+    embeddings = model.get_input_embeddings()
+    # as the LLM reads them: Gemma's are stored shorter by the square root of their width
+    table = embeddings(torch.arange(len(embeddings.weight), device=embeddings.weight.device)).float().cpu()
     y = torch.stack([table[torch.tensor(annotation_ids[name])].mean(0) for name in names]).double()
     y = (y - y.mean(0)).repeat_interleave(slots, dim=0)
     share = (1.0 / slots.double()).repeat_interleave(slots)[:, None] / len(names)  # sums to 1

@@ -84,7 +84,13 @@ def test_one_folder_holds_model_processor_code_and_card(built):
     names = {path.name for path in built.rglob("*") if path.is_file()}
     assert names >= {
         *("config.json", "model.safetensors.index.json", "processor_config.json", "tokenizer.json", "README.md"),
-        *("configuration_rnagpt.py", "modeling_rnagpt.py", "processing_rnagpt.py", "pipeline_rnagpt.py"),
+        *(
+            "configuration_rnagpt.py",
+            "modeling_rnagpt.py",
+            "processing_rnagpt.py",
+            "pipeline_rnagpt.py",
+            "own_rules_rnagpt.py",
+        ),
     }
     index = json.loads((built / "model.safetensors.index.json").read_text())
     assert len(set(index["weight_map"].values())) > 1

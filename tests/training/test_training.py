@@ -189,7 +189,7 @@ def test_ridge_start_puts_slot_features_onto_mean_annotation_embeddings(tiny_mod
     ids = {name: rng.integers(0, 200, 7).tolist() for name in features}
     if hidden:
         model.config.projector_hidden_size = hidden
-        model.model.projector = build_projector(model.config)
+        model.model.projector = build_projector(model.config, model.config.text_config.hidden_size)
     ridge_start(model, features, ids)
     table = model.get_input_embeddings().weight.detach().double().numpy()
     x = np.concatenate([f.double().numpy() for f in features.values()])
