@@ -12,7 +12,14 @@ import os
 
 import torch
 from safetensors.torch import load_file
-from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig
+from transformers import (
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForTextEncoding,
+    PreTrainedConfig,
+)
 from transformers.utils import cached_file, find_adapter_config_file
 
 # arguments that are about the checkpoint itself, not about the LLM that it names
@@ -92,7 +99,13 @@ def load_base_encoder(sources: dict, hub: dict):
     name, revision = sources["encoder"], sources.get("encoder_revision")
     config = AutoConfig.from_pretrained(name, revision=revision, **hub)
     options = {"dtype": torch.float32, **encoder_arguments(config), **hub}
-    return AutoModel.from_pretrained(name, revision=revision, **options)
+    return encoder_class(config).from_pretrained(name, revision=revision, **options)
+
+
+def encoder_class(rna_config):
+    """The auto class that makes an encoder of a configuration: of a T5 the encoder's half alone, else AutoModel."""
+    halves = {"t5", "mt5", "umt5"}
+    return AutoModelForTextEncoding if rna_config.model_type in halves else AutoModel
 
 
 def encoder_arguments(rna_config) -> dict:
@@ -109,4 +122,4 @@ def own_fields(config: PreTrainedConfig) -> dict:
     return {name: getattr(config, name) for name in type(config).__annotations__ if name not in decided}
 
 
-__all__ = ["BaseWeights", "encoder_arguments"]
+__all__ = ["BaseWeights", "encoder_arguments", "encoder_class"]

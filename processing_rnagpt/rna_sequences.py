@@ -9,7 +9,7 @@ does not know is respelled: U as T for a DNA vocabulary, an ambiguity code as N.
 
 An RNA is written as the encoder's tokenizer wants it, which is found by asking it:
 
-    ACGUAC             a tokenizer that cuts by itself: letters, codons, 6-mers side by side with the rest in letters, BPE
+    ACGUAC             a tokenizer that cuts by itself: letters, codons, BPE, 6-mers and a rest in letters
     A C G U A C        words of one letter (SpliceBERT, the T5 form of ProtT5)
     ACG CGU GUA UAC    words of k letters: overlapping k-mers, of which an RNA of N nt has N - k + 1 (DNABERT)
 
@@ -111,7 +111,7 @@ class RnaAlphabet:
         start = next((i for i in range(len(whole)) if whole[i : i + len(body)] == body), None)
         if not body or start is None:
             raise ValueError(
-                f"the RNA tokenizer {type(tokenizer).__name__} cannot be used: it makes {body[:40]} of {probe[:40]}... "
+                f"the RNA tokenizer {type(tokenizer).__name__} cannot be used: it makes {body[:40]} of {probe[:40]}.. "
                 f"and {whole[:40]} with special tokens, which should be the same tokens with others before and after"
             )
         multiple = 1 if _cuts(body_of, probe[:-1], word) else 3
@@ -347,8 +347,8 @@ class RnaReader:
                 )
             if len(normalized) % self.alphabet.multiple:
                 raise ValueError(
-                    f"RNA {i + 1} of {len(sequences)} has {len(normalized):,} nt, and this model's encoder reads whole "
-                    "codons: give a coding sequence, a multiple of 3 nt"
+                    f"RNA {i + 1} of {len(sequences)} has {len(normalized):,} nt, and this model's encoder reads "
+                    "whole codons: give a coding sequence, a multiple of 3 nt"
                 )
             texts.append(self.alphabet.write(normalized))
         tokens = self.tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
