@@ -453,7 +453,7 @@ def encoder_max_tokens(rna_config) -> int | None:
         return None
     if rna_config.model_type in ("deberta", "deberta-v2") and not getattr(rna_config, "position_biased_input", True):
         return None
-    positions = getattr(rna_config, "max_position_embeddings", None)
+    positions = getattr(rna_config, "max_position_embeddings", getattr(rna_config, "max_seq_len", None))
     if positions is None or getattr(rna_config, "position_embedding_type", "absolute") in ("rotary", "alibi"):
         return None
     if rna_config.model_type in COUNT_FROM_PADDING:

@@ -108,6 +108,7 @@ def random_encoder(name: str, trust_remote_code: bool = False):
 def with_tokenizer(encoder, path: str, trust: dict):
     """The encoder and the tokenizer beside it, after the check that RNA-GPT reads it exactly."""
     config = encoder.config
+    config.hidden_size = width_of(config)
     tokenizer = encoder_tokenizer(path, config, trust)
     limit = encoder_max_tokens(config)
     if limit is None:
@@ -150,8 +151,7 @@ def admit_code(path: str, settings: dict, trusted: bool) -> dict:
 
 
 def refuse_config(config, path: str) -> None:
-    """UserError for a configuration that transformers would build otherwise than it says, or not as an encoder; the
-    encoder's width is called hidden_size from here on."""
+    """UserError for a configuration that transformers would build otherwise than it says, or not as an encoder."""
     kind, own = config.model_type, not type(config).__module__.startswith("transformers.")
     positions = getattr(config, "position_embedding_type", None) or "absolute"
     if not own and positions not in ("absolute", "rotary" if kind == "esm" else "absolute"):
@@ -161,11 +161,13 @@ def refuse_config(config, path: str) -> None:
         )
     if getattr(config, "is_encoder_decoder", False) and encoder_class(config).__name__ == "AutoModel":
         raise UserError(f"{path} is an encoder with a decoder ({kind}): of these, T5's encoder alone can be taken")
-    width = next((getattr(config, name) for name in WIDTHS if getattr(config, name, None)), None)
-    if width is None:
+    if width_of(config) is None:
         raise UserError(f"{path} is no RNA encoder: a {kind} model has no hidden_size")
-    if not getattr(config, "hidden_size", None):
-        config.hidden_size = width
+
+
+def width_of(config) -> int | None:
+    """Width of an encoder's features, by whatever name its configuration has for it."""
+    return next((getattr(config, name) for name in WIDTHS if getattr(config, name, None)), None)
 
 
 def encoder_tokenizer(path: str, config, trust: dict):
