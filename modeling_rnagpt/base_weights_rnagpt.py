@@ -44,6 +44,7 @@ class BaseWeights:
         """
         path = pretrained_model_name_or_path
         hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+        trust = {"trust_remote_code": bool(kwargs.get("trust_remote_code"))}  # left out, transformers would ask
         own = {**hub, **{name: kwargs[name] for name in ("revision", "subfolder") if name in kwargs}}
         stored = config
         if path is not None and not isinstance(config, PreTrainedConfig):
@@ -53,7 +54,8 @@ class BaseWeights:
                 adapter = {name: own[name] for name in ("revision", "token") if name in own}
                 of_base["adapter_kwargs"] = {**adapter, "_adapter_model_path": path}
                 return cls.from_pretrained(base, *model_args, config=config, **of_base)
-            stored = cls.config_class.from_pretrained(config or path, **own)
+            stored = cls.config_class.from_pretrained(config or path, **own, **trust)
+            config = stored if trust["trust_remote_code"] else config
         sources = getattr(stored, "weights_from", None)
         if not sources:
             loaded = super().from_pretrained(path, *model_args, config=config, **kwargs)
@@ -70,7 +72,7 @@ class BaseWeights:
             revision=sources.get("llm_revision"),
             **{name: value for name, value in kwargs.items() if name not in OWN_ARGUMENTS},
         )
-        model = cls.from_encoder_and_llm(load_base_encoder(sources, hub), llm, **own_fields(stored))
+        model = cls.from_encoder_and_llm(load_base_encoder(sources, {**hub, **trust}), llm, **own_fields(stored))
         body, device = model.base_model, model.get_input_embeddings().weight.device
         body.projector.load_state_dict({name.removeprefix("projector."): tensor for name, tensor in state.items()})
         body.projector.to(device)

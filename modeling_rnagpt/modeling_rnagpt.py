@@ -385,8 +385,7 @@ def run_by_length(encoder: nn.Module, ids: torch.LongTensor, mask: torch.Tensor,
     place = torch.arange(1, ids.shape[1] + 1, device=ids.device)
     lengths = (mask.bool() * place).amax(dim=-1).tolist()
     parts: list[torch.Tensor | None] = [None] * len(lengths)
-    takes = inspect.signature(encoder.forward).parameters
-    masked = "attention_mask" in takes or any(argument.kind == argument.VAR_KEYWORD for argument in takes.values())
+    masked = takes_mask(encoder)
     for bucket in length_buckets(lengths, BATCH_TOKENS, spread=0.9 if masked else 1.0):
         rows, longest = torch.tensor(bucket, device=ids.device), max(lengths[i] for i in bucket)
         masks = {"attention_mask": mask[rows, :longest]} if masked else {}
@@ -397,6 +396,12 @@ def run_by_length(encoder: nn.Module, ids: torch.LongTensor, mask: torch.Tensor,
         for i, part in zip(bucket, found, strict=True):
             parts[i] = part
     return torch.cat(parts)
+
+
+def takes_mask(encoder: nn.Module) -> bool:
+    """Whether an encoder's forward has an attention mask; those of HyenaDNA and Caduceus have none."""
+    takes = inspect.signature(encoder.forward).parameters.values()
+    return any(argument.name == "attention_mask" or argument.kind == argument.VAR_KEYWORD for argument in takes)
 
 
 def length_buckets(lengths: list[int], batch_tokens: int, spread: float = 0.9) -> list[list[int]]:

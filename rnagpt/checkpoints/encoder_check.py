@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from modeling_rnagpt.modeling_rnagpt import encode_and_pool, encoder_max_tokens
+from modeling_rnagpt.modeling_rnagpt import encode_and_pool, encoder_max_tokens, takes_mask
 from processing_rnagpt.rna_sequences import PROBE, RnaAlphabet, RnaInput, RnaReader, encoder_inputs
 from rnagpt_core.errors import UserError, one_line
 
@@ -45,12 +45,11 @@ def check_encoder(encoder, tokenizer, at_limit: bool = True) -> list[Finding]:
     """
     findings: list[Finding] = []
     probe = Probe(encoder, tokenizer)
-    meta = next(encoder.parameters()).is_meta
+    has_weights = not next(encoder.parameters()).is_meta
+    at_limit = at_limit and has_weights
     rows = {"alphabet": probe.alphabet_row, "tokens": probe.tokens_row, "limit": lambda: probe.limit_row(at_limit)}
-    if not meta:
+    if has_weights:
         rows |= {"features": probe.features_row, "batch": probe.batch_row, "windows": probe.windows_row}
-    else:
-        rows["limit"] = lambda: probe.limit_row(False)
     for name, row in rows.items():
         try:
             findings.append(Finding(name, True, row()))
@@ -158,7 +157,6 @@ class Probe:
         short = copy.copy(self.tokenizer)
         ends = len(self.alphabet.prefix) + len(self.alphabet.suffix)
         short.model_max_length = min(WINDOW, self.reader.max_tokens) + ends
-        # joined twice by its codons: long enough for windows whatever a token covers
         (rna,) = RnaReader(short, self.reader.drop_token_ids, alphabet=self.alphabet).read([PROBE[:360]])
         plain, before = [], len(self.alphabet.prefix)
         for window, (start, _, first, last) in zip(rna.windows, rna.spans, strict=True):
@@ -169,7 +167,8 @@ class Probe:
     def _plain(self, ids: list[int]) -> torch.Tensor:
         """Last hidden states of one row of tokens, (length, hidden), by the encoder's own forward."""
         rows = torch.tensor([ids], device=self.encoder.device)
-        hidden = self.encoder(rows)[0]
+        mask = {"attention_mask": torch.ones_like(rows)} if takes_mask(self.encoder) else {}
+        hidden = self.encoder(rows, **mask)[0]
         if hidden.shape[:2] != rows.shape:
             raise Unfit(f"of {rows.shape[1]} tokens the encoder gives {tuple(hidden.shape[1:-1])} features")
         if hidden.shape[-1] != self.encoder.config.hidden_size:

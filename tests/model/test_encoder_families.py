@@ -15,6 +15,7 @@ from transformers import AutoModel, AutoTokenizer, T5EncoderModel
 from modeling_rnagpt import RnaGptForCausalLM
 from processing_rnagpt import RnaGptProcessor
 from processing_rnagpt.rna_sequences import window_spans
+from rnagpt.checkpoints.checkpoint import load, save
 from rnagpt.checkpoints.encoder_check import check_encoder
 from rnagpt.checkpoints.rna_encoder import load_encoder
 from rnagpt_core.errors import UserError
@@ -169,3 +170,22 @@ def test_half_codons_are_refused_with_the_rnas_number(tmp_path):
 
     with pytest.raises(ValueError, match="RNA 2 of 2 has 10 nt, .*whole codons"):
         RnaReader(tokenizer, []).read(["ACGACG", "ACGACGACGA"])
+
+
+SAVED = ["SpliceBERT", "DNABERT-3", "T5 encoder (ProtT5 form)", "HyenaDNA", "CaLM (codons)"]
+
+
+@pytest.mark.parametrize("read", SAVED, indirect=True)
+def test_a_saved_checkpoint_loads_with_equal_logits(read, tmp_path):
+    family, model, processor, *_ = read
+    save(model, processor, tmp_path / "checkpoint")
+    if family.code:
+        with pytest.raises(UserError, match="needs Python code of its own.*--trust-remote-code"):
+            load(tmp_path / "checkpoint")
+    again, its_processor = load(tmp_path / "checkpoint", trust_remote_code=family.code)
+    assert isinstance(again.model.rna_encoder, type(model.model.rna_encoder)) or family.code
+    batch = processor([f"<RNAHere> {n}" for n in range(2)], rna=RNAS[:2])
+    same = its_processor([f"<RNAHere> {n}" for n in range(2)], rna=RNAS[:2])
+    assert all(torch.equal(batch[key], same[key]) for key in batch)
+    with torch.no_grad():
+        assert torch.equal(again(**same).logits, model(**batch).logits)

@@ -153,7 +153,7 @@ def code_files(kind: str, source: str, tokenizer: str | None = None, **settings)
             from transformers import PreTrainedConfig
 
             class {name}Config(PreTrainedConfig):
-                model_type = "{settings.get("model_type", kind)}"
+                model_type = "{kind}"
 
                 def __init__(self, **kwargs):
                     super().__init__(**kwargs)
