@@ -9,7 +9,7 @@ import random
 
 import pytest
 import torch
-from encoder_families import families, refused_families
+from encoder_families import families, refused_families, table_rows
 from transformers import AutoModel, AutoTokenizer, T5EncoderModel
 
 from modeling_rnagpt import RnaGptForCausalLM
@@ -189,3 +189,61 @@ def test_a_saved_checkpoint_loads_with_equal_logits(read, tmp_path):
     assert all(torch.equal(batch[key], same[key]) for key in batch)
     with torch.no_grad():
         assert torch.equal(again(**same).logits, model(**batch).logits)
+
+
+def test_the_table_of_encoders_has_a_row_for_each_and_says_what_the_check_found(tmp_path):
+    rows = table_rows(tmp_path)
+    results = {row["family"]: row["result"] for row in rows}
+    assert len(results) == len(rows) == len(FAMILIES) + len(REFUSED)
+    assert {results[name] for name in FAMILIES} == {"exact"}
+    assert all(results[name].startswith("refused: ") for name in REFUSED)
+    assert not any(str(tmp_path) in result for result in results.values())
+
+
+def test_a_plan_counts_an_encoder_with_code_of_its_own(tiny_parts, tmp_path):
+    from test_training import recipe
+
+    from rnagpt.training.plan import skeleton
+    from rnagpt.training.recipe import recipe_from
+
+    FAMILIES["HyenaDNA"].make(tmp_path / "encoder")
+    content = recipe(tiny_parts, tmp_path / "out", "alignment")
+    content["model"]["encoder"] = str(tmp_path / "encoder")
+    with pytest.raises(UserError, match="model.trust_remote_code: true"):
+        skeleton(recipe_from(content))
+    content["model"]["trust_remote_code"] = True
+    model, _ = skeleton(recipe_from(content))
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    assert model.config.rna_config.hidden_size == 32
+
+
+def test_the_command_builds_with_code_of_its_own_where_that_is_said(tiny_parts, tmp_path):
+    from rnagpt.cli import main
+
+    FAMILIES["Caduceus"].make(tmp_path / "encoder")
+    command = ["build-checkpoint", "--encoder", str(tmp_path / "encoder"), "--llm", str(tiny_parts / "llm")]
+    assert main([*command, "--out", str(tmp_path / "out")]) != 0
+    assert main([*command, "--out", str(tmp_path / "out"), "--trust-remote-code"]) == 0
+    model, processor = load(tmp_path / "out", trust_remote_code=True)
+    assert all(finding.passed for finding in check_encoder(model.model.rna_encoder, processor.rna_tokenizer))
+
+
+MULTIMOLECULE = {
+    **dict.fromkeys(("RiNALMo", "SpliceBert", "RnaBert", "RnaErnie", "ErnieRna", "RnaMsm", "UtrLm", "RnaFm"), {}),
+    **{"CaLm": {"codon": True}, "UtrBert": {"nmers": 3}, "DnaBert": {"nmers": 3}},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MULTIMOLECULE)
+def test_multimolecules_own_classes_are_read_exactly(name, tmp_path):
+    """Where its package is installed, which RNA-GPT does not ask for (AGPL-3.0)."""
+    package = pytest.importorskip("multimolecule")
+    tokenizer = package.RnaTokenizer(**MULTIMOLECULE[name])
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    of_words = {"nmers": 3} if "nmers" in MULTIMOLECULE[name] else {}
+    config = getattr(package, f"{name}Config")(**small, **of_words, vocab_size=len(tokenizer))
+    getattr(package, f"{name}Model")(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    encoder, rna_tokenizer = load_encoder(str(tmp_path), trust_remote_code=True)
+    assert all(finding.passed for finding in check_encoder(encoder, rna_tokenizer))

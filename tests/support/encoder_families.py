@@ -631,3 +631,47 @@ def refused_families() -> dict[str, tuple[Callable[[Path], None], str]]:
             "is in multimolecule's form",
         ),
     }
+
+
+def table_rows(folder: Path) -> list[dict[str, str]]:
+    """Rows of docs/models.md, made by running the check on each family: family, form, tokens, limit, result.
+
+    Args:
+        folder: where the tiny encoders are written.
+    """
+    from modeling_rnagpt.modeling_rnagpt import COUNT_FROM_PADDING, encoder_max_tokens
+    from rnagpt.checkpoints.encoder_check import check_encoder
+    from rnagpt.checkpoints.rna_encoder import load_encoder
+    from rnagpt_core.errors import UserError
+
+    rows = []
+    for number, family in enumerate(families()):
+        place = folder / f"exact{number}"
+        family.make(place)
+        encoder, tokenizer = load_encoder(str(place), family.code)
+        findings = {finding.name: finding for finding in check_encoder(encoder, tokenizer)}
+        failed = [finding.detail for finding in findings.values() if not finding.passed]
+        limit = "its positions (max_position_embeddings)"
+        if encoder_max_tokens(encoder.config) is None:
+            limit = "none of its own: the tokenizer's, else as far as it was trained, else 4,096 tokens"
+        elif encoder.config.model_type in COUNT_FROM_PADDING:
+            limit = "its positions (max_position_embeddings - pad_token_id - 1)"
+        rows.append(
+            {
+                "family": family.name,
+                "form": family.form + (" (--trust-remote-code)" if family.code else ""),
+                "tokens": f"{findings['alphabet'].detail}: {findings['tokens'].detail}",
+                "limit": limit,
+                "result": f"refused: {failed[0]}" if failed else "exact",
+            }
+        )
+    for number, (name, (make, _)) in enumerate(refused_families().items()):
+        place = folder / f"refused{number}"
+        make(place)
+        try:
+            load_encoder(str(place))
+            reason = "not refused"
+        except UserError as error:
+            reason = f"refused: {str(error).removeprefix(str(place)).strip()}"
+        rows.append({"family": name, "form": "", "tokens": "", "limit": "", "result": reason})
+    return rows
