@@ -12,7 +12,14 @@ import os
 
 import torch
 from safetensors.torch import load_file
-from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig
+from transformers import (
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForTextEncoding,
+    PreTrainedConfig,
+)
 from transformers.utils import cached_file, find_adapter_config_file
 
 # arguments that are about the checkpoint itself, not about the LLM that it names
@@ -37,6 +44,7 @@ class BaseWeights:
         """
         path = pretrained_model_name_or_path
         hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+        trust = {"trust_remote_code": bool(kwargs.get("trust_remote_code"))}  # left out, transformers would ask
         own = {**hub, **{name: kwargs[name] for name in ("revision", "subfolder") if name in kwargs}}
         stored = config
         if path is not None and not isinstance(config, PreTrainedConfig):
@@ -46,7 +54,8 @@ class BaseWeights:
                 adapter = {name: own[name] for name in ("revision", "token") if name in own}
                 of_base["adapter_kwargs"] = {**adapter, "_adapter_model_path": path}
                 return cls.from_pretrained(base, *model_args, config=config, **of_base)
-            stored = cls.config_class.from_pretrained(config or path, **own)
+            stored = cls.config_class.from_pretrained(config or path, **own, **trust)
+            config = stored if trust["trust_remote_code"] else config
         sources = getattr(stored, "weights_from", None)
         if not sources:
             loaded = super().from_pretrained(path, *model_args, config=config, **kwargs)
@@ -63,7 +72,7 @@ class BaseWeights:
             revision=sources.get("llm_revision"),
             **{name: value for name, value in kwargs.items() if name not in OWN_ARGUMENTS},
         )
-        model = cls.from_encoder_and_llm(load_base_encoder(sources, hub), llm, **own_fields(stored))
+        model = cls.from_encoder_and_llm(load_base_encoder(sources, {**hub, **trust}), llm, **own_fields(stored))
         body, device = model.base_model, model.get_input_embeddings().weight.device
         body.projector.load_state_dict({name.removeprefix("projector."): tensor for name, tensor in state.items()})
         body.projector.to(device)
@@ -92,7 +101,13 @@ def load_base_encoder(sources: dict, hub: dict):
     name, revision = sources["encoder"], sources.get("encoder_revision")
     config = AutoConfig.from_pretrained(name, revision=revision, **hub)
     options = {"dtype": torch.float32, **encoder_arguments(config), **hub}
-    return AutoModel.from_pretrained(name, revision=revision, **options)
+    return encoder_class(config).from_pretrained(name, revision=revision, **options)
+
+
+def encoder_class(rna_config):
+    """The auto class that makes an encoder of a configuration: of a T5 the encoder's half alone, else AutoModel."""
+    halves = {"t5", "mt5", "umt5"}
+    return AutoModelForTextEncoding if rna_config.model_type in halves else AutoModel
 
 
 def encoder_arguments(rna_config) -> dict:
@@ -109,4 +124,4 @@ def own_fields(config: PreTrainedConfig) -> dict:
     return {name: getattr(config, name) for name in type(config).__annotations__ if name not in decided}
 
 
-__all__ = ["BaseWeights", "encoder_arguments"]
+__all__ = ["BaseWeights", "encoder_arguments", "encoder_class"]

@@ -3,10 +3,14 @@
 RNA -> encoder (RNA-FM = EsmModel) -> average over `rna_pool_size` positions -> linear projector -> LLM
 """
 
-from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
+import importlib.util
 
+from huggingface_hub.dataclasses import strict
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 # RNA-FM's published size, as transformers' EsmModel expresses it (99.1 M parameters, at most 1,022 nt).
 RNA_FM = {
     "vocab_size": 25,
@@ -62,6 +66,18 @@ class RnaGptConfig(PreTrainedConfig):
     weights_from: dict | None = None
     tie_word_embeddings: bool = False
 
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path, trust_remote_code=None, **kwargs):
+        """As in transformers; where the encoder's class is no part of it, its code is run, if that is trusted."""
+        content, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        # this file was run as the repository's own code: by somebody who trusted it
+        trusted = trust_remote_code or cls.__module__.startswith("transformers_modules.")
+        if isinstance(content.get("rna_config"), dict):
+            hub = {name: value for name, value in kwargs.items() if name in HUB_ARGUMENTS}
+            encoder = encoder_config(content["rna_config"], pretrained_model_name_or_path, trusted, hub)
+            content = {**content, "rna_config": encoder}
+        return content, kwargs
+
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
         for name in ("rna_pool_size", "projector_hidden_size"):
@@ -82,6 +98,39 @@ class RnaGptConfig(PreTrainedConfig):
                 "type": "multimodal",
             }
         }
+
+
+class EncoderCodeError(ValueError):
+    """The encoder's class is no part of transformers, and its code may not be run or is missing."""
+
+
+def encoder_config(settings: dict, path, trusted: bool, hub: dict) -> dict | PreTrainedConfig:
+    """The encoder's settings; as an instance of its own class where transformers has none and its code is trusted.
+
+    Args:
+        settings: of `rna_config`; its `auto_map` names the code, in the checkpoint or in another repository.
+        path: the checkpoint's folder or Hub id.
+
+    Raises:
+        EncoderCodeError: its code is not trusted, or it is multimolecule's, which is not installed.
+    """
+    kind, code = settings.get("model_type", "esm"), settings.get("auto_map") or {}
+    if not code and kind in CONFIG_MAPPING:
+        return settings
+    if not trusted:
+        raise EncoderCodeError(
+            f"its RNA encoder ({kind}) needs Python code of its own: read it, then trust remote code"
+        )
+    if code:
+        classes = [get_class_from_dynamic_module(code[name], path, **hub) for name in ("AutoConfig", "AutoModel")]
+        AutoModel.register(*classes, exist_ok=True)
+        for made_by, made in zip(("AutoConfig", "AutoModel"), classes, strict=True):
+            made.register_for_auto_class(made_by)
+        return classes[0](**settings)
+    if importlib.util.find_spec("multimolecule") is None:
+        raise EncoderCodeError(f"its RNA encoder ({kind}) is multimolecule's: pip install multimolecule (AGPL-3.0)")
+    importlib.import_module("multimolecule")
+    return settings
 
 
 __all__ = ["RNA_FM", "RnaGptConfig"]

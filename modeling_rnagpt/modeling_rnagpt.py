@@ -7,14 +7,16 @@ The sequence length never changes inside the model, so labels made outside stay 
 `<RNAHere>` a prompt holds; here both numbers are only compared.
 """
 
+import inspect
+
 import torch
 from torch import nn
-from transformers import AutoModel, GenerationMixin, PreTrainedModel
+from transformers import GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
-from .base_weights_rnagpt import BaseWeights, encoder_arguments
+from .base_weights_rnagpt import BaseWeights, encoder_arguments, encoder_class
 from .configuration_rnagpt import RnaGptConfig
 from .own_rules_rnagpt import (
     OwnRules,
@@ -28,6 +30,11 @@ from .own_rules_rnagpt import (
 from .pipeline_rnagpt import RnaTextGenerationPipeline  # not used here: imported, it ships with the model
 
 RNA_INPUTS = ("rna_input_ids", "rna_attention_mask", "rna_index", "rna_features", "rna_feature_mask")
+# encoders whose first token has the position after pad_token_id's
+COUNT_FROM_PADDING = (
+    *("esm", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod", "camembert", "data2vec-text"),
+    *("longformer", "ibert", "mpnet", "luke"),
+)
 # encoder tokens computed at once, padding included: enough to fill a GPU, about half a GB of activations in RNA-FM
 BATCH_TOKENS = 8_192
 
@@ -411,7 +418,8 @@ def encode_and_pool(
 def run_by_length(encoder: nn.Module, ids: torch.LongTensor, mask: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
     """Last hidden states of the kept positions of all windows in order, (kept positions, hidden).
 
-    Windows of like length go through the encoder together, so that hardly any padding is computed.
+    Windows of like length go through the encoder together, so that hardly any padding is computed; of one length
+    alone, without a mask, in an encoder that takes none (HyenaDNA, Caduceus).
 
     Args:
         ids, mask, kept: (windows, length), encoder tokens, 1 on the real ones, True where the output is wanted.
@@ -419,15 +427,23 @@ def run_by_length(encoder: nn.Module, ids: torch.LongTensor, mask: torch.Tensor,
     place = torch.arange(1, ids.shape[1] + 1, device=ids.device)
     lengths = (mask.bool() * place).amax(dim=-1).tolist()
     parts: list[torch.Tensor | None] = [None] * len(lengths)
-    for bucket in length_buckets(lengths, BATCH_TOKENS):
+    masked = takes_mask(encoder)
+    for bucket in length_buckets(lengths, BATCH_TOKENS, spread=0.9 if masked else 1.0):
         rows, longest = torch.tensor(bucket, device=ids.device), max(lengths[i] for i in bucket)
-        hidden = encoder(input_ids=ids[rows, :longest], attention_mask=mask[rows, :longest]).last_hidden_state
+        masks = {"attention_mask": mask[rows, :longest]} if masked else {}
+        hidden = encoder(input_ids=ids[rows, :longest], **masks)[0]  # code of a repository may give a plain tuple
         wanted = kept[rows, :longest]
         # a device map may have put the encoder elsewhere than its inputs
         found = hidden.to(ids.device)[wanted].split(wanted.sum(dim=-1).tolist())
         for i, part in zip(bucket, found, strict=True):
             parts[i] = part
     return torch.cat(parts)
+
+
+def takes_mask(encoder: nn.Module) -> bool:
+    """Whether an encoder's forward has an attention mask; those of HyenaDNA and Caduceus have none."""
+    takes = inspect.signature(encoder.forward).parameters.values()
+    return any(argument.name == "attention_mask" or argument.kind == argument.VAR_KEYWORD for argument in takes)
 
 
 def length_buckets(lengths: list[int], batch_tokens: int, spread: float = 0.9) -> list[list[int]]:
@@ -463,13 +479,14 @@ def build_body(config, **arguments) -> PreTrainedModel:
 
     One `attn_implementation` is asked for of both, and an encoder may lack what the LLM has.
     """
+    auto_class = encoder_class(config)
     try:
-        return AutoModel.from_config(config, **arguments)
+        return auto_class.from_config(config, **arguments)
     except (ValueError, ImportError):
         if config._attn_implementation in (None, "eager"):
             raise
         config._attn_implementation = "eager"
-        return AutoModel.from_config(config, **arguments)
+        return auto_class.from_config(config, **arguments)
 
 
 def encoder_max_tokens(rna_config) -> int | None:
@@ -478,13 +495,16 @@ def encoder_max_tokens(rna_config) -> int | None:
     >>> encoder_max_tokens(RnaGptConfig().rna_config)
     1024
     """
-    positions = getattr(rna_config, "max_position_embeddings", None)
-    if positions is None or getattr(rna_config, "position_embedding_type", "absolute") != "absolute":
+    # rotary or relative positions, and states, without saying so by type; of T5 n_positions is no limit
+    if rna_config.model_type in ("modernbert", "nomic_bert", "eurobert", "t5", "mt5", "umt5", "mamba", "mamba2"):
         return None
-    if rna_config.model_type in ("modernbert", "nomic_bert", "eurobert"):  # rotary without saying so by type
+    if rna_config.model_type in ("deberta", "deberta-v2") and not getattr(rna_config, "position_biased_input", True):
         return None
-    if rna_config.model_type in ("esm", "roberta", "xlm-roberta", "camembert", "data2vec-text"):
-        return positions - rna_config.pad_token_id - 1  # they count from pad_token_id + 1
+    positions = getattr(rna_config, "max_position_embeddings", getattr(rna_config, "max_seq_len", None))
+    if positions is None or getattr(rna_config, "position_embedding_type", "absolute") in ("rotary", "alibi"):
+        return None
+    if rna_config.model_type in COUNT_FROM_PADDING:
+        return positions - rna_config.pad_token_id - 1
     return positions
 
 

@@ -101,8 +101,9 @@ class RnaGptProcessor(ProcessorMixin):
         if self.keep_rna_special_tokens:
             return []
         t = self.rna_tokenizer
-        marks = {t.cls_token_id, t.bos_token_id, t.eos_token_id, t.sep_token_id}
-        return sorted(token_id for token_id in marks if token_id is not None)
+        marks = {t.cls_token_id, t.bos_token_id, t.eos_token_id, t.sep_token_id} - {None}
+        ends = {*self.rna_alphabet.prefix.tolist(), *self.rna_alphabet.suffix.tolist()}
+        return sorted(marks | ends)
 
     @property
     def max_nucleotides(self) -> int:
@@ -112,16 +113,15 @@ class RnaGptProcessor(ProcessorMixin):
     @property
     def rna_reader(self) -> RnaReader:
         """RNA text -> encoder tokens, by this processor's settings."""
+        settings = self.rna_pool_size, self.long_rna, self.rna_window_overlap, self.rna_alphabet
+        return RnaReader(self.rna_tokenizer, self.rna_drop_token_ids, *settings)
+
+    @property
+    def rna_alphabet(self) -> RnaAlphabet:
+        """How the encoder's tokenizer spells RNAs."""
         if self._rna_alphabet is None:
             self._rna_alphabet = RnaAlphabet.of(self.rna_tokenizer)
-        return RnaReader(
-            self.rna_tokenizer,
-            self.rna_drop_token_ids,
-            self.rna_pool_size,
-            self.long_rna,
-            self.rna_window_overlap,
-            self._rna_alphabet,
-        )
+        return self._rna_alphabet
 
     @property
     def model_input_names(self) -> list[str]:

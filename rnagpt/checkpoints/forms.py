@@ -36,12 +36,14 @@ class Description:
         built_from: names of "llm" and "encoder", as far as they are told.
         base: of an adapter, the RNA-GPT that it belongs to.
         parts: content of parts.json.
+        own_code: the encoder's class is no part of transformers.
     """
 
     form: str
     built_from: dict = field(default_factory=dict)
     base: str = ""
     parts: dict = field(default_factory=dict)
+    own_code: bool = False
 
 
 def describe(path: str | Path) -> Description:
@@ -61,7 +63,8 @@ def describe(path: str | Path) -> Description:
         if not any((folder / name).is_file() for name in (PROJECTOR, ADAPTER)):
             raise UserError(f"{path} holds {PARTS} but no weights ({PROJECTOR} or {ADAPTER}): it is incomplete")
         parts = _read(folder / PARTS)
-        return Description("parts", parts.get("build", {}), parts=parts)
+        build = parts.get("build", {})
+        return Description("parts", build, parts=parts, own_code=bool(build.get("trust_remote_code")))
     config = _read(folder / "config.json")
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         base = _read(folder / "adapter_config.json").get("base_model_name_or_path")
@@ -83,7 +86,8 @@ def describe(path: str | Path) -> Description:
     if config.get("weights_from"):
         return Description("projector", config["weights_from"])
     configs = {"llm": config.get("text_config", {}), "encoder": config.get("rna_config", {})}
-    return Description("whole", {part: values.get("_name_or_path") for part, values in configs.items()})
+    names = {part: values.get("_name_or_path") for part, values in configs.items()}
+    return Description("whole", names, own_code="auto_map" in configs["encoder"])
 
 
 def checkpoint_form(path: str | Path) -> str:

@@ -26,6 +26,11 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """What `chosen_checkpoint` reads."""
     parser.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help="folder of a checkpoint, or a Hub id")
     parser.add_argument("--demo", action="store_true", help="use the small checkpoint that comes with RNA-GPT")
+    parser.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="run the Python code that its encoder brings (default: refuse)",
+    )
 
 
 def chosen_checkpoint(args: argparse.Namespace) -> str:
@@ -51,11 +56,11 @@ def share_processors() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def load(checkpoint: str, dtype: str | None = None):
+def load(checkpoint: str, dtype: str | None = None, trust_remote_code: bool = False):
     """Model and processor of a checkpoint; what libraries print meanwhile goes to standard error.
 
     Args:
-        dtype: see `rnagpt.checkpoints.checkpoint.load`.
+        dtype, trust_remote_code: see `rnagpt.checkpoints.checkpoint.load`.
     """
     check_tokenizers(checkpoint)
     with contextlib.redirect_stdout(sys.stderr):
@@ -68,7 +73,7 @@ def load(checkpoint: str, dtype: str | None = None):
             return kept_demo.load_demo()
         from rnagpt.checkpoints import checkpoint as checkpoints
 
-        return checkpoints.load(checkpoint, dtype)
+        return checkpoints.load(checkpoint, dtype, trust_remote_code)
 
 
 def check_tokenizers(checkpoint: str) -> None:

@@ -51,6 +51,7 @@ class SystemPart:
     model: a checkpoint ("demo" is the one that ships), an LLM (see `rnagpt.checkpoints.llm.load_llm`), the endpoint's
         name of a model, or the file.
     controls: of "swapped", "swapped_same", "shuffled" and "no_rna".
+    trust_remote_code: run the Python code that a checkpoint's encoder brings.
     usd_per_million_in, usd_per_million_out: an endpoint's prices per million tokens.
     """
 
@@ -61,6 +62,7 @@ class SystemPart:
     likelihood: bool = True
     batch_size: Count = 32
     max_new_tokens: Count = 128
+    trust_remote_code: bool = False
     base_url: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
     usd_per_million_in: Usd = 0.0

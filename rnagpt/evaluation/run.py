@@ -212,7 +212,9 @@ def open_source(part: SystemPart) -> CheckpointAnswers | EndpointAnswers | FileA
 
     path = assets() / "demo" if part.model == "demo" else Path(part.model)
     if part.kind == "rna" or is_checkpoint(path):
-        model, processor = checkpoint.load(path if path.exists() else part.model)
+        model, processor = checkpoint.load(
+            path if path.exists() else part.model, trust_remote_code=part.trust_remote_code
+        )
     else:  # a plain LLM; the encoder is there for the form's sake and is never run
         model, processor = checkpoint.build(part.model, PACKAGED_ENCODER)
     return CheckpointAnswers(model, processor, part.kind == "llm_text", part.batch_size, part.max_new_tokens)

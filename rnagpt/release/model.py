@@ -52,6 +52,11 @@ def source_of(path: Path, facts: RunFacts, llm: str | None, encoder: str | None)
         UserError: it is no checkpoint, or nothing tells where its weights come from.
     """
     described = describe(path)
+    if described.own_code:
+        raise UserError(
+            f"{path} was built with trust_remote_code, and a release does not carry an encoder's own Python code: "
+            "release a model whose encoder is a class of transformers"
+        )
     form, named, base = described.form, described.built_from, described.base
     if facts.stages:
         recipe = facts.stages[-1]["recipe"]["model"]

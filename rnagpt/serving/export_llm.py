@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{args.out} exists already: remove it, or give another --out")
     check_shard_size(args.max_shard_size)
     print(f"loading {args.checkpoint or 'the demo'} ...", file=sys.stderr, flush=True)
-    model, processor = load(checkpoint, "auto")
+    model, processor = load(checkpoint, "auto", args.trust_remote_code)
     if getattr(model, "is_quantized", False):
         raise UserError("the checkpoint's language model is held in 4 or 8 bits: export one that was merged in bf16")
 

@@ -77,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
 
     name = args.name or ("demo" if args.demo else Path(checkpoint).resolve().name)
     print(f"loading {args.checkpoint or 'the demo'} ...", file=sys.stderr, flush=True)
-    engine = Engine(*load(checkpoint), max_answers=args.max_answers, cached_bytes=args.cache_mb * 1_000_000)
+    loaded = load(checkpoint, trust_remote_code=args.trust_remote_code)
+    engine = Engine(*loaded, max_answers=args.max_answers, cached_bytes=args.cache_mb * 1_000_000)
     if args.demo:
         print(DEMO_NOTE, file=sys.stderr, flush=True)
     hosts = ("*",) if args.host in ("0.0.0.0", "::") else ("127.0.0.1", "localhost", args.host)

@@ -39,7 +39,8 @@ AtLeast1 = Annotated[int, Field(ge=1)]
 
 @settings
 class ModelRecipe:
-    """What is built: see `rnagpt.checkpoints.checkpoint.build`; quantize is for QLoRA."""
+    """What is built: see `rnagpt.checkpoints.checkpoint.build`; quantize is for QLoRA, trust_remote_code for an
+    encoder that brings its own Python code."""
 
     llm: str
     encoder: str
@@ -47,6 +48,7 @@ class ModelRecipe:
     template: str = "llm"
     quantize: Literal["4bit", "8bit"] | None = None
     projector_hidden_size: AtLeast1 | None = None
+    trust_remote_code: bool = False
 
 
 @settings
